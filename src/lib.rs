@@ -1,0 +1,18 @@
+//! JEPA in the browser. The rooms, in the order in which a picture walks through them; each may use those below it in
+//! this list only, and only `wasm` knows JavaScript:
+//!
+//! - [`wasm`]: the exported functions; no maths.
+//! - [`model`]: one file per published system.
+//! - [`probe`]: what is read off embeddings: pooling.
+//! - [`nn`]: the parts that systems share, and the kernels under them.
+//! - [`checkpoint`]: tensors by name, from bytes.
+//! - [`input`]: pixels to normalised tensors. No tensor library.
+//! - [`config`]: sizes, and every size derived from them.
+//! - [`error`]: the one error type.
+
+pub mod checkpoint;
+pub mod config;
+pub mod error;
+pub mod input;
+
+pub use error::{Error, Result};
