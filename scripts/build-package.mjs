@@ -1,0 +1,43 @@
+// Makes pkg/, the package as it is published: npm run build
+
+import { cpSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { buildWasm } from "./build-wasm.mjs";
+import { bin, main, output, read, root, say, stop } from "./lib.mjs";
+import { setup } from "./setup.mjs";
+
+const BACKENDS = ["cpu", "webgpu"];
+const WASM_FILES = ["webjepa.js", "webjepa_bg.wasm"];
+
+export function buildPackage(rust) {
+  for (const backend of BACKENDS) buildWasm(backend, rust);
+  const pkg = join(root, "pkg");
+  rmSync(pkg, { recursive: true, force: true });
+  bin("typescript/bin/tsc", ["--project", "www/tsconfig.json", "--outDir", join(pkg, "dist")]);
+  for (const backend of BACKENDS) {
+    mkdirSync(join(pkg, "dist", "wasm", backend), { recursive: true });
+    for (const file of WASM_FILES) cpSync(join(root, "www", "wasm", backend, file), join(pkg, "dist", "wasm", backend, file));
+  }
+  for (const file of ["LICENSE-MIT", "LICENSE-APACHE", "pkg-template/README.md"]) cpSync(join(root, file), join(pkg, file.split("/").at(-1)));
+  writeFileSync(join(pkg, "package.json"), `${JSON.stringify(manifest(), null, 2)}\n`);
+  check(pkg);
+}
+
+/** The template, with the crate's version and the dependency versions that the tests ran with. */
+function manifest() {
+  const template = JSON.parse(read("pkg-template/package.json"));
+  const tested = JSON.parse(read("package.json")).devDependencies;
+  template.version = read("Cargo.toml").match(/^version = "(.+)"$/m)[1];
+  for (const name of Object.keys(template.dependencies)) template.dependencies[name] = tested[name] ?? stop(`${name} is not in package.json`);
+  return template;
+}
+
+function check(pkg) {
+  bin("publint/src/cli.js", [pkg, "--strict"]);
+  const [packed] = JSON.parse(output("npm", ["pack", "--dry-run", "--json"], { cwd: pkg }) ?? stop("npm pack refused pkg/"));
+  const stray = packed.files.map(({ path }) => path).filter((path) => !/^(dist\/(?!.*\.test\.).+\.(js|d\.ts|wasm)|package\.json|README\.md|LICENSE-(MIT|APACHE))$/.test(path));
+  if (stray.length > 0) stop(`pkg/ holds what should not be published: ${stray.join(", ")}`);
+  say(`pkg/ is ${packed.id}, ${packed.files.length} files, ${(packed.size / 1e6).toFixed(1)} MB packed`);
+}
+
+await main(import.meta, () => buildPackage(setup()));

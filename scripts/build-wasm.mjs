@@ -1,0 +1,113 @@
+// Builds one wasm module with its JavaScript glue: node scripts/build-wasm.mjs cpu|webgpu|conformance-cpu|conformance-webgpu
+//
+// cargo → refuse exports wrapped in constructors → wasm-bindgen → wasm-opt → www/wasm/<kind>/webjepa.js + webjepa_bg.wasm.
+// Results are kept in the cache by a hash of everything they depend on, so unchanged sources cost nothing, in a new clone too.
+
+import { createHash } from "node:crypto";
+import { cpSync, existsSync, lstatSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { bin, cache, lockedVersion, main, output, read, root, run, say, seconds, stop } from "./lib.mjs";
+import { setup, wasmBindgen } from "./setup.mjs";
+import { WASM } from "./toolchain.mjs";
+import { constructorWrappers } from "./wasm-constructors.mjs";
+
+/** `optimise`: the level for wasm-opt. The conformance modules are run once or twice, so it would not pay there. */
+export const KINDS = {
+  cpu: { crate: "webjepa", features: "cpu", profile: "wasm-cpu", optimise: "-O3" },
+  webgpu: { crate: "webjepa", features: "webgpu", profile: "wasm-webgpu", optimise: "-Os" },
+  "conformance-cpu": { crate: "webjepa-conformance", features: "cpu", profile: "wasm-cpu" },
+  "conformance-webgpu": { crate: "webjepa-conformance", features: "webgpu", profile: "wasm-webgpu" },
+};
+
+const WASM_FEATURES = ["bulk-memory", "bulk-memory-opt", "multivalue", "mutable-globals", "nontrapping-float-to-int", "reference-types", "sign-ext", "simd"];
+const KEPT_RESULTS = 12;
+
+export function buildWasm(kind, rust) {
+  if (!(kind in KINDS)) stop(`unknown wasm build "${kind}"; there are ${Object.keys(KINDS).join(", ")}`);
+  const hash = inputsHash(kind, rust);
+  const kept = join(cache, "wasm", `${kind}-${hash}`);
+  if (!existsSync(kept)) build(kind, rust, kept);
+  utimesSync(kept, new Date(), new Date());
+  install(kind, kept, hash);
+}
+
+function build(kind, { wasm: { cargo, args, env } }, kept) {
+  const { crate, features, profile, optimise } = KINDS[kind];
+  const start = performance.now();
+  say(`building the ${kind} wasm module`);
+  // A caller's RUSTFLAGS would replace those of .cargo/config.toml, without which the module cannot be built.
+  const environment = { ...env, RUSTFLAGS: undefined, CARGO_ENCODED_RUSTFLAGS: undefined };
+  run(cargo, ["fetch", "--locked", "--quiet"], { env: environment });
+  // The crate is a plain library in Cargo.toml: cargo does not apply link-time optimisation to a cdylib that is an rlib, too.
+  const select = ["--package", crate, "--lib", "--crate-type", "cdylib", "--no-default-features", "--features", features];
+  run(cargo, ["rustc", "--locked", "--target", WASM, "--profile", profile, ...select, ...args, "--config", remap(cargo)], { env: environment });
+  const linked = join(env.CARGO_TARGET_DIR, WASM, profile, `${crate.replaceAll("-", "_")}.wasm`);
+  const wrapped = constructorWrappers(readFileSync(linked));
+  if (wrapped.length > 0) stop(`${wrapped.length} exports of the ${kind} module run every static constructor on each call (${wrapped[0]}, …); see src/wasm`);
+
+  const out = `${kept}.partial`;
+  rmSync(out, { recursive: true, force: true });
+  run(wasmBindgen, [linked, "--target", "web", "--out-dir", out, "--out-name", "webjepa", "--omit-default-module-path", "--remove-name-section", "--remove-producers-section"]);
+  const linkedIn = seconds(start);
+  if (optimise) {
+    const file = join(out, "webjepa_bg.wasm");
+    bin("binaryen/bin/wasm-opt", [optimise, ...WASM_FEATURES.map((name) => `--enable-${name}`), "--strip-debug", "--strip-producers", "--strip-target-features", file, "-o", file]);
+  }
+  cpSync(out, kept, { recursive: true });
+  rmSync(out, { recursive: true });
+  prune();
+  say(`built ${kind} in ${seconds(start)}${optimise ? ` (${linkedIn} before wasm-opt)` : ""}`);
+}
+
+/** Panic messages name source files: relative to the checkout or to a crate, not to somebody's home directory. */
+function remap(cargo) {
+  const registry = join(process.env.CARGO_HOME ?? join(homedir(), ".cargo"), "registry", "src");
+  const crates = existsSync(registry) ? readdirSync(registry).map((name) => join(registry, name)) : [];
+  const flags = [...crates.map((path) => `${path}=`), `${root.replace(/\/$/, "")}=webjepa`].map((map) => `--remap-path-prefix=${map}`);
+  return `target.${WASM}.rustflags=${JSON.stringify(flags)}`;
+}
+
+function inputsHash(kind, { wasm: { cargo, args, env } }) {
+  const hash = createHash("sha256");
+  hash.update(JSON.stringify([KINDS[kind], WASM_FEATURES, args, output(cargo, ["--version"], { env }), lockedVersion("wasm-bindgen")]));
+  hash.update(JSON.parse(read("package-lock.json")).packages["node_modules/binaryen"].version);
+  const sources = kind.startsWith("conformance") ? ["src", "tests/conformance/src", "tests/conformance/Cargo.toml"] : ["src"];
+  for (const file of ["Cargo.toml", "Cargo.lock", ".cargo/config.toml", ...sources].flatMap(files)) hash.update(`${file}\0${read(file)}\0`);
+  return hash.digest("hex").slice(0, 16);
+}
+
+function files(path) {
+  if (!statSync(join(root, path)).isDirectory()) return [path];
+  return readdirSync(join(root, path)).sort().flatMap((name) => files(`${path}/${name}`));
+}
+
+/** Copies a kept result to www/wasm/<kind>, which the sources see as www/src/wasm: there as in the published package. */
+function install(kind, kept, hash) {
+  const out = join(root, "www", "wasm", kind);
+  const stamp = join(out, ".hash");
+  if (!existsSync(stamp) || readFileSync(stamp, "utf8") !== hash) {
+    rmSync(out, { recursive: true, force: true });
+    mkdirSync(out, { recursive: true });
+    cpSync(kept, out, { recursive: true });
+    writeFileSync(stamp, hash);
+  }
+  const link = join(root, "www", "src", "wasm");
+  if (!lstatSync(link, { throwIfNoEntry: false })) {
+    mkdirSync(join(root, "www", "src"), { recursive: true });
+    symlinkSync(join("..", "wasm"), link, "dir");
+  }
+}
+
+function prune() {
+  const folder = join(cache, "wasm");
+  const age = (name) => statSync(join(folder, name)).mtimeMs;
+  const old = readdirSync(folder).sort((a, b) => age(b) - age(a)).slice(KEPT_RESULTS);
+  for (const name of old) rmSync(join(folder, name), { recursive: true });
+}
+
+await main(import.meta, (kinds) => {
+  if (kinds.length === 0) stop(`which wasm build? ${Object.keys(KINDS).join(", ")}`);
+  const rust = setup();
+  for (const kind of kinds) buildWasm(kind, rust);
+});

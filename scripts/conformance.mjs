@@ -1,0 +1,16 @@
+// Compares the library with reference numbers: npm run conformance -- --fixtures DIR [--backend cpu|webgpu] [--json FILE]
+
+import { buildWasm } from "./build-wasm.mjs";
+import { main, run, stop } from "./lib.mjs";
+import { setup } from "./setup.mjs";
+
+const BACKENDS = ["cpu", "webgpu"];
+
+export function conformance(args, rust) {
+  const backend = args.includes("--backend") ? args[args.indexOf("--backend") + 1] : undefined;
+  if (backend !== undefined && !BACKENDS.includes(backend)) stop(`--backend is ${BACKENDS.join(" or ")}, not ${backend}`);
+  for (const built of backend ? [backend] : BACKENDS) buildWasm(`conformance-${built}`, rust);
+  run(process.execPath, ["tests/conformance/run.mjs", ...args]);
+}
+
+await main(import.meta, (args) => conformance(args, setup({ browser: true })));

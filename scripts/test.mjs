@@ -1,0 +1,57 @@
+// Sets up what is missing and runs every test, cheapest first: npm test [-- --only STAGE]
+
+import { parseArgs } from "node:util";
+import { buildPackage } from "./build-package.mjs";
+import { buildWasm } from "./build-wasm.mjs";
+import { conformance } from "./conformance.mjs";
+import { Stop, bin, main, run, seconds, stop } from "./lib.mjs";
+import { setup } from "./setup.mjs";
+import { sizeReport } from "./size-report.mjs";
+import { WASM } from "./toolchain.mjs";
+
+const cargo = ({ cargo, args, env }, command, ...rest) => run(cargo, [command, ...args, ...rest], { env });
+const tsc = (project) => bin("typescript/bin/tsc", ["--noEmit", "--project", project]);
+const vitest = (project) => bin("vitest/vitest.mjs", ["run", "--project", project]);
+
+/** In the order in which they run; a stage may use what those above it built. */
+const STAGES = {
+  format: ({ native }) => cargo(native, "fmt", "--all", "--check"),
+  types: () => ["www/tsconfig.json", "www/demo/tsconfig.json"].forEach(tsc),
+  lint({ native, wasm }) {
+    cargo(native, "clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings");
+    cargo(wasm, "clippy", "--locked", "--lib", "--target", WASM, "--no-default-features", "--features", "webgpu", "--", "-D", "warnings");
+  },
+  rust: ({ native }) => cargo(native, "test", "--locked", "--workspace", "--release"),
+  wasm: (rust) => ["cpu", "webgpu"].forEach((kind) => buildWasm(kind, rust)),
+  size: sizeReport,
+  unit: () => vitest("unit"),
+  package: buildPackage,
+  browser: () => vitest("browser"),
+  conformance: (rust) => conformance(["--fixtures", "tests/fixtures"], rust),
+};
+
+await main(import.meta, async (args) => {
+  const { only } = parseArgs({ args, options: { only: { type: "string" } } }).values;
+  if (only !== undefined && !(only in STAGES)) stop(`no stage "${only}"; there are ${Object.keys(STAGES).join(", ")}`);
+  const rust = setup({ browser: true });
+  const stages = only === undefined ? Object.keys(STAGES) : [only];
+  const passed = [];
+  let failed;
+  for (const stage of stages) {
+    console.log(`\n── ${stage}`);
+    const start = performance.now();
+    try {
+      await STAGES[stage](rust);
+      passed.push(`${stage.padEnd(12)} ${seconds(start).padStart(9)}`);
+    } catch (error) {
+      failed = stage;
+      console.error(error instanceof Stop ? `webjepa: ${error.message}` : error);
+      break;
+    }
+  }
+  console.log(`\n${passed.join("\n")}`);
+  if (failed) console.log(`${failed} failed; again alone: npm test -- --only ${failed}`);
+  const [failures, skipped] = [failed ? 1 : 0, stages.length - passed.length - (failed ? 1 : 0)];
+  console.log(`stages: ${passed.length} passed, ${failures} failed${skipped ? `, ${skipped} skipped` : ""}`);
+  process.exitCode = failures;
+});
