@@ -1,1 +1,18 @@
-//! Checkpoints.
+//! Checkpoints: from the bytes of safetensors files to the parameters of a model, tensor by tensor.
+//!
+//! The way through: [`safetensors::header_length`] and [`safetensors::Header::parse`] on the first bytes of each file;
+//! [`Plan::new`] checks all headers against a configuration and says which byte ranges to read; an [`Assembler`] takes
+//! those bytes in chunks of any size and hands out each parameter as soon as it is complete. No file is read here, and no
+//! tensor is held longer than it takes to complete it.
+
+pub mod assemble;
+pub mod dtype;
+pub mod names;
+pub mod plan;
+pub mod safetensors;
+
+pub use assemble::{Assembled, Assembler, assemble};
+pub use dtype::{Dtype, Q8, to_f16};
+pub use names::{EncoderChoice, Parameter, parameters, predictor_parameters};
+pub use plan::{File, Plan, Read, Selection, Slot, shards};
+pub use safetensors::{Header, TensorData, TensorInfo, header_length};

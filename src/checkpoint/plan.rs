@@ -1,0 +1,345 @@
+//! What to read: the headers of a checkpoint's files checked against a configuration.
+
+use std::collections::{BTreeSet, HashMap};
+
+use serde::Deserialize;
+
+use super::{
+    Dtype, EncoderChoice, Header, TensorInfo,
+    names::{self, CONTEXT, PREDICTOR, Parameter, SINGLE, Scheme, TARGET},
+};
+use crate::{Error, Result, config::ModelConfig};
+
+/// Largest accepted shard index, in bytes.
+pub const MAX_INDEX_BYTES: usize = 16 << 20;
+
+/// One file of a checkpoint.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// Name, for messages and for whoever reads it.
+    pub name: String,
+    /// Its header.
+    pub header: Header,
+}
+
+/// Which networks of a checkpoint to read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Selection {
+    /// Which encoder.
+    pub encoder: EncoderChoice,
+    /// Whether to read the predictor too.
+    pub predictor: bool,
+}
+
+/// A parameter that the checkpoint gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Name, as in the original project.
+    pub name: String,
+    /// Length of each axis.
+    pub shape: Vec<usize>,
+}
+
+/// A byte range to read: one tensor of one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// Index of the file.
+    pub file: usize,
+    /// Name of the tensor in the file.
+    pub tensor: String,
+    /// First byte in the file.
+    pub begin: u64,
+    /// Byte after the last in the file.
+    pub end: u64,
+    /// Type of its elements.
+    pub dtype: Dtype,
+    /// Index of the slot that it fills, wholly or in part.
+    pub slot: usize,
+    /// Where in the slot it goes, in elements.
+    pub offset: usize,
+}
+
+/// All byte ranges to read, in file order, and the parameters that they make up.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    files: Vec<String>,
+    reads: Vec<Read>,
+    slots: Vec<Slot>,
+    has_predictor: bool,
+}
+
+impl Plan {
+    /// Checks that `files` together hold the selected networks of the model that `config` describes, and nothing that is
+    /// not understood.
+    pub fn new(files: &[File], config: &ModelConfig, selection: Selection) -> Result<Self> {
+        config.validate()?;
+        let tensors = Tensors::new(files)?;
+        let encoder = names::parameters(config);
+        let (scheme, containers) = tensors.encoder_scheme(&encoder, selection.encoder);
+        let mut wanted: Vec<(Scheme, Parameter)> = encoder
+            .into_iter()
+            .map(|parameter| (scheme, parameter))
+            .collect();
+        if selection.predictor {
+            if config.predictor.is_none() {
+                return Err(Error::BadConfig(
+                    "the configuration does not describe a predictor to be read".into(),
+                ));
+            }
+            let predictor = names::predictor_parameters(config);
+            let scheme = tensors.best(&PREDICTOR, &predictor).1;
+            wanted.extend(predictor.into_iter().map(|parameter| (scheme, parameter)));
+        }
+
+        let mut plan = Self {
+            files: files.iter().map(|file| file.name.clone()).collect(),
+            reads: Vec::new(),
+            slots: Vec::new(),
+            has_predictor: tensors.0.keys().any(|name| name.starts_with("predictor.")),
+        };
+        let mut problems = Problems::default();
+        for (scheme, parameter) in wanted {
+            plan.add(files, &tensors, scheme, parameter, &mut problems);
+        }
+        let used: BTreeSet<&str> = plan.reads.iter().map(|read| read.tensor.as_str()).collect();
+        let extra = |name: &&str| !used.contains(name) && !names::is_ignored(name, containers);
+        problems.extra = tensors
+            .0
+            .keys()
+            .copied()
+            .filter(extra)
+            .map(String::from)
+            .collect();
+        problems.extra.sort_unstable();
+        problems.into_result()?;
+        plan.reads
+            .sort_unstable_by_key(|read| (read.file, read.begin));
+        Ok(plan)
+    }
+
+    /// Names of the files, as given.
+    pub fn files(&self) -> &[String] {
+        &self.files
+    }
+
+    /// The byte ranges, in file order.
+    pub fn reads(&self) -> &[Read] {
+        &self.reads
+    }
+
+    /// The parameters that they make up.
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// Whether the checkpoint has a predictor, read or not.
+    pub fn has_predictor(&self) -> bool {
+        self.has_predictor
+    }
+
+    /// Sum of the byte ranges.
+    pub fn bytes_total(&self) -> u64 {
+        self.reads.iter().map(|read| read.end - read.begin).sum()
+    }
+
+    fn add(
+        &mut self,
+        files: &[File],
+        tensors: &Tensors<'_>,
+        scheme: Scheme,
+        parameter: Parameter,
+        problems: &mut Problems,
+    ) {
+        let sources = scheme.sources(&parameter);
+        if parameter.optional
+            && sources
+                .iter()
+                .all(|source| !tensors.0.contains_key(source.name.as_str()))
+        {
+            return;
+        }
+        let mut offset = 0;
+        for source in sources {
+            let length = source.shape.iter().product::<usize>();
+            match tensors.0.get(source.name.as_str()) {
+                None => problems.missing.push(source.name),
+                Some(&(file, info)) => {
+                    if info.shape != source.shape {
+                        let (expected, found) = (&source.shape, &info.shape);
+                        problems.shapes.push(format!(
+                            "{} (expected {expected:?}, found {found:?})",
+                            source.name
+                        ));
+                    }
+                    if !info.dtype.is_weight() {
+                        problems
+                            .dtypes
+                            .push(format!("{} ({})", source.name, info.dtype.name()));
+                    }
+                    let data_start = files[file].header.data_start;
+                    self.reads.push(Read {
+                        file,
+                        tensor: source.name,
+                        begin: data_start + info.begin,
+                        end: data_start + info.end,
+                        dtype: info.dtype,
+                        slot: self.slots.len(),
+                        offset,
+                    });
+                }
+            }
+            offset += length;
+        }
+        self.slots.push(Slot {
+            name: parameter.name,
+            shape: parameter.shape,
+        });
+    }
+}
+
+/// The tensors of all files by name, each with the index of its file.
+struct Tensors<'a>(HashMap<&'a str, (usize, &'a TensorInfo)>);
+
+impl<'a> Tensors<'a> {
+    fn new(files: &'a [File]) -> Result<Self> {
+        let mut tensors = HashMap::new();
+        let mut twice = BTreeSet::new();
+        for (index, file) in files.iter().enumerate() {
+            for info in &file.header.tensors {
+                if tensors.insert(info.name.as_str(), (index, info)).is_some() {
+                    twice.insert(info.name.clone());
+                }
+            }
+        }
+        match twice.is_empty() {
+            true => Ok(Self(tensors)),
+            false => Err(Error::BadCheckpoint(format!(
+                "more than one file holds {}",
+                join(twice)
+            ))),
+        }
+    }
+
+    /// How the chosen encoder is spelled, and whether it is one of several networks in a training checkpoint.
+    fn encoder_scheme(&self, parameters: &[Parameter], choice: EncoderChoice) -> (Scheme, bool) {
+        let target = self.best(&TARGET, parameters);
+        let context = self.best(&CONTEXT, parameters);
+        let single = self.best(&SINGLE, parameters);
+        let order = match choice {
+            EncoderChoice::Auto => [target, context, single],
+            EncoderChoice::Context => [context, single, context],
+            EncoderChoice::Target => [target, single, target],
+        };
+        // The last of them is what a checkpoint that holds nothing of use is told to lack.
+        let (_, scheme) = order
+            .into_iter()
+            .find(|candidate| candidate.0 > 0)
+            .unwrap_or(order[2]);
+        (scheme, !SINGLE.contains(&scheme))
+    }
+
+    /// Of several spellings, the one that finds most, and how much it finds.
+    fn best(&self, schemes: &[Scheme], parameters: &[Parameter]) -> (usize, Scheme) {
+        let found = |scheme: Scheme| {
+            let sources = parameters
+                .iter()
+                .flat_map(|parameter| scheme.sources(parameter));
+            sources
+                .filter(|source| self.0.contains_key(source.name.as_str()))
+                .count()
+        };
+        let mut best = (0, schemes[0]);
+        for &scheme in schemes {
+            let found = found(scheme);
+            if found > best.0 {
+                best = (found, scheme);
+            }
+        }
+        best
+    }
+}
+
+#[derive(Default)]
+struct Problems {
+    missing: Vec<String>,
+    extra: Vec<String>,
+    shapes: Vec<String>,
+    dtypes: Vec<String>,
+}
+
+impl Problems {
+    fn into_result(self) -> Result<()> {
+        let Self {
+            missing,
+            extra,
+            shapes,
+            dtypes,
+        } = self;
+        if !missing.is_empty() {
+            let mut message = format!("the checkpoint lacks {}", join(missing));
+            if !extra.is_empty() {
+                message += &format!("; it has, but the model does not: {}", join(extra));
+            }
+            return Err(Error::MissingTensor(message));
+        }
+        if !extra.is_empty() {
+            return Err(Error::BadCheckpoint(format!(
+                "the checkpoint has tensors that the model of this configuration does not: {}",
+                join(extra)
+            )));
+        }
+        if !shapes.is_empty() {
+            return Err(Error::ShapeMismatch(format!(
+                "the checkpoint has tensors of other shapes than the configuration says: {}",
+                join(shapes)
+            )));
+        }
+        if !dtypes.is_empty() {
+            return Err(Error::Unsupported(format!(
+                "weights must be F32, F16 or BF16, but the checkpoint has {}",
+                join(dtypes)
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn join(names: impl IntoIterator<Item = String>) -> String {
+    names.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+/// The files of a sharded checkpoint, sorted, from the text of its `model.safetensors.index.json`.
+pub fn shards(index: &str) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: HashMap<String, String>,
+    }
+    if index.len() > MAX_INDEX_BYTES {
+        return Err(Error::BadCheckpoint(format!(
+            "a shard index of {} bytes is longer than the {MAX_INDEX_BYTES} that are possible",
+            index.len()
+        )));
+    }
+    let index: Index = serde_json::from_str(index).map_err(|error| {
+        Error::BadCheckpoint(format!("the shard index is not readable: {error}"))
+    })?;
+    let files: BTreeSet<String> = index.weight_map.into_values().collect();
+    // Names become addresses beside the index, so they must not lead elsewhere.
+    let plain = |name: &str| {
+        !name.is_empty()
+            && name != "."
+            && name != ".."
+            && !name.contains(['/', '\\', ':', '?', '#', '%', '\0'])
+    };
+    if let Some(name) = files.iter().find(|name| !plain(name)) {
+        return Err(Error::BadCheckpoint(format!(
+            "the shard index names {name:?}, which is not a plain file name"
+        )));
+    }
+    match files.is_empty() {
+        true => Err(Error::BadCheckpoint(
+            "the shard index names no files".into(),
+        )),
+        false => Ok(files.into_iter().collect()),
+    }
+}
