@@ -1,0 +1,70 @@
+import { probeDevice, type LoadOptions } from "webjepa";
+import { byId } from "../shared/dom";
+import type { Encoder } from "./encoder";
+import { chooseFolder, type ModelChoice } from "./model-choice";
+import { problemOf } from "./problems";
+import type { Store } from "./state";
+
+/** The form that says which model to load, and how. */
+export function mountModelForm(store: Store, encoder: Encoder): void {
+  const form = byId("model-form", HTMLFormElement);
+  const folderName = byId("folder-name", HTMLElement);
+  const folderPart = byId("source-folder", HTMLElement);
+  const urlPart = byId("source-url", HTMLElement);
+  const url = byId("model-url", HTMLInputElement);
+  let folder: ModelChoice | undefined;
+
+  const field = (name: string) => String(new FormData(form).get(name));
+  const showSource = () => {
+    const source = field("source");
+    folderPart.hidden = source !== "folder";
+    urlPart.hidden = source !== "url";
+    url.required = source === "url";
+    url.disabled = source !== "url";
+  };
+  form.addEventListener("change", showSource);
+  showSource();
+
+  const pick = async () => {
+    try {
+      folder = (await chooseFolder(byId("folder-files", HTMLInputElement))) ?? folder;
+    } catch (error) {
+      store.change({ problem: problemOf(error) });
+    }
+    if (folder?.kind === "folder") folderName.textContent = folder.name;
+  };
+  byId("choose-folder", HTMLButtonElement).addEventListener("click", pick);
+
+  const choice = (): ModelChoice | undefined => {
+    switch (field("source")) {
+      case "folder":
+        return folder;
+      case "url":
+        return { kind: "url", url: url.value };
+      default:
+        return { kind: "built-in" };
+    }
+  };
+  const options = () => ({ backend: field("backend"), dtype: field("dtype") }) as Pick<LoadOptions, "backend" | "dtype">;
+
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (field("source") === "folder" && !folder) await pick();
+    const chosen = choice();
+    if (chosen) await encoder.load(chosen, options());
+  });
+
+  void showDevice(form);
+}
+
+/** What this machine can do, and why not; a backend that cannot work is not offered. */
+async function showDevice(form: HTMLFormElement): Promise<void> {
+  const note = byId("device-note", HTMLElement);
+  const device = await probeDevice();
+  if (device.webgpu) {
+    note.textContent = `WebGPU is available${device.f16 ? ", with f16 arithmetic" : ", without f16 arithmetic"}.`;
+  } else {
+    note.textContent = `No WebGPU here: ${device.reason ?? "the browser gives no reason"}`;
+    form.querySelector<HTMLOptionElement>('option[value="webgpu"]')!.disabled = true;
+  }
+}

@@ -1,0 +1,2 @@
+/** The pages of the site, in the order of the navigation. */
+export const pages = [{ href: "./", title: "Feature maps" }] as const;
