@@ -41,7 +41,7 @@ function build(kind, { wasm: { cargo, args, env } }, kept) {
   run(cargo, ["fetch", "--locked", "--quiet"], { env: environment });
   // The crate is a plain library in Cargo.toml: cargo does not apply link-time optimisation to a cdylib that is an rlib, too.
   const select = ["--package", crate, "--lib", "--crate-type", "cdylib", "--no-default-features", "--features", features];
-  run(cargo, ["rustc", "--locked", "--target", WASM, "--profile", profile, ...select, ...args, "--config", remap(cargo)], { env: environment });
+  run(cargo, ["rustc", "--locked", "--target", WASM, "--profile", profile, ...select, ...args, "--config", remap()], { env: environment });
   const linked = join(env.CARGO_TARGET_DIR, WASM, profile, `${crate.replaceAll("-", "_")}.wasm`);
   const wrapped = constructorWrappers(readFileSync(linked));
   if (wrapped.length > 0) stop(`${wrapped.length} exports of the ${kind} module run every static constructor on each call (${wrapped[0]}, …); see src/wasm`);
@@ -60,11 +60,10 @@ function build(kind, { wasm: { cargo, args, env } }, kept) {
   say(`built ${kind} in ${seconds(start)}${optimise ? ` (${linkedIn} before wasm-opt)` : ""}`);
 }
 
-/** Panic messages name source files: relative to the checkout or to a crate, not to somebody's home directory. */
-function remap(cargo) {
+/** Panic messages name the crates' source files; not by the home directory of whoever built them. */
+function remap() {
   const registry = join(process.env.CARGO_HOME ?? join(homedir(), ".cargo"), "registry", "src");
-  const crates = existsSync(registry) ? readdirSync(registry).map((name) => join(registry, name)) : [];
-  const flags = [...crates.map((path) => `${path}=`), `${root.replace(/\/$/, "")}=webjepa`].map((map) => `--remap-path-prefix=${map}`);
+  const flags = readdirSync(registry).map((name) => `--remap-path-prefix=${join(registry, name)}/=`);
   return `target.${WASM}.rustflags=${JSON.stringify(flags)}`;
 }
 
