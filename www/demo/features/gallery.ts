@@ -69,7 +69,7 @@ export class Gallery {
     main.addEventListener("click", () => this.store.change({ selected: picture }));
     retry.addEventListener("click", () => this.encoder.retry(picture));
     remove.addEventListener("click", () => this.remove(picture));
-    const root = h("li", { class: "card" }, main, remove, h("div", { class: "card-foot" }, note, retry));
+    const root = h("li", { class: "card" }, h("div", { class: "card-top" }, main, remove), h("div", { class: "card-foot" }, note, retry));
     const card = { root, main, map, heat, score, note, retry };
     this.cards.set(picture, card);
     return card;

@@ -64,7 +64,7 @@ async function showDevice(form: HTMLFormElement): Promise<void> {
   if (device.webgpu) {
     note.textContent = `WebGPU is available${device.f16 ? ", with f16 arithmetic" : ", without f16 arithmetic"}.`;
   } else {
-    note.textContent = `No WebGPU here: ${device.reason ?? "the browser gives no reason"}`;
+    note.textContent = device.reason ?? "WebGPU is not available.";
     form.querySelector<HTMLOptionElement>('option[value="webgpu"]')!.disabled = true;
   }
 }
