@@ -688,3 +688,282 @@ fn excerpt(text: &str) -> String {
         None => text.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(result: Result<ModelConfig>) -> (&'static str, String) {
+        let error = result.unwrap_err();
+        (error.code(), error.to_string())
+    }
+
+    fn own(change: &str) -> Result<ModelConfig> {
+        ModelConfig::from_json(&format!(
+            r#"{{"imageSize":32,"patchSize":8,"hiddenSize":24,"layers":2,"heads":3{change}}}"#
+        ))
+    }
+
+    #[test]
+    fn presets_have_the_published_parameter_counts() {
+        for (name, encoder) in [
+            ("vit-tiny", 5_524_032),
+            ("vit-small/16", 21_664_896),
+            ("vit-base", 85_797_120),
+            ("vit-large", 303_299_584),
+            ("vit-huge", 630_762_240),
+            ("vit-huge/16", 630_915_840),
+            ("vit-huge/16@448", 630_915_840 + (784 - 196) * 1280),
+            ("vit-giant", 1_011_368_576),
+        ] {
+            assert_eq!(
+                ModelConfig::preset(name).unwrap().parameter_count(),
+                encoder,
+                "{name}"
+            );
+        }
+        let huge = ModelConfig::preset("vit-huge").unwrap();
+        assert!((22_300_000..22_400_000).contains(&huge.predictor_parameter_count()));
+        assert_eq!(
+            (huge.head_dim(), huge.predictor.unwrap().head_dim()),
+            (80, 24)
+        );
+        let giant = ModelConfig::preset("vit-giant").unwrap();
+        assert_eq!(
+            (
+                giant.head_dim(),
+                giant.mlp_hidden,
+                giant.predictor.unwrap().layers
+            ),
+            (88, 6144, 16)
+        );
+    }
+
+    #[test]
+    fn presets_have_several_spellings() {
+        let huge = ModelConfig::preset("vit-huge/14@224").unwrap();
+        for name in [
+            "vit-huge",
+            "vit-huge-14",
+            "vit_huge/14",
+            "ijepa-vith14",
+            "ijepa_vith14",
+            "ViT-H/14",
+            "vit-h",
+        ] {
+            assert_eq!(ModelConfig::preset(name).as_ref(), Ok(&huge), "{name}");
+        }
+        for name in [
+            "",
+            "vit",
+            "vit-",
+            "huge",
+            "vit-enormous",
+            "vit-huge/",
+            "vit-huge/x",
+            "vit-huge@",
+            "vit-huge/14@x",
+            "vit-huge/0",
+            "vit-huge/-14",
+            "vit-huge/14@225",
+            "vit-huge/99999999999999999999",
+            "vit-huge/14@65534",
+            "vit-hügé",
+            "é",
+        ] {
+            assert_eq!(code(ModelConfig::preset(name)).0, "bad-config", "{name}");
+        }
+    }
+
+    #[test]
+    fn hf_fields_default_as_in_transformers() {
+        let config = ModelConfig::from_hf_json(r#"{"model_type":"ijepa"}"#).unwrap();
+        let base = ModelConfig {
+            layer_norm_eps: 1e-12,
+            predictor: None,
+            ..ModelConfig::preset("vit-base").unwrap()
+        };
+        assert_eq!(config, base);
+    }
+
+    #[test]
+    fn hf_sizes_may_be_pairs_and_other_fields_are_ignored() {
+        let text = r#"{"model_type":"ijepa","image_size":[64,96],"patch_size":[8,8],"hidden_size":24,"num_hidden_layers":2,
+            "num_attention_heads":3,"intermediate_size":100,"layer_norm_eps":1e-6,"qkv_bias":false,"num_channels":1,
+            "pooler_output_size":null,"whatever":{"x":[1]}}"#;
+        let config = ModelConfig::from_hf_json(text).unwrap();
+        assert_eq!(
+            (config.grid(), config.tokens(), config.head_dim()),
+            ([1, 8, 12], 96, 8)
+        );
+        assert_eq!(
+            (config.mlp_hidden, config.qkv_bias, config.layer_norm_eps),
+            (100, false, 1e-6)
+        );
+        assert_eq!(config.patch_kernel(), [24, 1, 8, 8]);
+    }
+
+    #[test]
+    fn other_hf_models_are_unsupported_by_name() {
+        for (change, named) in [
+            (r#""model_type":"vjepa2""#, "vjepa2"),
+            (r#""model_type":"ijepa","hidden_act":"relu""#, "relu"),
+            (r#""model_type":"ijepa","patch_size":[8,16]"#, "[8, 16]"),
+        ] {
+            let (code, message) = code(ModelConfig::from_hf_json(&format!("{{{change}}}")));
+            assert_eq!(code, "unsupported");
+            assert!(message.contains(named), "{message}");
+        }
+        assert_eq!(code(ModelConfig::from_hf_json("{}")).0, "bad-config");
+    }
+
+    #[test]
+    fn own_fields_have_published_defaults() {
+        let config = own("").unwrap();
+        assert_eq!(
+            (
+                config.channels,
+                config.frames,
+                config.tubelet,
+                config.mlp_hidden
+            ),
+            (3, 1, 1, 96)
+        );
+        assert_eq!(
+            (config.layer_norm_eps, config.qkv_bias, config.positions),
+            (1e-6, true, Positions::Sincos)
+        );
+        assert_eq!(
+            config.predictor,
+            Some(PredictorConfig {
+                hidden_size: 384,
+                layers: 12,
+                heads: 3,
+                mlp_hidden: 1536
+            })
+        );
+        assert_eq!(own(r#","predictor":null"#).unwrap().predictor, None);
+        let given = own(r#","predictor":{"hiddenSize":16,"layers":2,"heads":2,"mlpRatio":3}"#)
+            .unwrap()
+            .predictor;
+        assert_eq!(
+            given,
+            Some(PredictorConfig {
+                hidden_size: 16,
+                layers: 2,
+                heads: 2,
+                mlp_hidden: 48
+            })
+        );
+        assert_eq!(
+            own(r#","frames":8,"positions":"rope""#).unwrap().grid(),
+            [4, 4, 4]
+        );
+    }
+
+    #[test]
+    fn every_bad_value_is_named() {
+        for (change, named) in [
+            (r#","width":3"#, "width"),
+            (r#","predictor":{"size":3}"#, "predictor.size"),
+            (r#","predictor":7"#, "predictor"),
+            (r#","predictor":{"heads":5}"#, "predictor hidden size 384"),
+            (r#","channels":"three""#, "channels"),
+            (r#","channels":-1"#, "channels"),
+            (r#","channels":1.5"#, "channels"),
+            (r#","channels":0"#, "channels"),
+            (r#","channels":18446744073709551615"#, "channels"),
+            (r#","frames":3,"tubelet":2"#, "tubelet"),
+            (r#","mlpRatio":0"#, "MLP"),
+            (r#","mlpRatio":-1"#, "MLP"),
+            (r#","mlpRatio":1e300"#, "MLP"),
+            (r#","layerNormEps":0"#, "epsilon"),
+            (r#","layerNormEps":1e-50"#, "epsilon"),
+            (r#","layerNormEps":2"#, "epsilon"),
+            (r#","qkvBias":1"#, "qkvBias"),
+            (r#","positions":"none""#, "positions"),
+            (r#","heads":5"#, "heads"),
+            (r#","heads":0"#, "heads"),
+            (r#","hiddenSize":9"#, "multiple of 4"),
+            (r#","hiddenSize":1000000"#, "hidden size"),
+            (r#","hiddenSize":12,"positions":"rope""#, "head width"),
+            (r#","layers":100000"#, "layers"),
+            (r#","imageSize":33"#, "33"),
+            (r#","imageSize":[32,0]"#, "width"),
+            (r#","imageSize":[32,32,32]"#, "imageSize"),
+            (r#","imageSize":65536"#, "tokens"),
+            (
+                r#","imageSize":1024,"patchSize":1024,"channels":1024"#,
+                "patch embedding",
+            ),
+            (
+                r#","hiddenSize":16384,"heads":16,"layers":1024"#,
+                "parameters",
+            ),
+        ] {
+            let (code, message) = code(own(change));
+            assert_eq!(code, "bad-config", "{change}");
+            assert!(message.contains(named), "{change}: {message}");
+        }
+        let (_, message) = code(ModelConfig::from_json(r#"{"imageSize":32,"patchSize":8}"#));
+        assert!(message.contains("hiddenSize"), "{message}");
+    }
+
+    #[test]
+    fn json_bombs_are_refused() {
+        let deep = format!(
+            r#"{{"model_type":"ijepa","x":{}{}}}"#,
+            "[".repeat(100_000),
+            "]".repeat(100_000)
+        );
+        let long = format!(
+            r#"{{"model_type":"ijepa","x":"{}"}}"#,
+            "x".repeat(MAX_JSON_BYTES)
+        );
+        for text in [
+            deep.as_str(),
+            long.as_str(),
+            "",
+            "[]",
+            "null",
+            "{",
+            "{}{}",
+            r#"{"hidden_size":NaN}"#,
+        ] {
+            assert_eq!(code(ModelConfig::from_hf_json(text)).0, "bad-config");
+            assert_eq!(code(ModelConfig::from_json(text)).0, "bad-config");
+            assert_eq!(code(ModelConfig::from_any_json(text)).0, "bad-config");
+        }
+    }
+
+    #[test]
+    fn other_input_sizes_are_checked() {
+        let config = ModelConfig::preset("vit-tiny").unwrap();
+        assert_eq!(config.grid_for([448, 32]), Ok([1, 28, 2]));
+        for (size, said) in [
+            ([230, 224], "224×224 and 240×224"),
+            ([0, 5], "the nearest valid size is 16×16"),
+            ([17, 31], "16×16 and 32×32"),
+            ([160_000, 160_000], "tokens"),
+            ([usize::MAX, usize::MAX], "pixels"),
+            ([usize::MAX - 15, usize::MAX - 15], "tokens"),
+        ] {
+            let error = config.grid_for(size).unwrap_err();
+            assert_eq!(error.code(), "bad-input");
+            assert!(error.to_string().contains(said), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_mlp_width_survives_being_written_as_a_ratio() {
+        for hidden in (4..=4096).step_by(12).chain([1280, 1408, 1664]) {
+            for mlp in (1..=8192).step_by(61).chain([6144, 8192]) {
+                assert_eq!(
+                    mlp_hidden(hidden, mlp_ratio(hidden, mlp)),
+                    mlp,
+                    "{mlp} / {hidden}"
+                );
+            }
+        }
+    }
+}
