@@ -27,6 +27,7 @@ export function mountCamera(store: Store, open: HTMLButtonElement): void {
       video.srcObject = stream;
       await video.play();
       take.disabled = false;
+      take.focus();
     } catch (error) {
       if (!(error instanceof DOMException)) throw error;
       problem.textContent = REASONS[error.name] ?? error.message;

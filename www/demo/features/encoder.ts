@@ -1,9 +1,9 @@
-import { Jepa, type LoadOptions, type LoadProgress } from "webjepa";
-import { filesOf, nameOf, type ModelChoice } from "./model-choice";
+import { Jepa, type LoadOptions, type Progress } from "webjepa";
+import type { ModelChoice } from "./model-choice";
 import { problemOf } from "./problems";
 import type { Embedding, Picture, Store } from "./state";
 
-const PHASES: Record<LoadProgress["phase"], string> = {
+const PHASES: Record<Progress["phase"], string> = {
   download: "Reading",
   compile: "Compiling",
   upload: "Preparing",
@@ -28,7 +28,7 @@ export class Encoder {
     store.change({ problem: undefined, activity: { text: "Loading the model", cancel } });
     const started = performance.now();
     try {
-      const jepa = await Jepa.load(filesOf(choice), {
+      const jepa = await Jepa.load(choice.source, {
         ...options,
         signal: loading.signal,
         onProgress: (progress) => {
@@ -38,8 +38,8 @@ export class Encoder {
       if (this.loading !== loading) return void (await jepa.dispose());
       const old = store.state.model;
       for (const picture of store.state.pictures) delete picture.embedding;
-      const model = { jepa, name: nameOf(choice), trained: choice.kind !== "built-in", loadMs: performance.now() - started };
-      store.change({ model, imageSize: undefined });
+      const { name, trained } = choice;
+      store.change({ model: { jepa, name, trained, loadMs: performance.now() - started }, imageSize: undefined });
       this.markWaiting();
       await old?.jepa.dispose();
     } catch (error) {
@@ -122,10 +122,10 @@ async function embed(jepa: Jepa, blob: Blob, imageSize: number | undefined, sign
   return { tokens: data, mean, dim, rows: grid[1], columns: grid[2], ms };
 }
 
-function describe({ phase, file, loaded, total, fromCache }: LoadProgress): string {
+function describe({ phase, file, loaded, total, fromCache }: Progress): string {
   const parts = [PHASES[phase]];
   if (file) parts.push(file);
-  if (phase === "download" && total) parts.push(`${megabytes(loaded)} of ${megabytes(total)} MB`);
+  if (phase === "download" && total > 0) parts.push(`${megabytes(loaded)} of ${megabytes(total)} MB`);
   if (fromCache) parts.push("(kept from an earlier visit)");
   return parts.join(" ");
 }

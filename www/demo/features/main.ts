@@ -5,6 +5,7 @@ import { mountCamera } from "./camera";
 import { Encoder } from "./encoder";
 import { Gallery } from "./gallery";
 import { featureMaps, similarityMaps } from "./maps";
+import { BUILT_IN } from "./model-choice";
 import { mountModelForm } from "./model-form";
 import { addExamples, mountPictureInputs } from "./pictures";
 import { mountProblem } from "./problems";
@@ -40,4 +41,4 @@ store.subscribe((state) => {
 });
 
 void addExamples(store);
-void encoder.load({ kind: "built-in" }, {});
+void encoder.load(BUILT_IN, {});

@@ -1,7 +1,7 @@
 import { probeDevice, type LoadOptions } from "webjepa";
 import { byId } from "../shared/dom";
 import type { Encoder } from "./encoder";
-import { chooseFolder, type ModelChoice } from "./model-choice";
+import { BUILT_IN, chooseFolder, fromUrl, type ModelChoice } from "./model-choice";
 import { problemOf } from "./problems";
 import type { Store } from "./state";
 
@@ -31,7 +31,7 @@ export function mountModelForm(store: Store, encoder: Encoder): void {
     } catch (error) {
       store.change({ problem: problemOf(error) });
     }
-    if (folder?.kind === "folder") folderName.textContent = folder.name;
+    if (folder) folderName.textContent = folder.name;
   };
   byId("choose-folder", HTMLButtonElement).addEventListener("click", pick);
 
@@ -40,9 +40,9 @@ export function mountModelForm(store: Store, encoder: Encoder): void {
       case "folder":
         return folder;
       case "url":
-        return { kind: "url", url: url.value };
+        return fromUrl(url.value);
       default:
-        return { kind: "built-in" };
+        return BUILT_IN;
     }
   };
   const options = () => ({ backend: field("backend"), dtype: field("dtype") }) as Pick<LoadOptions, "backend" | "dtype">;

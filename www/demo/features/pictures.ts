@@ -17,6 +17,7 @@ let nextId = 0;
 
 /** Adds pictures, selects the first of them when nothing is selected or `select` asks for it, and reports those that cannot be shown. */
 export async function addPictures(store: Store, items: { blob: Blob; name: string; credit?: string }[], select = true): Promise<void> {
+  store.change({ problem: undefined });
   const added: Picture[] = [];
   for (const item of items) {
     try {
@@ -49,7 +50,7 @@ export async function addExamples(store: Store): Promise<void> {
 export function mountPictureInputs(store: Store, { choose, files, veil }: { choose: HTMLButtonElement; files: HTMLInputElement; veil: HTMLElement }): void {
   const addFiles = (list: Iterable<File>) => {
     const pictures = [...list].filter((file) => file.type.startsWith("image/"));
-    if (pictures.length > 0) void addPictures(store, pictures.map((file) => ({ blob: file, name: title(file.name) })));
+    if (pictures.length > 0) void addPictures(store, pictures.map((file) => ({ blob: file, name: file.name })));
     else store.change({ problem: { title: "No pictures found", detail: "None of these files is a picture. PNG, JPEG, WebP, AVIF and GIF files can be used.", code: "bad-input" } });
   };
 
@@ -77,10 +78,6 @@ export function mountPictureInputs(store: Store, { choose, files, veil }: { choo
   document.addEventListener("paste", (event) => {
     if (event.clipboardData?.files.length) addFiles(event.clipboardData.files);
   });
-}
-
-function title(fileName: string): string {
-  return fileName.replace(/\.[a-z0-9]+$/i, "") || fileName;
 }
 
 async function shown(blob: Blob): Promise<ImageBitmap> {

@@ -15,7 +15,7 @@ export function mountStatus(store: Store): void {
     const line = activity?.text ?? summary(state);
     if (text.textContent !== line) text.textContent = line;
     text.setAttribute("aria-live", activity?.fraction === undefined ? "polite" : "off");
-    lamp.dataset.state = activity ? "busy" : state.problem ? "failed" : model ? "ready" : "";
+    lamp.dataset.state = activity ? "busy" : model ? "ready" : "none";
     progress.hidden = !activity;
     if (activity?.fraction === undefined) progress.removeAttribute("value");
     else progress.value = activity.fraction;
