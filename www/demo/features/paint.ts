@@ -33,6 +33,11 @@ export function paint(canvas: HTMLCanvasElement, picture: ImageBitmap, overlay: 
   context.drawImage(picture, left, top, width * scale, height * scale);
   if (!overlay) return;
   context.globalAlpha = options.opacity;
+  // The stronger the overlay, the greyer the picture: its own colours must not read as the map's.
+  context.globalCompositeOperation = "saturation";
+  context.fillStyle = "grey";
+  context.fillRect(0, 0, outWidth, outHeight);
+  context.globalCompositeOperation = "source-over";
   context.imageSmoothingEnabled = options.smooth;
   context.drawImage(toCanvas(overlay), left, top, width * scale, height * scale);
 }
