@@ -223,3 +223,104 @@ impl Q8 {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn decode_in_chunks(dtype: Dtype, bytes: &[u8], sizes: &[usize]) -> Vec<f32> {
+        let mut decoder = Decoder::new(dtype);
+        let mut out = vec![0.0; bytes.len() * 8 / dtype.bits() as usize];
+        let (mut done, mut rest) = (0, bytes);
+        for size in sizes.iter().chain(std::iter::repeat(&usize::MAX)) {
+            let (chunk, tail) = rest.split_at((*size).min(rest.len()));
+            done += decoder.decode(chunk, &mut out[done..]);
+            rest = tail;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(done, out.len());
+        out
+    }
+
+    #[test]
+    fn names_are_read_and_written() {
+        for name in ["F32", "F16", "BF16"]
+            .into_iter()
+            .chain(OTHERS.map(|other| other.0))
+        {
+            assert_eq!(Dtype::from_name(name).unwrap().name(), name);
+        }
+        assert_eq!(
+            (Dtype::from_name("f32"), Dtype::from_name("")),
+            (None, None)
+        );
+    }
+
+    #[test]
+    fn values_that_f16_cannot_hold_are_refused() {
+        assert_eq!(
+            to_f16("x", &[65504.0, -65519.9, 1e-8]).unwrap(),
+            [f16::MAX, f16::MIN, f16::ZERO]
+        );
+        for value in [65520.0, -1e30] {
+            let error = to_f16("blocks.0", &[0.0, value]).unwrap_err();
+            assert_eq!(error.code(), "unsupported");
+            assert!(
+                error.to_string().contains("blocks.0") && error.to_string().contains("index 1"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn eight_bits_round_half_to_even_in_steps_of_the_row() {
+        let q8 = Q8::quantize(
+            "x",
+            &[
+                127.0, -0.5, 1.5, 2.5, 0.0, 0.0, 0.0, -0.0, -2.0, 1.0, 0.0, 2.0,
+            ],
+            3,
+        )
+        .unwrap();
+        assert_eq!(q8.data, [127, 0, 2, 2, 0, 0, 0, 0, -127, 64, 0, 127]);
+        assert_eq!(q8.scales, [1.0, 0.0, 2.0 / 127.0]);
+        assert_eq!(
+            q8.dequantize()[..8],
+            [127.0, 0.0, 2.0, 2.0, 0.0, 0.0, 0.0, 0.0]
+        );
+        // The step of such a row is so small that it is no normal number.
+        let tiny = Q8::quantize("x", &[1e-45, -1e-44], 1).unwrap();
+        assert!(tiny.dequantize().iter().all(|value| value.is_finite()));
+    }
+
+    proptest! {
+        #[test]
+        fn chunk_boundaries_do_not_matter(values: Vec<f32>, sizes in prop::collection::vec(0usize..9, 0..40)) {
+            let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            prop_assert_eq!(bits(&decode_in_chunks(Dtype::F32, &bytes, &sizes)), bits(&values));
+            let halves: Vec<f16> = values.iter().map(|&value| f16::from_f32(value)).collect();
+            let bytes: Vec<u8> = halves.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let expected: Vec<f32> = halves.iter().map(|value| value.to_f32()).collect();
+            prop_assert_eq!(bits(&decode_in_chunks(Dtype::F16, &bytes, &sizes)), bits(&expected));
+            let halves: Vec<bf16> = values.iter().map(|&value| bf16::from_f32(value)).collect();
+            let bytes: Vec<u8> = halves.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let expected: Vec<f32> = halves.iter().map(|value| value.to_f32()).collect();
+            prop_assert_eq!(bits(&decode_in_chunks(Dtype::BF16, &bytes, &sizes)), bits(&expected));
+        }
+
+        #[test]
+        fn eight_bits_are_at_most_half_a_step_off(rows in 1usize..5, row in prop::collection::vec(-1e3f32..1e3, 1..20)) {
+            let data: Vec<f32> = (0..rows).flat_map(|r| row.iter().map(move |value| value * (r + 1) as f32)).collect();
+            let q8 = Q8::quantize("x", &data, rows).unwrap();
+            for (index, (restored, value)) in q8.dequantize().iter().zip(&data).enumerate() {
+                let step = q8.scales[index / row.len()];
+                prop_assert!((restored - value).abs() <= step * 0.50001, "{} for {}", restored, value);
+            }
+        }
+    }
+}

@@ -276,3 +276,124 @@ pub(super) fn is_ignored(name: &str, containers: bool) -> bool {
         || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         || containers && NETWORKS.iter().any(|prefix| name.starts_with(prefix))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(name: &str) -> Parameter {
+        let all = parameters(&ModelConfig::preset("vit-tiny").unwrap());
+        all.into_iter()
+            .find(|parameter| parameter.name == name)
+            .unwrap()
+    }
+
+    fn count(parameters: &[Parameter]) -> u64 {
+        parameters
+            .iter()
+            .map(|parameter| parameter.shape.iter().product::<usize>() as u64)
+            .sum()
+    }
+
+    #[test]
+    fn the_list_is_as_large_as_the_configuration_says() {
+        for change in [
+            r#""x""#,
+            r#""qkvBias":false"#,
+            r#""positions":"rope""#,
+            r#""positions":"learned","frames":4"#,
+        ] {
+            let sizes = r#""imageSize":[32,48],"patchSize":8,"hiddenSize":24,"layers":2,"heads":3"#;
+            let text = format!("{{{sizes},{change}}}").replace(r#","x""#, "");
+            let config = ModelConfig::from_json(&text).unwrap();
+            assert_eq!(
+                count(&parameters(&config)),
+                config.parameter_count(),
+                "{text}"
+            );
+            assert_eq!(
+                count(&predictor_parameters(&config)),
+                config.predictor_parameter_count(),
+                "{text}"
+            );
+        }
+        assert!(parameters(&ModelConfig::preset("vit-base").unwrap())[0].optional);
+    }
+
+    #[test]
+    fn queries_keys_and_values_are_the_rows_of_one_parameter() {
+        let sources =
+            |layout, prefix| Scheme { layout, prefix }.sources(&find("blocks.3.attn.qkv.weight"));
+        let disk = sources(Layout::HfDisk, "ijepa.");
+        assert_eq!(
+            disk[1].name,
+            "ijepa.encoder.layer.3.attention.attention.key.weight"
+        );
+        assert!(disk.iter().all(|source| source.shape == [192, 192]));
+        assert_eq!(
+            sources(Layout::HfMemory, "")[2].name,
+            "layers.3.attention.v_proj.weight"
+        );
+        let original = sources(Layout::Original, "encoder.module.");
+        assert_eq!(original[0].name, "encoder.module.blocks.3.attn.qkv.weight");
+        assert_eq!(original[0].shape, [576, 192]);
+    }
+
+    #[test]
+    fn every_other_parameter_has_its_published_name() {
+        for (ours, disk, memory) in [
+            (
+                "pos_embed",
+                "embeddings.position_embeddings",
+                "embeddings.position_embeddings",
+            ),
+            (
+                "patch_embed.proj.bias",
+                "embeddings.patch_embeddings.projection.bias",
+                "embeddings.patch_embeddings.projection.bias",
+            ),
+            (
+                "blocks.0.norm1.weight",
+                "encoder.layer.0.layernorm_before.weight",
+                "layers.0.layernorm_before.weight",
+            ),
+            (
+                "blocks.1.attn.proj.bias",
+                "encoder.layer.1.attention.output.dense.bias",
+                "layers.1.attention.o_proj.bias",
+            ),
+            (
+                "blocks.2.norm2.bias",
+                "encoder.layer.2.layernorm_after.bias",
+                "layers.2.layernorm_after.bias",
+            ),
+            (
+                "blocks.3.mlp.fc1.weight",
+                "encoder.layer.3.intermediate.dense.weight",
+                "layers.3.mlp.fc1.weight",
+            ),
+            (
+                "blocks.11.mlp.fc2.weight",
+                "encoder.layer.11.output.dense.weight",
+                "layers.11.mlp.fc2.weight",
+            ),
+            ("norm.weight", "layernorm.weight", "layernorm.weight"),
+        ] {
+            let parameter = find(ours);
+            for (layout, expected) in [
+                (Layout::Original, ours),
+                (Layout::HfDisk, disk),
+                (Layout::HfMemory, memory),
+            ] {
+                let sources = Scheme { layout, prefix: "" }.sources(&parameter);
+                assert_eq!(
+                    sources,
+                    [Source {
+                        name: expected.into(),
+                        shape: parameter.shape.clone()
+                    }]
+                );
+            }
+        }
+    }
+}

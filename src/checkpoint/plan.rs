@@ -343,3 +343,61 @@ pub fn shards(index: &str) -> Result<Vec<String>> {
         false => Ok(files.into_iter().collect()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_named_once_each() {
+        let index = r#"{"metadata":{"total_size":8},"weight_map":{"a":"model-00002-of-00002.safetensors",
+            "b":"model-00001-of-00002.safetensors","c":"model-00002-of-00002.safetensors"}}"#;
+        let expected = [
+            "model-00001-of-00002.safetensors",
+            "model-00002-of-00002.safetensors",
+        ];
+        assert_eq!(shards(index).unwrap(), expected);
+    }
+
+    #[test]
+    fn unusable_shard_indices_are_refused() {
+        let deep = format!(
+            r#"{{"weight_map":{}{}}}"#,
+            "[".repeat(100_000),
+            "]".repeat(100_000)
+        );
+        let mut texts = vec![
+            "".into(),
+            "[]".into(),
+            "{}".into(),
+            r#"{"weight_map":{}}"#.into(),
+            deep,
+        ];
+        texts.push(r#"{"weight_map":{"a":1}}"#.into());
+        texts.push(" ".repeat(MAX_INDEX_BYTES + 1));
+        for name in [
+            "",
+            ".",
+            "..",
+            "../a",
+            "a/b",
+            "a\\\\b",
+            "https://a",
+            "c:a",
+            "a?b",
+            "a#b",
+            "%2e%2e%2fa",
+            "a\\u0000",
+        ] {
+            texts.push(format!(r#"{{"weight_map":{{"x":"{name}"}}}}"#));
+        }
+        for text in texts {
+            assert_eq!(
+                shards(&text).unwrap_err().code(),
+                "bad-checkpoint",
+                "{:.80}",
+                text
+            );
+        }
+    }
+}

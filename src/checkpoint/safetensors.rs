@@ -269,3 +269,162 @@ pub fn write(
         .iter()
         .try_for_each(|tensor| out.write_all(tensor.data))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The header of a file with `data` bytes after it.
+    fn parse(json: &str, data: u64) -> Result<Header> {
+        Header::parse(json.as_bytes(), (PREFIX_BYTES + json.len()) as u64 + data)
+    }
+
+    fn refused(json: &str, data: u64, said: &str) {
+        let error = parse(json, data).unwrap_err();
+        assert_eq!(error.code(), "bad-checkpoint");
+        assert!(error.to_string().contains(said), "{json}: {error}");
+    }
+
+    #[test]
+    fn headers_are_read_in_file_order() {
+        let json = r#"{"b":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"__metadata__":{"format":"pt"},
+            "z":{"dtype":"I64","shape":[0,7],"data_offsets":[24,24]},"a":{"dtype":"BF16","shape":[],"data_offsets":[24,26]}}  "#;
+        let header = parse(json, 26).unwrap();
+        let names: Vec<_> = header
+            .tensors
+            .iter()
+            .map(|tensor| tensor.name.as_str())
+            .collect();
+        assert_eq!(names, ["b", "z", "a"]);
+        assert_eq!(header.data_start, 8 + json.len() as u64);
+        assert_eq!(header.metadata["format"], "pt");
+        assert_eq!(
+            (header.tensors[2].dtype, header.tensors[2].begin),
+            (Dtype::BF16, 24)
+        );
+        assert!(parse("{}", 0).unwrap().tensors.is_empty());
+    }
+
+    #[test]
+    fn offsets_beyond_32_bits_are_read() {
+        let json = r#"{"a":{"dtype":"U8","shape":[3000000000],"data_offsets":[0,3000000000]},
+            "b":{"dtype":"U8","shape":[3000000000],"data_offsets":[3000000000,6000000000]}}"#;
+        assert_eq!(
+            parse(json, 6_000_000_000).unwrap().tensors[1].end,
+            6_000_000_000
+        );
+    }
+
+    #[test]
+    fn impossible_header_lengths_are_refused() {
+        let length = |prefix: [u8; 8], size| header_length(prefix, size);
+        assert_eq!(length(10u64.to_le_bytes(), 18), Ok(10));
+        for (prefix, size, said) in [
+            (10u64.to_le_bytes(), 17, "beyond"),
+            (10u64.to_le_bytes(), 3, "beyond"),
+            (u64::MAX.to_le_bytes(), u64::MAX, "beyond"),
+            (100_000_001u64.to_le_bytes(), u64::MAX, "longer"),
+            (0u64.to_le_bytes(), 100, "0 bytes"),
+            (*b"PK\x03\x04\0\0\x08\x08", 1 << 30, "PyTorch"),
+            (*b"\x80\x02\x8a\x0al\xfc\x9cF", 1 << 30, "PyTorch"),
+            (*b"version ", 130, "Git LFS"),
+            (*b"<!DOCTYP", 5000, "web page"),
+        ] {
+            let error = length(prefix, size).unwrap_err();
+            assert_eq!(error.code(), "bad-checkpoint");
+            assert!(error.to_string().contains(said), "{error}");
+        }
+    }
+
+    #[test]
+    fn unreadable_headers_are_refused() {
+        let nested = format!(
+            r#"{{"a":{}{}}}"#,
+            r#"{"x":"#.repeat(50_000),
+            "}".repeat(50_000)
+        );
+        for (json, said) in [
+            ("[]", "object"),
+            (" {}", "object"),
+            ("{", "EOF"),
+            ("{}x", "trailing"),
+            (r#"{"a":1}"#, "expected a map"),
+            (r#"{"a":["F32",[1],[0,4]]}"#, "expected a map"),
+            (r#"{"a":null}"#, "expected a map"),
+            (r#"{"a":{"dtype":"F32","shape":[1]}}"#, "data_offsets"),
+            (
+                r#"{"a":{"dtype":"F31","shape":[1],"data_offsets":[0,4]}}"#,
+                "F31",
+            ),
+            (
+                r#"{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}"#,
+                "\"a\"",
+            ),
+            (
+                r#"{"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,4]}}"#,
+                "\"a\"",
+            ),
+            (
+                r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4,8]}}"#,
+                "\"a\"",
+            ),
+            (
+                r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,1e30]}}"#,
+                "\"a\"",
+            ),
+            (
+                r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#,
+                "twice",
+            ),
+            (r#"{"__metadata__":{},"__metadata__":{}}"#, "twice"),
+            (r#"{"__metadata__":{"step":3}}"#, "string"),
+            (r#"{"__metadata__":[]}"#, "expected a map"),
+            (nested.as_str(), "recursion"),
+        ] {
+            refused(json, 4, said);
+        }
+        let error = Header::parse(b"{\"\xff\":1}", 20).unwrap_err();
+        assert!(error.to_string().contains("UTF-8"), "{error}");
+        assert_eq!(
+            Header::parse(b"{}", 9).unwrap_err().code(),
+            "bad-checkpoint"
+        );
+    }
+
+    #[test]
+    fn impossible_extents_are_refused() {
+        let two = |a: [u64; 2], b: [u64; 2]| {
+            format!(
+                r#"{{"a":{{"dtype":"U8","shape":[{}],"data_offsets":{a:?}}},"b":{{"dtype":"U8","shape":[{}],"data_offsets":{b:?}}}}}"#,
+                a[1].wrapping_sub(a[0]),
+                b[1].wrapping_sub(b[0])
+            )
+        };
+        assert!(parse(&two([4, 8], [0, 4]), 8).is_ok());
+        for (json, data, said) in [
+            (two([0, 4], [3, 8]), 8, "overlaps"),
+            (two([0, 4], [0, 4]), 4, "overlaps"),
+            (two([0, 4], [5, 8]), 8, "gap"),
+            (two([1, 4], [4, 8]), 8, "gap"),
+            (two([0, 4], [4, 8]), 7, "cut short"),
+            (two([0, 4], [4, 8]), 9, "goes on"),
+            (two([0, 4], [8, 4]), 8, "before it begins"),
+            (two([0, 4], [4, u64::MAX]), 8, "too large"),
+            (two([0, 4], [4, 1 << 60]), 8, "cut short"),
+        ] {
+            refused(&json, data, said);
+        }
+        for (dtype, shape, end, said) in [
+            ("F32", "[2,3]", 23, "needs 24"),
+            ("F16", "[]", 4, "needs 2"),
+            ("F4", "[3]", 1, "needs 2"),
+            ("F32", "[4294967296,4294967296]", 8, "too large"),
+            ("U8", "[4294967295,4294967295,4294967295]", 8, "too large"),
+        ] {
+            let json = format!(
+                r#"{{"t":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[0,{end}]}}}}"#
+            );
+            refused(&json, end, said);
+        }
+    }
+}
