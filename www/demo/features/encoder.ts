@@ -30,6 +30,7 @@ export class Encoder {
     try {
       const jepa = await Jepa.load(choice.source, {
         ...options,
+        warmup: true,
         signal: loading.signal,
         onProgress: (progress) => {
           if (this.loading === loading) store.change({ activity: { text: describe(progress), fraction: progress.overall, cancel } });

@@ -1,7 +1,7 @@
 import { byId, h } from "../shared/dom";
 import type { Encoder } from "./encoder";
-import { ranked, type SimilarityMaps } from "./maps";
-import { paint, type Overlay } from "./paint";
+import { ranked, type FeatureMap, type SimilarityMaps } from "./maps";
+import { paint } from "./paint";
 import { removePicture } from "./pictures";
 import type { Picture, State, Store } from "./state";
 
@@ -29,7 +29,7 @@ export class Gallery {
     private readonly encoder: Encoder,
   ) {}
 
-  render(state: State, maps: ReadonlyMap<Picture, Overlay>, similarity: SimilarityMaps | undefined): void {
+  render(state: State, maps: ReadonlyMap<Picture, FeatureMap>, similarity: SimilarityMaps | undefined): void {
     this.title.textContent = state.selected && state.pictures.length > 1 ? `Pictures, most similar to ${state.selected.name} first` : "Pictures";
     const order = ranked(state);
     for (const [picture, card] of this.cards) {
@@ -48,7 +48,7 @@ export class Gallery {
       card.note.textContent = noteOf(picture);
       card.retry.hidden = picture.state !== "failed";
       const options = { opacity: state.opacity, smooth: state.smooth, square: true, side: SIDE };
-      paint(card.map, picture.bitmap, maps.get(picture), options);
+      paint(card.map, picture.bitmap, maps.get(picture)?.overlay, options);
       paint(card.heat, picture.bitmap, similarity?.overlays.get(picture), options);
     });
   }

@@ -3,37 +3,36 @@ import { writeInferno } from "./colours";
 import type { Overlay } from "./paint";
 import { probeCell, type Embedding, type Picture, type State } from "./state";
 
-/** The colours of pictures whose embeddings have not changed: PCA is the page's only heavy work, and opacity needs none of it. */
-const known = { joint: new WeakMap<Embedding, Overlay>(), single: new WeakMap<Embedding, Overlay>(), jointOf: [] as Embedding[] };
-
-/** PCA colours for every embedded picture, over all of them together or over each by itself. */
-export function featureMaps(pictures: readonly Picture[], joint: boolean): Map<Picture, Overlay> {
-  const embedded = withEmbedding(pictures);
-  if (joint) {
-    const embeddings = embedded.map(([, embedding]) => embedding);
-    if (embeddings.length !== known.jointOf.length || embeddings.some((e, i) => e !== known.jointOf[i])) {
-      known.jointOf = embeddings;
-      colours(embeddings).forEach((overlay, i) => known.joint.set(embeddings[i]!, overlay));
-    }
-  } else {
-    for (const [, embedding] of embedded) {
-      if (!known.single.has(embedding)) known.single.set(embedding, colours([embedding])[0]!);
-    }
-  }
-  const overlays = joint ? known.joint : known.single;
-  return new Map(embedded.map(([picture, embedding]) => [picture, overlays.get(embedding)!]));
+export interface FeatureMap {
+  overlay: Overlay;
+  /** How much of the variance among the vectors its three colours show, 0 to 1. */
+  explained: number;
 }
 
-function colours(embeddings: Embedding[]): Overlay[] {
+const jointMaps = memo(mapsOf);
+const singleMaps = new WeakMap<Embedding, FeatureMap>();
+
+/** PCA colours for every embedded picture, over all of them together or over each by itself. */
+export function featureMaps(pictures: readonly Picture[], joint: boolean): Map<Picture, FeatureMap> {
+  const embedded = withEmbedding(pictures);
+  if (joint) {
+    const maps = jointMaps(...embedded.map(([, embedding]) => embedding));
+    return new Map(embedded.map(([picture], i) => [picture, maps[i]!]));
+  }
+  for (const [, embedding] of embedded) {
+    if (!singleMaps.has(embedding)) singleMaps.set(embedding, mapsOf(embedding)[0]!);
+  }
+  return new Map(embedded.map(([picture, embedding]) => [picture, singleMaps.get(embedding)!]));
+}
+
+function mapsOf(...embeddings: Embedding[]): FeatureMap[] {
   if (embeddings.length === 0) return [];
-  return pca(embeddings.map(({ tokens, dim, rows, columns }) => ({ data: tokens, shape: [rows * columns, dim] }))).map((rgb, i) => {
+  return pca(embeddings.map(({ tokens, dim, rows, columns }) => ({ data: tokens, shape: [rows * columns, dim] }))).map((components, i) => {
     const { rows, columns } = embeddings[i]!;
-    const image = new ImageData(columns, rows);
-    for (let patch = 0; patch < rows * columns; patch++) {
-      image.data.set(rgb.subarray(3 * patch, 3 * patch + 3), 4 * patch);
-      image.data[4 * patch + 3] = 255;
-    }
-    return image;
+    return {
+      overlay: new ImageData(components.toRGB(), columns, rows),
+      explained: components.explainedVarianceRatio.reduce((a, b) => a + b),
+    };
   });
 }
 
@@ -49,26 +48,29 @@ export function similarityMaps(state: State): SimilarityMaps | undefined {
   const query = state.selected?.embedding;
   if (!query) return undefined;
   const { row, column } = probeCell(state, query);
-  const probe = token(query, row * query.columns + column);
+  const embedded = withEmbedding(state.pictures);
+  const { images, low, high } = similarities(query, row * query.columns + column, ...embedded.map(([, embedding]) => embedding));
+  return { overlays: new Map(embedded.map(([picture], i) => [picture, images[i]!])), low, high };
+}
 
+const similarities = memo((query: Embedding, patch: number, ...embeddings: Embedding[]) => {
+  const probe = token(query, patch);
   let [low, high] = [Infinity, -Infinity];
-  const maps = withEmbedding(state.pictures).map(([picture, embedding]) => {
-    const values = Float32Array.from({ length: embedding.rows * embedding.columns }, (_, patch) => cosineSimilarity(probe, token(embedding, patch)));
-    for (const value of values) {
+  const values = embeddings.map((embedding) =>
+    Float32Array.from({ length: embedding.rows * embedding.columns }, (_, other) => {
+      const value = cosineSimilarity(probe, token(embedding, other));
       low = Math.min(low, value);
       high = Math.max(high, value);
-    }
-    return { picture, embedding, values };
+      return value;
+    }),
+  );
+  const images = embeddings.map(({ rows, columns }, i) => {
+    const image = new ImageData(columns, rows);
+    values[i]!.forEach((value, at) => writeInferno((value - low) / (high - low || 1), image.data, 4 * at));
+    return image;
   });
-
-  const overlays = new Map<Picture, Overlay>();
-  for (const { picture, embedding, values } of maps) {
-    const image = new ImageData(embedding.columns, embedding.rows);
-    values.forEach((value, patch) => writeInferno((value - low) / (high - low || 1), image.data, 4 * patch));
-    overlays.set(picture, image);
-  }
-  return { overlays, low, high };
-}
+  return { images, low, high };
+});
 
 /** The other pictures by falling similarity of their mean vectors to the selected picture's; those not embedded yet come last. */
 export function ranked(state: State): { picture: Picture; similarity?: number }[] {
@@ -88,4 +90,13 @@ function token({ tokens, dim }: Embedding, patch: number): Float32Array {
 
 function withEmbedding(pictures: readonly Picture[]): [Picture, Embedding][] {
   return pictures.flatMap((picture): [Picture, Embedding][] => (picture.embedding ? [[picture, picture.embedding]] : []));
+}
+
+/** Remembers the last result: most changes of the page, such as the overlay's strength, leave the maps as they are. */
+function memo<A extends unknown[], R>(compute: (...args: A) => R): (...args: A) => R {
+  let last: { args: A; result: R } | undefined;
+  return (...args) => {
+    if (!last || last.args.length !== args.length || last.args.some((arg, i) => arg !== args[i])) last = { args, result: compute(...args) };
+    return last.result;
+  };
 }

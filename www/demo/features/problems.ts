@@ -1,14 +1,14 @@
-import { JepaError } from "webjepa";
+import { JepaError, type JepaErrorCode } from "webjepa";
 import { h } from "../shared/dom";
 import type { State, Store } from "./state";
 
 export interface Problem {
   title: string;
   detail: string;
-  code?: JepaError["code"];
+  code?: JepaErrorCode;
 }
 
-const TITLES: Record<JepaError["code"], string> = {
+const TITLES: Record<JepaErrorCode, string> = {
   "bad-config": "The model's configuration cannot be used",
   "bad-checkpoint": "The model file is damaged or is not a safetensors file",
   "missing-tensor": "The model file does not hold all the weights",

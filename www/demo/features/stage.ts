@@ -1,10 +1,10 @@
 import { byId, h } from "../shared/dom";
 import { INFERNO_CSS } from "./colours";
 import type { Encoder } from "./encoder";
-import type { SimilarityMaps } from "./maps";
-import { paint, type Overlay } from "./paint";
+import type { FeatureMap, SimilarityMaps } from "./maps";
+import { paint } from "./paint";
 import { PatchGrid } from "./patch-grid";
-import { probeCell, type State, type Store } from "./state";
+import { probeCell, type Picture, type State, type Store } from "./state";
 
 const SIDE = 1024;
 
@@ -31,7 +31,7 @@ export class Stage {
     this.bar.style.background = INFERNO_CSS;
   }
 
-  render(state: State, maps: ReadonlyMap<unknown, Overlay>, similarity: SimilarityMaps | undefined): void {
+  render(state: State, maps: ReadonlyMap<Picture, FeatureMap>, similarity: SimilarityMaps | undefined): void {
     const { selected } = state;
     this.title.textContent = selected?.name ?? "No picture";
     this.credit.textContent = selected?.credit ?? "";
@@ -40,7 +40,8 @@ export class Stage {
     const view = embedding && cell && { ...cell, rows: embedding.rows, columns: embedding.columns };
     this.map.render(view && { ...view, label: `Feature map of ${selected.name}: choose a patch` });
     this.heat.render(view && { ...view, label: `Similarity map of ${selected.name}: choose a patch` });
-    this.mapNote.textContent = embedding ? `${embedding.rows} × ${embedding.columns} patches` : "";
+    const map = selected && maps.get(selected);
+    this.mapNote.textContent = embedding && map ? `${embedding.rows} × ${embedding.columns} patches, ${(100 * map.explained).toFixed(0)}% of the variance` : "";
     this.heatNote.textContent = cell ? `to the patch in row ${cell.row + 1}, column ${cell.column + 1}` : "";
     this.scale.hidden = !similarity;
     if (similarity) {
@@ -50,7 +51,7 @@ export class Stage {
     }
     const options = { opacity: state.opacity, smooth: state.smooth, square: false, side: SIDE };
     for (const [grid, overlay] of [
-      [this.map, selected && maps.get(selected)],
+      [this.map, map?.overlay],
       [this.heat, selected && similarity?.overlays.get(selected)],
     ] as const) {
       grid.canvas.hidden = !selected;

@@ -30,5 +30,6 @@ function summary({ model, pictures }: State): string {
   const failed = pictures.filter((picture) => picture.state === "failed").length;
   const counts = [`${ready} ${ready === 1 ? "picture" : "pictures"} embedded`];
   if (failed > 0) counts.push(`${failed} failed`);
-  return `Ready: ${counts.join(", ")}, on ${model.jepa.backend === "webgpu" ? "WebGPU" : "the CPU"}`;
+  const where = model.jepa.backend === "webgpu" ? "on WebGPU." : `on the CPU. ${model.jepa.fallbackReason ?? ""}`;
+  return `Ready: ${counts.join(", ")}, ${where}`;
 }
