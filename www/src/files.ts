@@ -1,0 +1,157 @@
+// Files as streams of bytes that can be entered anywhere: over HTTP, from Blobs, from a disk.
+
+import { abortable, JepaError, messageOf, throwIfAborted } from "./errors.js";
+import { inNode, macrotask } from "./environment.js";
+
+/** A file that can be read from any position on. */
+export interface ByteSource {
+  /** What messages call it. */
+  readonly label: string;
+  /** Its length in bytes; undefined where a server does not tell. */
+  size(): number | undefined;
+  /** Everything from `start` to the end, in chunks of any size, each valid until the next is asked for. */
+  from(start: number, signal: AbortSignal | undefined): AsyncGenerator<Uint8Array, void>;
+}
+
+export interface Folder {
+  readonly label: string;
+  /** The names in it; undefined where they cannot be listed. */
+  readonly names?: string[];
+  /** The file that was named when a file was opened rather than a folder. */
+  readonly file?: string;
+  /** Undefined when there is no such file. */
+  open(name: string, signal: AbortSignal | undefined): Promise<ByteSource | undefined>;
+}
+
+export type Location = { kind: "url"; href: string } | { kind: "path"; path: string };
+
+/** Where an address points: relative to the page or worker, and in Node to the working directory. */
+export function locate(address: string, what: string): Location {
+  // A single letter before the colon is a drive.
+  const isUrl = /^[a-z][a-z0-9+.-]+:/i.test(address);
+  if (inNode && !isUrl && address !== "") return { kind: "path", path: address };
+  try {
+    const base = isUrl || inNode ? undefined : typeof document === "object" ? document.baseURI : globalThis.location.href;
+    if (address === "") throw new Error("it is empty");
+    return { kind: "url", href: new URL(address, base).href };
+  } catch (error) {
+    throw new JepaError("bad-input", `"${address}" is no address of ${what}: ${messageOf(error)}.`, { cause: error });
+  }
+}
+
+/** Gaps up to this length are read and dropped; beyond, a new request costs less. */
+const SKIP = 4 << 20;
+/** Longest chunk that is handed on: bounds what the wasm heap needs beside the weights. */
+const MAX_CHUNK = 1 << 20;
+/** How long chunks may follow each other without giving the event loop a turn, in milliseconds. */
+const PATIENCE = 20;
+
+/** Cuts byte ranges out of a source, with as few streams as their order allows. */
+export class Reader {
+  readonly #source: ByteSource;
+  readonly #signal: AbortSignal | undefined;
+  #stream: AsyncGenerator<Uint8Array, void> | undefined;
+  #position = 0;
+  #rest: Uint8Array = new Uint8Array(0);
+
+  constructor(source: ByteSource, signal: AbortSignal | undefined) {
+    this.#source = source;
+    this.#signal = signal;
+  }
+
+  get label(): string {
+    return this.#source.label;
+  }
+
+  get size(): number | undefined {
+    return this.#source.size();
+  }
+
+  /** The bytes from `begin` to `end` in chunks of at most 1 MiB, each valid until the next is asked for. */
+  async *range(begin: number, end: number): AsyncGenerator<Uint8Array, void> {
+    if (begin < this.#position || begin > this.#position + this.#rest.length + SKIP) {
+      this.close();
+      this.#position = begin;
+    }
+    let turn = performance.now();
+    while (this.#position < end) {
+      if (performance.now() - turn > PATIENCE) {
+        await macrotask();
+        turn = performance.now();
+      }
+      throwIfAborted(this.#signal);
+      if (this.#rest.length === 0) {
+        this.#stream ??= this.#source.from(this.#position, this.#signal);
+        const { done, value } = await abortable(this.#stream.next(), this.#signal);
+        if (done) throw new JepaError("bad-checkpoint", `${this.label} ends after ${this.#position} bytes, but ${end} are needed: the file is truncated.`);
+        this.#rest = value;
+      }
+      const start = Math.min(Math.max(begin - this.#position, 0), this.#rest.length);
+      const stop = Math.min(end - this.#position, this.#rest.length, start + MAX_CHUNK);
+      const chunk = this.#rest.subarray(start, stop);
+      this.#rest = this.#rest.subarray(stop);
+      this.#position += stop;
+      if (chunk.length > 0) yield chunk;
+    }
+  }
+
+  /** The bytes from `begin` to `end` in one piece. */
+  async bytes(begin: number, end: number): Promise<Uint8Array<ArrayBuffer>> {
+    const parts: Uint8Array<ArrayBuffer>[] = [];
+    for await (const chunk of this.range(begin, end)) parts.push(chunk.slice());
+    return join(parts);
+  }
+
+  /** Ends the stream, if one is open; the next range opens another. */
+  close(): void {
+    const stream = this.#stream;
+    this.#stream = undefined;
+    this.#rest = new Uint8Array(0);
+    // Not awaited: a generator ends only after its pending read, which after an abort may be never.
+    stream?.return().catch(() => {});
+  }
+}
+
+/** The whole of a small text file. */
+export async function readText(source: ByteSource, limit: number, signal: AbortSignal | undefined): Promise<string> {
+  const parts: Uint8Array<ArrayBuffer>[] = [];
+  let length = 0;
+  for await (const chunk of source.from(0, signal)) {
+    throwIfAborted(signal);
+    length += chunk.length;
+    if (length > limit) throw new JepaError("bad-config", `${source.label} is longer than ${limit} bytes, which no such file is.`);
+    parts.push(chunk.slice());
+  }
+  return new TextDecoder().decode(join(parts));
+}
+
+function join(parts: Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const whole = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
+
+export function blobSource(label: string, blob: Blob): ByteSource {
+  return {
+    label,
+    size: () => blob.size,
+    async *from(start) {
+      const reader = blob.slice(start).stream().getReader();
+      try {
+        for (;;) {
+          const { done, value } = await reader.read();
+          if (done) return;
+          yield value;
+        }
+      } catch (error) {
+        throw new JepaError("bad-input", `${label} cannot be read any more: ${messageOf(error)} Choose the file again.`, { cause: error });
+      } finally {
+        reader.cancel().catch(() => {});
+      }
+    },
+  };
+}

@@ -1,0 +1,225 @@
+// Pictures in every form that a page or a Node program has them, as raw pixels.
+
+import { inNode } from "./environment.js";
+import { JepaError, messageOf, throwIfAborted } from "./errors.js";
+import { locate, type Location } from "./files.js";
+import { fetchFrom, statusError } from "./http.js";
+
+/** Interleaved pixels, row by row from the top left. */
+export interface PixelData {
+  /** Bytes, or floats from 0 to 1; `width · height · channels` of them. */
+  data: Uint8Array | Uint8ClampedArray | Float32Array;
+  width: number;
+  height: number;
+  /** 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA; alpha is ignored. Default: what the length of `data` says. */
+  channels?: number;
+}
+
+/**
+ * A picture: an address, an encoded file, pixels, or any element that shows one.
+ *
+ * In Node: a path or address of a PNG or JPEG file, a Blob of one, or {@link PixelData}.
+ * EXIF orientation is applied, embedded colour profiles are not, and alpha is dropped without blending.
+ */
+export type ImageInput =
+  | string
+  | URL
+  | Blob
+  | ImageData
+  | ImageBitmap
+  | VideoFrame
+  | HTMLImageElement
+  | HTMLCanvasElement
+  | HTMLVideoElement
+  | OffscreenCanvas
+  | PixelData;
+
+/** A picture as it was when `embed` was called, in a form that can be posted to a worker. */
+export type Picture =
+  | Location
+  | { kind: "blob"; blob: Blob }
+  | { kind: "bitmap"; bitmap: ImageBitmap }
+  | { kind: "pixels"; pixels: Pixels };
+
+export interface Pixels {
+  data: Uint8Array | Float32Array;
+  width: number;
+  height: number;
+  channels: number;
+}
+
+/** As the reference image processors see a file: turned upright, in its own numbers, colour kept where alpha is 0. */
+const BITMAP_OPTIONS: ImageBitmapOptions = { imageOrientation: "from-image", colorSpaceConversion: "none", premultiplyAlpha: "none" };
+
+const UNKNOWN = "This is no picture: give an address, a Blob, ImageData, an ImageBitmap, a VideoFrame, an image, canvas or video element, or { data, width, height, channels }.";
+
+/** Takes a picture as it is now. The caller keeps its object, and may change it afterwards. */
+export async function capture(image: ImageInput): Promise<Picture> {
+  if (typeof image === "string") return locate(image, "a picture");
+  if (typeof image !== "object" || image === null) throw new JepaError("bad-input", UNKNOWN);
+  // By tag and not by class, so that objects of another frame count, too.
+  switch (Object.prototype.toString.call(image).slice(8, -1)) {
+    case "URL":
+      return locate((image as URL).href, "a picture");
+    case "Blob":
+    case "File":
+      return { kind: "blob", blob: image as Blob };
+    case "HTMLImageElement":
+      return captureBitmap(await loaded(image as HTMLImageElement), "The image element");
+    case "HTMLVideoElement":
+      if ((image as HTMLVideoElement).readyState < HTMLMediaElement.HAVE_CURRENT_DATA) {
+        throw new JepaError("bad-input", 'The video has no frame yet; wait for its "loadeddata" event.');
+      }
+      return captureBitmap(image as HTMLVideoElement, "The video");
+    case "HTMLCanvasElement":
+    case "OffscreenCanvas":
+      return captureBitmap(image as HTMLCanvasElement, "The canvas");
+    case "ImageBitmap":
+      return captureBitmap(image as ImageBitmap, "The ImageBitmap");
+    case "VideoFrame":
+      return captureBitmap(image as VideoFrame, "The VideoFrame");
+    default:
+      return { kind: "pixels", pixels: capturePixels(image as PixelData) };
+  }
+}
+
+/** What of a picture may be moved to a worker rather than copied: all of it belongs to this library. */
+export function transferables(picture: Picture): Transferable[] {
+  if (picture.kind === "bitmap") return [picture.bitmap];
+  return picture.kind === "pixels" ? [picture.pixels.data.buffer as ArrayBuffer] : [];
+}
+
+/** Gives back what a captured picture holds. */
+export function discard(picture: Picture): void {
+  if (picture.kind === "bitmap") picture.bitmap.close();
+}
+
+async function loaded(image: HTMLImageElement): Promise<HTMLImageElement> {
+  try {
+    await image.decode();
+    return image;
+  } catch (error) {
+    throw new JepaError("bad-input", `The picture ${image.currentSrc || "of the image element"} could not be loaded or decoded.`, { cause: error });
+  }
+}
+
+async function captureBitmap(source: ImageBitmapSource, what: string): Promise<Picture> {
+  try {
+    return { kind: "bitmap", bitmap: await createImageBitmap(source, BITMAP_OPTIONS) };
+  } catch (error) {
+    throw new JepaError("bad-input", `${what} cannot be read; it may be empty, of size zero, or closed: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+function capturePixels({ data, width, height, channels = data?.length / (width * height) }: PixelData): Pixels {
+  const floats = data instanceof Float32Array;
+  if (!floats && !(data instanceof Uint8Array) && !(data instanceof Uint8ClampedArray)) throw new JepaError("bad-input", UNKNOWN);
+  const size = [width, height];
+  if (!size.every((side) => Number.isInteger(side) && side > 0)) throw new JepaError("bad-input", `A picture cannot be ${width} × ${height} pixels.`);
+  if (![1, 2, 3, 4].includes(channels)) throw new JepaError("bad-input", `A picture has 1 to 4 channels, not ${channels}.`);
+  const expected = width * height * channels;
+  if (data.length !== expected) {
+    throw new JepaError("bad-input", `A picture of ${width} × ${height} pixels and ${channels} channels has ${expected} values, but there are ${data.length}.`);
+  }
+  return { data: floats ? data.slice() : new Uint8Array(data), width, height, channels };
+}
+
+/** The pixels of a captured picture, which is used up. */
+export async function decode(picture: Picture, signal: AbortSignal | undefined): Promise<Pixels> {
+  switch (picture.kind) {
+    case "pixels":
+      return picture.pixels;
+    case "bitmap":
+      try {
+        return readBitmap(picture.bitmap);
+      } finally {
+        picture.bitmap.close();
+      }
+    case "blob":
+      return decodeBlob(picture.blob, "The picture");
+    case "path": {
+      const node = await import("./node.js");
+      return node.decodePicture(await node.readPicture(picture.path));
+    }
+    case "url": {
+      if (inNode && picture.href.startsWith("file:")) {
+        const node = await import("./node.js");
+        return node.decodePicture(await node.readPicture(node.pathOf(picture.href)));
+      }
+      return decodeBlob(await fetchPicture(picture.href, signal), picture.href);
+    }
+  }
+}
+
+async function fetchPicture(href: string, signal: AbortSignal | undefined): Promise<Blob> {
+  const response = await fetchFrom(href, {}, signal);
+  if (!response.ok) {
+    await response.body?.cancel();
+    throw statusError(href, response.status);
+  }
+  try {
+    return await response.blob();
+  } catch (error) {
+    throwIfAborted(signal);
+    throw new JepaError("network", `The picture ${href} broke off: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+async function decodeBlob(blob: Blob, what: string): Promise<Pixels> {
+  if (blob.size === 0) throw new JepaError("bad-input", `${what} is an empty file.`);
+  if (inNode) return (await import("./node.js")).decodePicture(new Uint8Array(await blob.arrayBuffer()));
+  let bitmap: ImageBitmap;
+  try {
+    bitmap = await createImageBitmap(blob, BITMAP_OPTIONS);
+  } catch (error) {
+    throw new JepaError("bad-input", `${what} cannot be decoded: it is damaged, or no kind of picture that this browser knows.`, { cause: error });
+  }
+  try {
+    return readBitmap(bitmap);
+  } finally {
+    bitmap.close();
+  }
+}
+
+function readBitmap(bitmap: ImageBitmap): Pixels {
+  const { width, height } = bitmap;
+  try {
+    const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true })!;
+    context.drawImage(bitmap, 0, 0);
+    const { data } = context.getImageData(0, 0, width, height);
+    const bytes = new Uint8Array(data.buffer);
+    return { data: (isOpaque(bytes) ? undefined : readUnblended(bitmap)) ?? bytes, width, height, channels: 4 };
+  } catch (error) {
+    if (error instanceof DOMException && error.name === "SecurityError") throw taintedError(error);
+    throw new JepaError("bad-input", `The pixels of a picture of ${width} × ${height} cannot be read: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+export function taintedError(cause: unknown): JepaError {
+  return new JepaError("bad-input", 'The picture comes from another site, which does not let this one read it: set crossOrigin = "anonymous" on the element, or fetch it.', { cause });
+}
+
+function isOpaque(rgba: Uint8Array): boolean {
+  for (let i = 3; i < rgba.length; i += 4) if (rgba[i] !== 255) return false;
+  return true;
+}
+
+/** A 2D canvas keeps colours multiplied by alpha, which loses them where alpha is small; WebGL reads them as they are in the file. */
+function readUnblended(bitmap: ImageBitmap): Uint8Array | undefined {
+  const { width, height } = bitmap;
+  const gl = new OffscreenCanvas(1, 1).getContext("webgl");
+  if (!gl) return undefined;
+  try {
+    if (Math.max(width, height) > (gl.getParameter(gl.MAX_TEXTURE_SIZE) as number)) return undefined;
+    gl.bindTexture(gl.TEXTURE_2D, gl.createTexture());
+    gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE, bitmap);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, gl.createFramebuffer());
+    gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, gl.getParameter(gl.TEXTURE_BINDING_2D) as WebGLTexture, 0);
+    if (gl.checkFramebufferStatus(gl.FRAMEBUFFER) !== gl.FRAMEBUFFER_COMPLETE) return undefined;
+    const rgba = new Uint8Array(width * height * 4);
+    gl.readPixels(0, 0, width, height, gl.RGBA, gl.UNSIGNED_BYTE, rgba);
+    return gl.getError() === gl.NO_ERROR ? rgba : undefined;
+  } finally {
+    gl.getExtension("WEBGL_lose_context")?.loseContext();
+  }
+}

@@ -1,0 +1,170 @@
+// The wasm instance of this thread: started once per backend, shared by the models in it, replaced when it dies.
+
+import { captureDevice } from "./device.js";
+import { inNode } from "./environment.js";
+import { codeOf, crashError, JepaError, toJepaError } from "./errors.js";
+import { loadGlue, type Glue } from "./glue.js";
+import type { Backend } from "./types.js";
+
+const instances = new Map<Backend, Promise<Instance>>();
+const glues = new Map<Backend, Promise<Glue>>();
+
+/** Errors after which the state of the instance cannot be trusted. */
+const FATAL = new Set(["device-lost", "internal"]);
+
+export class Instance {
+  readonly #backend: Backend;
+  readonly glue: Glue;
+  #device: GPUDevice | undefined;
+  #users = 0;
+  #dead: JepaError | undefined;
+  #die!: (error: JepaError) => void;
+  readonly #death: Promise<never>;
+
+  /** The instance of this thread for `backend`, started if there is none. Each open needs its `release`. */
+  static async open(backend: Backend): Promise<Instance> {
+    let opening = instances.get(backend);
+    if (!opening) {
+      opening = Instance.#make(backend);
+      instances.set(backend, opening);
+    }
+    const instance = await opening.catch((error) => {
+      if (instances.get(backend) === opening) instances.delete(backend);
+      throw toJepaError(error);
+    });
+    instance.#users++;
+    return instance;
+  }
+
+  static async #make(backend: Backend): Promise<Instance> {
+    let loading = glues.get(backend);
+    if (!loading) {
+      loading = loadGlue(backend);
+      glues.set(backend, loading);
+      loading.catch(() => glues.delete(backend));
+    }
+    const instance = new Instance(backend, await loading);
+    await instance.#start();
+    return instance;
+  }
+
+  private constructor(backend: Backend, glue: Glue) {
+    this.#backend = backend;
+    this.glue = glue;
+    this.#death = new Promise((_, reject) => (this.#die = reject));
+    this.#death.catch(() => {});
+  }
+
+  async #start(): Promise<void> {
+    try {
+      if (this.#backend === "cpu") await this.run(() => this.glue.initDevice());
+      else this.#watch(await captureDevice(() => this.run(() => this.glue.initDevice())));
+    } catch (error) {
+      // Also after an orderly refusal: the device is set once per instance, so another try needs another instance.
+      this.#kill(toJepaError(error));
+      throw error;
+    }
+  }
+
+  #watch(device: GPUDevice): void {
+    this.#device = device;
+    void device.lost.then(({ reason, message }) => {
+      this.#kill(new JepaError("device-lost", `The GPU device was lost (${message || reason}). The next call starts a new one.`));
+    });
+    device.addEventListener("uncapturederror", ({ error }) => {
+      const memory = typeof GPUOutOfMemoryError === "function" && error instanceof GPUOutOfMemoryError;
+      // Whatever was computed since then may be wrong without notice.
+      this.#kill(
+        memory
+          ? new JepaError("out-of-memory", `The GPU has not enough memory for this: ${error.message} Use a smaller model or batch.`)
+          : new JepaError("internal", `WebGPU reported an error: ${error.message}`),
+      );
+    });
+  }
+
+  get dead(): boolean {
+    return this.#dead !== undefined;
+  }
+
+  /** A synchronous call into the module. What is no orderly error is a crash, and ends the instance. */
+  call<T>(body: () => T): T {
+    if (this.#dead) throw this.#dead;
+    try {
+      return body();
+    } catch (error) {
+      throw this.#failed(error);
+    }
+  }
+
+  /** An asynchronous call into the module; rejects, too, when the instance dies meanwhile. */
+  async run<T>(body: () => Promise<T>): Promise<T> {
+    if (this.#dead) throw this.#dead;
+    const unwatch = watchTraps((error) => this.#failed(error));
+    try {
+      return await Promise.race([body(), this.#death]);
+    } catch (error) {
+      throw this.#failed(error);
+    } finally {
+      unwatch();
+    }
+  }
+
+  #failed(error: unknown): JepaError {
+    if (error instanceof JepaError) return error;
+    const code = codeOf(error);
+    const failure = code ? toJepaError(error) : crashError(error);
+    if (!code || FATAL.has(code)) this.#kill(failure);
+    return failure;
+  }
+
+  /** Called once by each user. The memory of the module is given back with the last one. */
+  release(): void {
+    if (--this.#users === 0) this.#kill(new JepaError("disposed", "The wasm instance has been released."));
+  }
+
+  #kill(error: JepaError): void {
+    if (this.#dead) return;
+    this.#dead = error;
+    this.#die(error);
+    this.#device?.destroy();
+    instances.delete(this.#backend);
+    // The glue is a module, of which a thread has only one: a new instance takes the old one's place in it.
+    try {
+      this.glue.__wbg_reset_state();
+    } catch (cause) {
+      const stuck = new JepaError("internal", "The wasm module cannot be restarted in this thread: reload the page, or use a worker.", { cause });
+      glues.set(this.#backend, Promise.reject(stuck));
+      glues.get(this.#backend)!.catch(() => {});
+    }
+  }
+}
+
+/** Tells of wasm traps that no promise carries: those inside of the module's own microtasks. Returns the way to stop. */
+function watchTraps(onTrap: (error: WebAssembly.RuntimeError) => void): () => void {
+  if (inNode) {
+    const onException = (error: unknown) => {
+      if (error instanceof WebAssembly.RuntimeError) onTrap(error);
+      else if (process.listenerCount("uncaughtException") === 1) {
+        // Somebody else's error, which without this listener would have ended the process: so it does.
+        process.off("uncaughtException", onException);
+        setImmediate(() => {
+          throw error;
+        });
+      }
+    };
+    process.on("uncaughtException", onException);
+    return () => process.off("uncaughtException", onException);
+  }
+  const onError = (event: Event) => {
+    const error: unknown = "reason" in event ? event.reason : (event as ErrorEvent).error;
+    if (!(error instanceof WebAssembly.RuntimeError)) return;
+    event.preventDefault();
+    onTrap(error);
+  };
+  globalThis.addEventListener("error", onError);
+  globalThis.addEventListener("unhandledrejection", onError);
+  return () => {
+    globalThis.removeEventListener("error", onError);
+    globalThis.removeEventListener("unhandledrejection", onError);
+  };
+}

@@ -1,0 +1,285 @@
+// Where a model comes from: finding its files in whatever the caller has, and bringing their bytes to the wasm module.
+
+import { inNode } from "./environment.js";
+import { JepaError, messageOf } from "./errors.js";
+import { blobSource, locate, readText, Reader, type ByteSource, type Folder, type Location } from "./files.js";
+import type { GlueModelLoader, Glue } from "./glue.js";
+import { httpSource, statusError } from "./http.js";
+
+/** One file of a model: its bytes, its text, or where it is. */
+export type ModelFile = Blob | ArrayBuffer | Uint8Array | string | URL;
+
+/**
+ * Where a model comes from:
+ *
+ * - the address of a folder, or of a `.safetensors` file or `.safetensors.index.json` in one (in Node also a path or `file:` URL);
+ * - the files by their names, each as a Blob, bytes, text, or a `URL` to fetch it from;
+ * - what `<input type="file" multiple>` or `<input webkitdirectory>` gives, or a `FileSystemDirectoryHandle`.
+ *
+ * The files are `config.json`, `model.safetensors` (or `model.safetensors.index.json` and its shards, or the only
+ * `.safetensors` there is) and, optionally, `preprocessor_config.json`.
+ */
+export type ModelSource = string | URL | Readonly<Record<string, ModelFile>> | Iterable<File> | ArrayLike<File> | FileSystemDirectoryHandle;
+
+/** A ModelSource in a form that can be posted to a worker, and read any number of times. */
+export type Source =
+  | Location
+  | { kind: "directory"; handle: FileSystemDirectoryHandle }
+  | { kind: "files"; files: [name: string, file: Blob | { href: string }][] };
+
+const CONFIG = "config.json";
+const PREPROCESSOR = "preprocessor_config.json";
+const WEIGHTS = "model.safetensors";
+const INDEX = "model.safetensors.index.json";
+
+const CONFIG_LIMIT = 1 << 20;
+const INDEX_LIMIT = 64 << 20;
+
+/** Checks the form of a source and makes relative addresses absolute. Does not read anything. */
+export function describeSource(source: ModelSource): Source {
+  if (typeof source === "string") return locate(source, "a model");
+  if (source instanceof URL) return locate(source.href, "a model");
+  if (typeof source === "object" && source !== null) {
+    if (isDirectoryHandle(source)) return { kind: "directory", handle: source };
+    const list = isList(source) ? Array.from(source as ArrayLike<File>) : undefined;
+    const entries: [string, unknown][] = list ? list.map((file) => [file?.webkitRelativePath || file?.name, file]) : Object.entries(source);
+    if (entries.length > 0) return { kind: "files", files: topmost(entries).map(([name, file]) => [name, describeFile(name, file)]) };
+  }
+  throw new JepaError("bad-input", "A model is loaded from the address of its folder, from its files by name, or from what a file chooser gives; this is none of them.");
+}
+
+const isDirectoryHandle = (value: object): value is FileSystemDirectoryHandle => "kind" in value && value.kind === "directory" && "getFileHandle" in value;
+
+const isList = (value: object): boolean => Symbol.iterator in value || ("length" in value && typeof value.length === "number");
+
+function describeFile(name: string, file: unknown): Blob | { href: string } {
+  if (file instanceof Blob) return file;
+  if (file instanceof URL) return { href: file.href };
+  if (typeof file === "string" || file instanceof ArrayBuffer || file instanceof Uint8Array) return new Blob([file as BlobPart]);
+  throw new JepaError("bad-input", `"${name}" is neither a Blob, bytes, text nor a URL.`);
+}
+
+/** The files of the folder nearest to the root that has any of a model's, by their names in it. */
+function topmost(entries: [string, unknown][]): [string, unknown][] {
+  const split = entries.map(([path, file]) => {
+    const parts = path.split("/");
+    return { folder: parts.slice(0, -1).join("/"), depth: parts.length, name: parts.at(-1)!, file };
+  });
+  const models = split.filter(({ name }) => name === CONFIG || name.endsWith(".safetensors"));
+  const { folder } = (models.length > 0 ? models : split).reduce((a, b) => (b.depth < a.depth ? b : a));
+  return split.filter((entry) => entry.folder === folder).map(({ name, file }) => [name, file]);
+}
+
+async function openFolder(source: Source, signal: AbortSignal): Promise<Folder> {
+  switch (source.kind) {
+    case "path":
+      return (await import("./node.js")).openFolder(source.path);
+    case "url":
+      if (inNode && source.href.startsWith("file:")) {
+        const node = await import("./node.js");
+        return node.openFolder(node.pathOf(source.href));
+      }
+      return webFolder(source.href);
+    case "directory":
+      return directoryFolder(source.handle);
+    case "files": {
+      const files = new Map(source.files);
+      return {
+        label: "the given files",
+        names: [...files.keys()],
+        async open(name) {
+          const file = files.get(name);
+          if (!file || file instanceof Blob) return file && blobSource(name, file);
+          return (await httpSource(file.href, { signal })) ?? missing(file.href);
+        },
+      };
+    }
+  }
+}
+
+/** A folder on a web server, which cannot be listed. A query, as in signed addresses, goes with every file. */
+function webFolder(href: string): Folder {
+  const { pathname } = new URL(href);
+  const file = /[^/]+\.safetensors(\.index\.json)?$/.exec(pathname)?.[0];
+  const folder = file ? pathname.slice(0, -file.length) : pathname.replace(/\/?$/, "/");
+  return {
+    label: href,
+    ...(file ? { file: decodeURIComponent(file) } : {}),
+    open(name, signal) {
+      const url = new URL(href);
+      url.pathname = folder + name.split("/").map(encodeURIComponent).join("/");
+      return httpSource(url.href, { optional: name !== WEIGHTS && name !== CONFIG, signal });
+    },
+  };
+}
+
+async function directoryFolder(handle: FileSystemDirectoryHandle): Promise<Folder> {
+  try {
+    const files = new Map<string, FileSystemFileHandle>();
+    for await (const [name, entry] of handle.entries()) if (entry.kind === "file") files.set(name, entry as FileSystemFileHandle);
+    return {
+      label: `the folder ${handle.name}`,
+      names: [...files.keys()],
+      async open(name) {
+        const file = await files.get(name)?.getFile();
+        return file && blobSource(name, file);
+      },
+    };
+  } catch (error) {
+    throw new JepaError("bad-input", `The folder ${handle.name} cannot be read: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+function missing(url: string): never {
+  throw statusError(url, 404);
+}
+
+/** The opened files of a model. */
+export interface Checkpoint {
+  config: string | undefined;
+  preprocessor: string | undefined;
+  weights: Weights[];
+}
+
+/** A safetensors file; opened only when its turn comes, because an open download occupies one of the few connections to its server. */
+interface Weights {
+  name: string;
+  open(): Promise<ByteSource>;
+}
+
+/**
+ * Finds the files of a model and reads the small ones.
+ *
+ * @param hasConfig - that the caller brings the configuration, so that none is looked for
+ */
+export async function openCheckpoint(source: Source, hasConfig: boolean, signal: AbortSignal): Promise<Checkpoint> {
+  const folder = await openFolder(source, signal);
+  const text = async (name: string) => {
+    const file = await folder.open(name, signal);
+    return file && readText(file, CONFIG_LIMIT, signal);
+  };
+  const [config, preprocessor] = await Promise.all([hasConfig ? undefined : text(CONFIG), text(PREPROCESSOR)]);
+  if (!hasConfig && config === undefined) {
+    const where = folder.names ? "" : " (the server answered 404)";
+    throw new JepaError(folder.names ? "bad-config" : "network", `There is no ${CONFIG} in ${folder.label}${where}; add it, or describe the model with the option "config".`);
+  }
+  return { config, preprocessor, weights: await findWeights(folder, signal) };
+}
+
+async function findWeights(folder: Folder, signal: AbortSignal): Promise<Weights[]> {
+  const candidates = folder.file ? [folder.file] : folder.names ? [chooseWeights(folder.names, folder.label)] : [WEIGHTS, INDEX];
+  for (const name of candidates) {
+    const file = await folder.open(name, signal);
+    if (!file) continue;
+    return name.endsWith(".json") ? findShards(folder, file, signal) : [{ name, open: async () => file }];
+  }
+  throw new JepaError("network", `The server answered 404 for ${candidates.join(" and ")} in ${folder.label}.`);
+}
+
+function chooseWeights(names: string[], label: string): string {
+  if (names.includes(WEIGHTS)) return WEIGHTS;
+  if (names.includes(INDEX)) return INDEX;
+  for (const ending of [".safetensors.index.json", ".safetensors"]) {
+    const found = names.filter((name) => name.endsWith(ending));
+    if (found.length === 1) return found[0]!;
+    if (found.length > 1) throw new JepaError("bad-checkpoint", `Which weights? There are ${found.join(", ")} in ${label}; name one of them "${WEIGHTS}", or add "${INDEX}".`);
+  }
+  const pickles = names.filter((name) => /\.(bin|pth|pt|tar|ckpt)$/.test(name));
+  if (pickles.length > 0) throw new JepaError("unsupported", `${pickles.join(", ")} must be converted to safetensors before it can be loaded.`);
+  throw new JepaError("bad-checkpoint", `There is no ${WEIGHTS} in ${label}, only ${names.slice(0, 8).join(", ") || "nothing"}.`);
+}
+
+async function findShards(folder: Folder, index: ByteSource, signal: AbortSignal): Promise<Weights[]> {
+  const names = shardNames(await readText(index, INDEX_LIMIT, signal), index.label);
+  return names.map((name) => ({
+    name,
+    async open() {
+      const file = await folder.open(name, signal);
+      if (file) return file;
+      throw new JepaError(folder.names ? "bad-checkpoint" : "network", `The shard ${name}, which ${index.label} lists, is not there.`);
+    },
+  }));
+}
+
+function shardNames(text: string, label: string): string[] {
+  const bad = (why: string, cause?: unknown) => new JepaError("bad-checkpoint", `${label} is no index of shards: ${why}.`, { cause });
+  let index: unknown;
+  try {
+    index = JSON.parse(text);
+  } catch (error) {
+    throw bad(messageOf(error), error);
+  }
+  const map: unknown = typeof index === "object" && index !== null && "weight_map" in index ? index.weight_map : undefined;
+  if (typeof map !== "object" || map === null) throw bad('it has no "weight_map"');
+  const names = [...new Set<unknown>(Object.values(map))].sort();
+  if (names.length === 0) throw bad("it is empty");
+  for (const name of names) {
+    // An index must not reach outside of its folder.
+    if (typeof name !== "string" || !/^[\w.-]+\.safetensors$/.test(name)) throw bad(`${JSON.stringify(name)} is no name of a shard`);
+  }
+  return names as string[];
+}
+
+/** Opens all weights and reads their headers into the loader. */
+export async function readHeaders(glue: Glue, loader: GlueModelLoader, weights: Weights[], signal: AbortSignal): Promise<Map<string, Reader>> {
+  const readers = new Map<string, Reader>();
+  for (const { name, open } of weights) {
+    const reader = new Reader(await open(), signal);
+    readers.set(name, reader);
+    const prefix = await reader.bytes(0, 8);
+    const length = glue.headerLength(prefix, reader.size ?? Number.MAX_SAFE_INTEGER);
+    const header = await reader.bytes(8, 8 + length);
+    loader.addFile(name, reader.size ?? 8 + length + dataLength(header), header);
+    if (weights.length > 1) reader.close();
+  }
+  return readers;
+}
+
+/** Where a server does not tell the length of a file: what its own header says. */
+function dataLength(header: Uint8Array): number {
+  let length = 0;
+  try {
+    const tensors: Record<string, { data_offsets?: [number, number] }> = JSON.parse(new TextDecoder().decode(header));
+    for (const { data_offsets } of Object.values(tensors)) length = Math.max(length, data_offsets?.[1] ?? 0);
+  } catch {
+    // The module reads the same header next, and says what is wrong with it.
+  }
+  return length;
+}
+
+/**
+ * Brings the planned bytes to the loader.
+ *
+ * @param onBytes - told after each chunk how much of its file has come, of how much, and what part of everything
+ */
+export async function streamWeights(
+  loader: GlueModelLoader,
+  readers: Map<string, Reader>,
+  onBytes: (file: string, loaded: number, total: number, done: number) => void,
+): Promise<void> {
+  const plan = loader.plan();
+  const totals = new Map<string, number>();
+  let everything = 0;
+  for (const { file, begin, end } of plan) {
+    totals.set(file, (totals.get(file) ?? 0) + end - begin);
+    everything += end - begin;
+  }
+  let file = "";
+  let loaded = 0;
+  let loadedBefore = 0;
+  for (const [index, range] of plan.entries()) {
+    if (range.file !== file) {
+      readers.get(file)?.close();
+      file = range.file;
+      loadedBefore += loaded;
+      loaded = 0;
+    }
+    loader.begin(index);
+    for await (const chunk of readers.get(file)!.range(range.begin, range.end)) {
+      loader.write(chunk);
+      loaded += chunk.length;
+      onBytes(file, loaded, totals.get(file)!, (loadedBefore + loaded) / everything);
+    }
+  }
+  readers.get(file)?.close();
+}
