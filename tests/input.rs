@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use webjepa::input::resize::{
-    Bytes, Filter, Geometry, Sampling, interpolate, resize_f32, resize_u8,
+    Filter, Geometry, Library, Sampling, interpolate, resize_f32, resize_u8,
 };
 use webjepa::input::{ImageView, Processor};
 
@@ -85,7 +85,7 @@ fn resizes_as_torch_pillow_and_opencv() {
 
         let mut found = Vec::new();
         for plane in planes.chunks_exact(height * width) {
-            let bytes = match key(&case, "library") {
+            let library = match key(&case, "library") {
                 "torch" if key(&case, "dtype") == "f32" => {
                     let plane: Vec<f32> = plane.iter().copied().map(f32::from).collect();
                     let resized = resize_f32(&plane, &geometry, sampling).expect("resize");
@@ -99,13 +99,13 @@ fn resizes_as_torch_pillow_and_opencv() {
                     found.extend(resized.into_iter().map(f64::from));
                     continue;
                 }
-                "torch" => Bytes::Torchvision(filter),
-                "pil" => Bytes::Pillow(filter),
-                "opencv" => Bytes::OpenCv,
+                "torch" => Library::Torchvision(filter),
+                "pil" => Library::Pillow(filter),
+                "opencv" => Library::OpenCv,
                 library => panic!("unknown library {library}"),
             };
             found.extend(
-                resize_u8(plane, &geometry, bytes)
+                resize_u8(plane, &geometry, library)
                     .expect("resize")
                     .into_iter()
                     .map(f64::from),

@@ -5,6 +5,9 @@ use crate::{Error, Result};
 /// Longest accepted side of a picture, in pixels; a square of it (2²⁸ pixels) is as much as a 32-bit address space holds.
 pub const MAX_SIDE: usize = 1 << 14;
 
+/// Longest side of what a processor makes, in pixels: at patch size 16 already 65 536 tokens, more than attention can hold.
+pub const MAX_OUTPUT_SIDE: usize = 1 << 12;
+
 /// Largest accepted magnitude of a float sample: far beyond any picture, and small enough that no filter can overflow.
 pub(super) const MAX_SAMPLE: f32 = 1e6;
 

@@ -8,5 +8,5 @@ pub mod image;
 pub mod processor;
 pub mod resize;
 
-pub use image::{ImageView, MAX_SIDE, Pixels};
+pub use image::{ImageView, MAX_OUTPUT_SIDE, MAX_SIDE, Pixels};
 pub use processor::Processor;

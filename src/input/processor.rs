@@ -6,10 +6,8 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::image::{ImageView, MAX_SAMPLE, MAX_SIDE, Pixels, check_picture};
-use super::resize::{
-    Bytes, Filter, Geometry, Sampling, out_of_memory, reserved, resize_f32, resize_u8,
-};
+use super::image::{ImageView, MAX_OUTPUT_SIDE, MAX_SAMPLE, Pixels, check_picture};
+use super::resize::{Filter, Geometry, Library, Sampling, reserved, resize_f32, resize_u8};
 use crate::{Error, Result};
 
 /// Longest accepted `preprocessor_config.json`, in bytes; real ones have a few hundred.
@@ -17,8 +15,9 @@ pub const MAX_CONFIG_BYTES: usize = 64 << 10;
 
 /// What is done to a picture before a model sees it: resize, centre crop, rescale, normalise.
 ///
-/// Bytes are resized as transformers does it since version 5, with torchvision: antialiased, the width first, rounded
-/// to bytes after each pass. Older versions used Pillow, whose finer weights change under 1 % of the bytes, by one.
+/// Bytes are resized as transformers does it since version 5, with torchvision: antialiased, the width first, rounded to
+/// bytes after each pass. Older versions used Pillow, whose finer weights change under 1 % of the bytes, by one. Floats
+/// are resized without rounding.
 ///
 /// Serializes to the keys of `preprocessor_config.json`, which [`Processor::from_json`] reads back.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -86,16 +85,21 @@ impl Processor {
     /// Reads the text of a `preprocessor_config.json` or `video_preprocessor_config.json`.
     ///
     /// Keys that are absent or null have the values of transformers' `ViTImageProcessor`, the class of the published
-    /// I-JEPA processors; as there, a plain number as `size` is a square. Unknown keys are ignored, and so is
-    /// `do_convert_rgb`: a picture becomes RGB, or grey if there is one mean only.
+    /// I-JEPA processors; as there, a plain number as `size` is a square and a list is `[height, width]`. Unknown keys
+    /// are ignored, and so is `do_convert_rgb`: a picture becomes RGB, or grey if there is one mean only.
     pub fn from_json(text: &str) -> Result<Self> {
         if text.len() > MAX_CONFIG_BYTES {
             return Err(bad_config(format!(
-                "it has {} bytes, of at most {MAX_CONFIG_BYTES}",
+                "preprocessor_config.json has {} bytes, of at most {MAX_CONFIG_BYTES}",
                 text.len()
             )));
         }
-        let config: Config = serde_json::from_str(text).map_err(bad_config)?;
+        // serde would take a list for the keys in their order.
+        if !text.trim_start().starts_with('{') {
+            return Err(bad_config("preprocessor_config.json is not a JSON object"));
+        }
+        let config: Config = serde_json::from_str(text)
+            .map_err(|error| bad_config(format!("preprocessor_config.json: {error}")))?;
         let on = |switch: Option<bool>| switch.unwrap_or(true);
 
         let size = on(config.do_resize)
@@ -135,7 +139,12 @@ impl Processor {
     /// The same treatment towards another resolution, `[height, width]`. A crop keeps the share of the picture that it
     /// had; a processor that keeps proportions without cropping starts to crop, since its output would not be fixed.
     pub fn with_size(mut self, size: [usize; 2]) -> Result<Self> {
-        check_sides("The size", size)?;
+        if !sides_fit(size) {
+            return Err(Error::BadInput(format!(
+                "Pictures cannot be resized to {} × {}; each side must be from 1 to {MAX_OUTPUT_SIDE}.",
+                size[1], size[0]
+            )));
+        }
         let [height, width] = size;
         let (resize, crop) = match (self.size, self.crop) {
             (Some(Size::ShortestEdge(edge)), Some([rows, columns])) => {
@@ -198,7 +207,7 @@ impl Processor {
             Pixels::U8(samples) => {
                 let (samples, geometry) =
                     self.source(samples, image.channels, &passage, grey_u8)?;
-                let resized = resize_u8(&samples, &geometry, Bytes::Torchvision(filter))?;
+                let resized = resize_u8(&samples, &geometry, Library::Torchvision(filter))?;
                 self.planar(&resized, &passage, f64::from)
             }
             Pixels::F32(samples) => {
@@ -227,9 +236,9 @@ impl Processor {
             }
         };
         let output = self.crop.unwrap_or(resized);
-        if output.iter().any(|&side| side > MAX_SIDE) {
+        if output.iter().any(|&side| side > MAX_OUTPUT_SIDE) {
             return Err(Error::BadInput(format!(
-                "The picture of {} × {} pixels is too elongated: it would be resized to {} × {}.",
+                "The picture of {} × {} pixels would become {} × {}; more than {MAX_OUTPUT_SIDE} on a side cannot be used.",
                 input[1], input[0], output[1], output[0]
             )));
         }
@@ -285,10 +294,7 @@ impl Processor {
         let [rows, columns] = passage.window.clone().map(|window| window.len());
         let kept = samples.len() / (rows * columns);
         let plane = height * width;
-        let total = plane
-            .checked_mul(self.channels())
-            .ok_or_else(|| out_of_memory(()))?;
-        let mut planes = reserved(total)?;
+        let mut planes = reserved(plane * self.channels())?;
         for channel in 0..self.channels() {
             let first = planes.len();
             let normalized = self.normalizer(channel);
@@ -366,18 +372,24 @@ fn grey_f32(pixel: &[f32]) -> f32 {
     0.299 * pixel[0] + 0.587 * pixel[1] + 0.114 * pixel[2]
 }
 
+fn sides_fit(sides: [usize; 2]) -> bool {
+    sides
+        .iter()
+        .all(|side| (1..=MAX_OUTPUT_SIDE).contains(side))
+}
+
 fn check_sides(name: &str, sides: [usize; 2]) -> Result<()> {
-    if sides.iter().all(|side| (1..=MAX_SIDE).contains(side)) {
+    if sides_fit(sides) {
         return Ok(());
     }
     Err(bad_config(format!(
-        "{name} is {} × {}; each side must be from 1 to {MAX_SIDE}",
+        "{name} is {} × {}; each side must be from 1 to {MAX_OUTPUT_SIDE}",
         sides[0], sides[1]
     )))
 }
 
 fn bad_config(why: impl Display) -> Error {
-    Error::BadConfig(format!("preprocessor_config.json cannot be used: {why}."))
+    Error::BadConfig(format!("The image processor cannot be configured: {why}."))
 }
 
 /// The file, key by key.

@@ -1,9 +1,9 @@
 //! Separable resampling, with the arithmetic of the libraries that published models were fed by.
 //!
 //! All of them describe an output sample as a weighted mean of input samples around the same place, axis by axis, the
-//! width first. They differ in three ways only, and each has one place here: how far the filter reaches
-//! ([`Sampling`]), in which numbers the weights are held and the sums are rounded ([`Arithmetic`]), and what becomes of
-//! weights beyond the border ([`Axis::new`]).
+//! width first. They differ in three ways only, and each has one place here: how far the filter reaches and what becomes
+//! of weights beyond the border (`Sampling::weigh`), and in which numbers weights are held and sums are rounded
+//! (`Arithmetic`).
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -13,7 +13,8 @@ use crate::{Error, Result};
 /// Reconstruction filters, in the order of Pillow's `resample` codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filter {
-    /// The one input sample whose cell holds the output's centre (torch calls it `nearest-exact`).
+    /// The one input sample whose cell holds the output's centre (torch calls it `nearest-exact`). Where a centre falls on
+    /// the border of two cells, libraries differ by their rounding.
     Nearest,
     /// Windowed sinc of three lobes.
     Lanczos,
@@ -71,15 +72,6 @@ pub struct Sampling {
 }
 
 impl Sampling {
-    /// How many times wider than its support the filter is.
-    fn widening(self, scale: f64) -> f64 {
-        if self.antialias && self.filter != Filter::Nearest {
-            scale.max(1.0)
-        } else {
-            1.0
-        }
-    }
-
     /// The filter at distance `x`.
     fn at(self, x: f64) -> f64 {
         use std::f64::consts::PI;
@@ -92,7 +84,7 @@ impl Sampling {
         };
         let distance = x.abs();
         match self.filter {
-            // Half open, so that a centre between two samples belongs to one of them.
+            // Half open, so that a sample between two cells belongs to one of them.
             Filter::Nearest | Filter::Box => f64::from(-0.5 < x && x <= 0.5),
             Filter::Bilinear => (1.0 - distance).max(0.0),
             Filter::Hamming if distance < 1.0 => sinc(x) * (0.54 + 0.46 * (x * PI).cos()),
@@ -113,16 +105,21 @@ impl Sampling {
     /// First input sample and weights of output sample `index`, when `input` samples become `output`.
     fn weigh(self, input: usize, output: usize, index: usize, weights: &mut Vec<f64>) -> usize {
         let scale = input as f64 / output as f64;
-        let widening = self.widening(scale);
-        let reach = self.filter.support() * widening;
-        let narrowing = 1.0 / widening;
         let center = scale * (index as f64 + 0.5);
+        weights.clear();
+        if self.filter == Filter::Nearest {
+            // Not as a narrow box, lest rounding put a second sample at the very edge of the cell.
+            weights.push(1.0);
+            return (center as usize).min(input - 1);
+        }
+        let widening = if self.antialias { scale.max(1.0) } else { 1.0 };
+        let narrowing = 1.0 / widening;
+        let reach = self.filter.support() * widening;
         let low = (center - reach + 0.5).floor() as i64;
         let high = (center + reach + 0.5).floor() as i64;
         let last = input as i64 - 1;
         let start = low.clamp(0, last);
 
-        weights.clear();
         for j in low..high {
             let inside = j.clamp(0, last);
             // Filters that widen stop at the border; the others see the border sample repeated beyond it.
@@ -233,6 +230,7 @@ impl Arithmetic for Float {
         0.0
     }
 
+    #[inline(always)]
     fn add(sum: f32, weight: f32, sample: f32) -> f32 {
         sum + weight * sample
     }
@@ -263,6 +261,7 @@ impl Arithmetic for Fixed {
         1 << (self.bits - 1)
     }
 
+    #[inline(always)]
     fn add(sum: i32, weight: i32, sample: u8) -> i32 {
         sum + weight * i32::from(sample)
     }
@@ -288,6 +287,7 @@ impl Arithmetic for OpenCvColumns {
         0
     }
 
+    #[inline(always)]
     fn add(sum: i32, weight: i32, sample: u8) -> i32 {
         sum + weight * i32::from(sample)
     }
@@ -310,6 +310,7 @@ impl Arithmetic for OpenCvRows {
         2
     }
 
+    #[inline(always)]
     fn add(sum: i32, weight: i32, sample: i32) -> i32 {
         sum + ((weight * sample) >> 16)
     }
@@ -394,13 +395,15 @@ fn mean<A: Arithmetic, const N: usize>(
 
 /// Whose arithmetic to resize bytes with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bytes {
-    /// `PIL.Image.resize`: weights of 22 binary places, rounded to bytes after each pass.
+pub enum Library {
+    /// `PIL.Image.resize`: weights of 22 binary places, rounded to bytes after each pass. Equal to Pillow 11; Pillow 13
+    /// takes the height first where that is cheaper, which changes some bytes.
     Pillow(Filter),
     /// `torchvision.transforms.functional.resize` of byte tensors with antialias: as Pillow, but with 16-bit weights.
     /// Filters that torchvision lacks are taken from Pillow.
     Torchvision(Filter),
-    /// `cv2.resize` with `INTER_LINEAR`: no antialias, and rounded to bytes once, at the end.
+    /// `cv2.resize` with `INTER_LINEAR`: no antialias, and rounded to bytes once, at the end. Within one level of OpenCV,
+    /// which computes coordinates in single precision.
     OpenCv,
 }
 
@@ -496,37 +499,35 @@ impl Geometry {
 }
 
 /// Resizes an interleaved byte picture: `[window, window, kept]` of the resized `[height, width, channels]`.
-pub fn resize_u8(src: &[u8], geometry: &Geometry, bytes: Bytes) -> Result<Vec<u8>> {
+pub fn resize_u8(src: &[u8], geometry: &Geometry, library: Library) -> Result<Vec<u8>> {
     geometry.check(src.len())?;
-    match bytes {
-        Bytes::Pillow(filter) | Bytes::Torchvision(filter) => {
-            let sampling = Sampling {
-                filter,
-                antialias: true,
+    let rounded_between = |filter, bits: &dyn Fn(f64) -> u32| {
+        let sampling = Sampling {
+            filter,
+            antialias: true,
+        };
+        let axis = |i: usize| {
+            let largest = peak(sampling, geometry.input[i], geometry.resized[i]);
+            let fixed = Fixed {
+                bits: bits(largest),
             };
-            let axis = |i: usize| {
-                let fixed = Fixed {
-                    bits: match bytes {
-                        Bytes::Torchvision(_) => {
-                            bits_of_16(peak(sampling, geometry.input[i], geometry.resized[i]))
-                        }
-                        _ => PILLOW_BITS,
-                    },
-                };
-                let axis = geometry
-                    .axis(i, sampling)?
-                    .quantize(|weight| fixed.weight(weight))?;
-                Ok((fixed, axis))
-            };
-            geometry.run(src, axis(1)?, axis(0)?)
-        }
-        Bytes::OpenCv => {
+            let axis = geometry
+                .axis(i, sampling)?
+                .quantize(|weight| fixed.weight(weight))?;
+            Ok((fixed, axis))
+        };
+        geometry.run(src, axis(1)?, axis(0)?)
+    };
+    match library {
+        Library::Pillow(filter) => rounded_between(filter, &|_| PILLOW_BITS),
+        Library::Torchvision(filter) => rounded_between(filter, &bits_of_16),
+        Library::OpenCv => {
             let sampling = Sampling {
                 filter: Filter::Bilinear,
                 antialias: false,
             };
+            let one = f64::from(1 << OPENCV_BITS);
             let axis = |i: usize| {
-                let one = f64::from(1 << OPENCV_BITS);
                 geometry
                     .axis(i, sampling)?
                     .quantize(|weight| (weight * one).round_ties_even() as i32)
@@ -621,7 +622,7 @@ pub(super) fn reserved<T>(count: usize) -> Result<Vec<T>> {
     Ok(vec)
 }
 
-pub(super) fn out_of_memory<E>(_: E) -> Error {
+fn out_of_memory<E>(_: E) -> Error {
     Error::OutOfMemory(
         "There is not enough memory to resize the picture. Scale it down first.".into(),
     )
