@@ -1,0 +1,62 @@
+// jax-js: the whole encoder under one jit, weights resident on the device and passed as arguments.
+
+async function readSafetensors(url) {
+  const bytes = await (await fetch(url)).arrayBuffer();
+  const start = 8 + Number(new DataView(bytes).getBigUint64(0, true));
+  const { __metadata__, ...tensors } = JSON.parse(new TextDecoder().decode(new Uint8Array(bytes, 8, start - 8)));
+  return Object.entries(tensors).map(([name, { shape, data_offsets: [begin, end] }]) => [name, shape, new Float32Array(bytes, start + begin, (end - begin) / 4)]);
+}
+
+export async function open({ model, batch, device, base, transposed = false }) {
+  const { defaultDevice, init, jit, nn, numpy: np } = await import("@jax-js/jax");
+  const backend = device === "webgpu" ? "webgpu" : "wasm";
+  if (!(await init(backend)).includes(backend)) throw new Error(`jax-js has no ${backend} here`);
+  defaultDevice(backend);
+
+  const { hiddenSize: d, heads, layers, tokens, patchSize, imageSize, eps } = model;
+  const grid = imageSize / patchSize;
+  // Linear weights come as [out, in]; which order multiplies faster depends on the backend.
+  const place = ([name, shape, data]) => {
+    if (!transposed || shape.length !== 2) return [name, np.array(data).reshape(shape)];
+    const [rows, columns] = shape;
+    return [name, np.array(data.map((_, i) => data[(i % rows) * columns + Math.floor(i / rows)])).reshape([columns, rows])];
+  };
+  const weights = Object.fromEntries((await readSafetensors(`${base}/model.safetensors`)).map(place));
+
+  // jax-js counts references: `.ref` keeps an array that is used again, every other use consumes it.
+  const linear = (w, name, x) => np.dot(x, transposed ? w[`${name}.weight`] : w[`${name}.weight`].transpose()).add(w[`${name}.bias`]);
+  const layerNorm = (w, name, x) => nn.standardize(x, -1, { epsilon: eps }).mul(w[`${name}.weight`]).add(w[`${name}.bias`]);
+  const split = (x) => x.reshape([batch, tokens, heads, d / heads]);
+  const attention = (w, at, x) => {
+    const part = (name) => split(linear(w, `${at}.attention.${name}`, x.ref));
+    const mixed = nn.dotProductAttention(part("query"), part("key"), part("value"));
+    x.dispose();
+    return linear(w, `${at}.output.dense`, mixed.reshape([batch, tokens, d]));
+  };
+  const mlp = (w, at, x) => linear(w, `${at}.output.dense`, nn.gelu(linear(w, `${at}.intermediate.dense`, x), { approximate: false }));
+  const encode = jit((w, pixels) => {
+    const patches = pixels
+      .reshape([batch, 3, grid, patchSize, grid, patchSize])
+      .transpose([0, 2, 4, 1, 3, 5])
+      .reshape([batch, tokens, 3 * patchSize * patchSize]);
+    const kernel = w["embeddings.patch_embeddings.projection.weight"].reshape([d, 3 * patchSize * patchSize]).transpose();
+    let x = np.dot(patches, kernel).add(w["embeddings.patch_embeddings.projection.bias"]).add(w["embeddings.position_embeddings"]);
+    for (let i = 0; i < layers; i++) {
+      const at = `encoder.layer.${i}`;
+      x = x.ref.add(attention(w, `${at}.attention`, layerNorm(w, `${at}.layernorm_before`, x)));
+      x = x.ref.add(mlp(w, at, layerNorm(w, `${at}.layernorm_after`, x)));
+    }
+    return layerNorm(w, "layernorm", x);
+  });
+
+  const hold = (tree) => Object.fromEntries(Object.entries(tree).map(([name, array]) => [name, array.ref]));
+  return {
+    name: "jax-js",
+    setting: `one jit, weights ${transposed ? "[in, out]" : "[out, in]"}`,
+    run: async ({ planar }) => encode(hold(weights), np.array(planar).reshape([batch, 3, imageSize, imageSize])).data(),
+    close() {
+      encode.dispose();
+      Object.values(weights).forEach((array) => array.dispose());
+    },
+  };
+}

@@ -1,0 +1,58 @@
+// onnxruntime-web at its documented settings: operators fused as its own optimizer fuses them, static shapes,
+// and on WebGPU optionally graph capture with input and output buffers that stay on the GPU.
+
+export async function open({ model, batch, device, threads, base, form = "fused", capture = false }) {
+  const ort = await (device === "webgpu" ? import("onnxruntime-web/webgpu") : import("onnxruntime-web"));
+  ort.env.wasm.numThreads = threads;
+  ort.env.logLevel = "error";
+  const session = await ort.InferenceSession.create(`${base}/${form}.onnx`, {
+    executionProviders: [device === "webgpu" ? "webgpu" : "wasm"],
+    freeDimensionOverrides: { batch },
+    graphOptimizationLevel: "all",
+    ...(capture ? { enableGraphCapture: true } : {}),
+  });
+  const dims = [batch, 3, model.imageSize, model.imageSize];
+  const opened = {
+    name: "onnxruntime-web",
+    setting: `${form} graph${capture ? ", graph capture" : ""}`,
+    close: () => session.release(),
+  };
+
+  if (!capture) {
+    return {
+      ...opened,
+      async run({ planar }) {
+        const { tokens } = await session.run({ pixels: new ort.Tensor("float32", planar, dims) });
+        const data = await tokens.getData();
+        tokens.dispose();
+        return data;
+      },
+    };
+  }
+
+  const gpu = await ort.env.webgpu.device;
+  const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+  const input = gpu.createBuffer({ size: 4 * dims.reduce((a, b) => a * b), usage });
+  const outputDims = [batch, model.tokens, model.hiddenSize];
+  const output = gpu.createBuffer({ size: 4 * outputDims.reduce((a, b) => a * b), usage });
+  const feeds = { pixels: ort.Tensor.fromGpuBuffer(input, { dataType: "float32", dims }) };
+  const fetches = { tokens: ort.Tensor.fromGpuBuffer(output, { dataType: "float32", dims: outputDims }) };
+  const read = async () => {
+    const staging = gpu.createBuffer({ size: output.size, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
+    const encoder = gpu.createCommandEncoder();
+    encoder.copyBufferToBuffer(output, 0, staging, 0, output.size);
+    gpu.queue.submit([encoder.finish()]);
+    await staging.mapAsync(GPUMapMode.READ);
+    const data = new Float32Array(staging.getMappedRange().slice(0));
+    staging.destroy();
+    return data;
+  };
+  return {
+    ...opened,
+    async run({ planar }) {
+      gpu.queue.writeBuffer(input, 0, planar);
+      await session.run(feeds, fetches);
+      return read();
+    },
+  };
+}

@@ -1,0 +1,16 @@
+// webjepa through its public API, at its defaults.
+
+export async function open({ model, batch, device, base, worker = true }) {
+  const { Jepa } = await import("webjepa");
+  const jepa = await Jepa.load(new URL(`${base}/`, location.href).href, { backend: device, dtype: "f32", worker, cache: "none" });
+  const size = { width: model.imageSize, height: model.imageSize, channels: 3 };
+  return {
+    name: "webjepa",
+    setting: worker ? "in its worker" : "same thread",
+    async run({ interleaved }) {
+      const images = interleaved.map((data) => ({ data, ...size }));
+      return (await jepa.embed(batch === 1 ? images[0] : images, { pool: "none", preprocess: false })).data;
+    },
+    close: () => jepa.dispose(),
+  };
+}

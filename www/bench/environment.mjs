@@ -1,0 +1,18 @@
+// Where the numbers were taken, in lines that go above every table.
+import { cpus, release, totalmem, type } from "node:os";
+import { output, read } from "../../scripts/lib.mjs";
+
+const version = (path) => JSON.parse(read(path)).version;
+
+export async function environment(askPage) {
+  const { userAgent, adapter, features } = await askPage();
+  const [{ model }] = cpus();
+  const chromium = /Chrome\/([\d.]+)/.exec(userAgent)[1];
+  return [
+    `Date: ${new Date().toISOString().slice(0, 10)}`,
+    `Machine: ${model.trim()}, ${cpus().length} cores, ${Math.round(totalmem() / 2 ** 30)} GiB, ${type()} ${release()}`,
+    `Browser: Chromium ${chromium}, headless`,
+    `WebGPU adapter: ${adapter}${/swiftshader|llvmpipe/i.test(adapter) ? " (software: only ratios mean anything)" : ""}; ${features.join(", ") || "no optional features"}`,
+    `Versions: webjepa ${output("git", ["describe", "--always", "--dirty"]) ?? "unknown"}, onnxruntime-web ${version("node_modules/onnxruntime-web/package.json")}, @jax-js/jax ${version("node_modules/@jax-js/jax/package.json")}`,
+  ];
+}

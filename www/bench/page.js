@@ -1,0 +1,107 @@
+// What the runner calls inside a page. Every function takes and returns plain JSON.
+import { MODELS } from "./models.mjs";
+import { maxAbsDiff, pictures, race, timed } from "./measure.js";
+
+const longTasks = [];
+new PerformanceObserver((list) => longTasks.push(...list.getEntries().map(({ duration }) => duration))).observe({ type: "longtask", buffered: true });
+
+async function open(contestant, { model, batch, device, threads = 1, options }) {
+  const { open } = await import(`./contestants/${contestant}.js`);
+  return open({ model: MODELS[model], batch, device, threads, base: `/models/${model}`, ...options });
+}
+
+async function attempt(work) {
+  try {
+    return await work();
+  } catch (error) {
+    return { failed: String(error?.message ?? error) };
+  }
+}
+
+const say = (text) => console.info(`bench: ${text}`);
+
+window.bench = {
+  async environment() {
+    const adapter = await navigator.gpu?.requestAdapter();
+    const { vendor, architecture, description } = adapter?.info ?? {};
+    return {
+      userAgent: navigator.userAgent,
+      adapter: adapter ? [vendor, architecture, description].filter(Boolean).join(" ") : "none",
+      features: adapter ? [...adapter.features].filter((name) => ["shader-f16", "subgroups", "timestamp-query"].includes(name)) : [],
+    };
+  },
+
+  /** Opens every entrant, compares their outputs with the first one's, then races those that agree. */
+  async encoder({ model, batch, device, threads, entrants, tolerance, limits }) {
+    const input = pictures(MODELS[model], batch);
+    const results = [];
+    const racing = [];
+    let reference;
+    for (const { contestant, options } of entrants) {
+      const result = await attempt(async () => {
+        const side = await open(contestant, { model, batch, device, threads, options });
+        // Three runs: graph capture records one of the first and replays from then on.
+        let diff = 0;
+        let warm;
+        for (let run = 0; run < 3; run++) {
+          warm = await timed(() => side.run(input));
+          reference ??= warm.value;
+          diff = Math.max(diff, maxAbsDiff(reference, warm.value));
+        }
+        const agrees = diff <= tolerance;
+        say(`${model} batch ${batch}: ${side.name} (${side.setting}) ${warm.ms.toFixed(0)} ms, max |difference| ${diff.toExponential(1)}${agrees ? "" : ": DISAGREES, not timed"}`);
+        if (agrees) racing.push({ side, index: results.length });
+        else await side.close();
+        return { setting: side.setting, diff, agrees };
+      });
+      if (result.failed) say(`${model} batch ${batch}: ${contestant} failed: ${result.failed}`);
+      results.push({ contestant, options, ...result });
+    }
+    const times = await race(racing.map(({ side }) => side), input, limits);
+    racing.forEach(({ index }, i) => (results[index].time = times[i]));
+    return results;
+  },
+
+  /** From navigation to the first embedding, and the longest task that this kept the page from answering. */
+  async first(request) {
+    const side = await open(request.contestant, request);
+    const input = pictures(MODELS[request.model], request.batch);
+    const loaded = performance.now();
+    await side.run(input);
+    const embedded = performance.now();
+    await side.run(input);
+    await new Promise((resolve) => setTimeout(resolve, 100)); // long tasks are reported late
+    return { loadedMs: loaded, embeddedMs: embedded, longestTaskMs: Math.max(0, ...longTasks) };
+  },
+
+  /** WebGPU calls of one warm forward. */
+  async work(request) {
+    const { count } = await import("./counters.js");
+    const calls = count();
+    const side = await open(request.contestant, request);
+    const input = pictures(MODELS[request.model], request.batch);
+    await side.run(input);
+    await side.run(input);
+    const before = { ...calls };
+    await side.run(input);
+    return Object.fromEntries(Object.keys(calls).map((name) => [name, calls[name] - before[name]]));
+  },
+
+  /** Size of the wasm memory after loading. A wasm memory never shrinks, so that is its peak. */
+  async memory(request) {
+    const memories = new Set();
+    for (const name of ["instantiate", "instantiateStreaming"]) {
+      const original = WebAssembly[name];
+      WebAssembly[name] = async (...args) => {
+        const result = await original.apply(WebAssembly, args);
+        for (const value of Object.values((result.instance ?? result).exports)) if (value instanceof WebAssembly.Memory) memories.add(value);
+        return result;
+      };
+    }
+    const side = await open(request.contestant, request);
+    const bytes = [...memories].reduce((sum, memory) => sum + memory.buffer.byteLength, 0);
+    await side.close();
+    return bytes;
+  },
+};
+document.documentElement.dataset.ready = "";

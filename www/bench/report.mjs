@@ -1,0 +1,83 @@
+// Results as Markdown.
+import { readFile, writeFile } from "node:fs/promises";
+
+const NAMES = { webjepa: "webjepa", onnxruntime: "onnxruntime-web", jax: "jax-js" };
+const MODELS = { "vit-ti": "ViT-Ti/16", "vit-s": "ViT-S/16", "vit-b": "ViT-B/16" };
+
+const ms = (value) => (value >= 1000 ? `${(value / 1000).toFixed(2)} s` : `${value.toFixed(value < 10 ? 1 : 0)} ms`);
+const spread = ({ median, min, max }) => `${ms(median)} (${ms(min)} – ${ms(max)})`;
+const mega = (count) => `${(count / 1e6).toFixed(2)} MB`;
+const markdown = (head, rows) => [head, head.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
+
+const side = ({ failed, agrees, diff, time }) => (failed ? "failed" : !agrees ? `wrong by ${diff.toExponential(0)}` : spread(time));
+
+function ratio(ours, theirs) {
+  if (!ours?.time || !theirs?.time) return "–";
+  const value = ours.time.median / theirs.time.median;
+  return value <= 1 ? `${value.toFixed(2)} ×` : `**${value.toFixed(2)} ×, slower**`;
+}
+
+function encoders(rows) {
+  const contestants = rows[0].results.map(({ contestant }) => contestant);
+  const rivals = contestants.filter((contestant) => contestant !== "webjepa");
+  return markdown(
+    ["model", "batch", ...contestants.map((name) => NAMES[name]), ...(rivals.length < contestants.length ? rivals.map((name) => `webjepa ÷ ${NAMES[name]}`) : []), "rounds", "max \\|difference\\|"],
+    rows.map(({ model, batch, results }) => {
+      const of = (name) => results.find(({ contestant }) => contestant === name);
+      return [
+        MODELS[model],
+        batch,
+        ...results.map(side),
+        ...(of("webjepa") ? rivals.map((name) => ratio(of("webjepa"), of(name))) : []),
+        Math.max(0, ...results.map(({ time }) => time?.rounds ?? 0)),
+        Math.max(0, ...results.filter(({ agrees }) => agrees).map(({ diff }) => diff)).toExponential(0),
+      ];
+    }),
+  );
+}
+
+const TABLES = {
+  "encoder-webgpu": encoders,
+  "encoder-cpu": encoders,
+  "encoder-threads": encoders,
+  "first-embedding": (rows) =>
+    markdown(
+      ["device", "", "code, gzipped", "weights", "loaded after", "first embedding after", "longest main-thread task"],
+      rows.map(({ device, contestant, codeBytes, weightBytes, loaded, embedded, longestTask }) => [
+        device,
+        NAMES[contestant],
+        mega(codeBytes),
+        mega(weightBytes),
+        spread(loaded),
+        spread(embedded),
+        longestTask.max ? spread(longestTask) : "under 50 ms",
+      ]),
+    ),
+  "gpu-work": (rows) =>
+    markdown(
+      ["model", "", "dispatches", "submits", "bytes uploaded", "pipelines made"],
+      rows.map(({ model, contestant, dispatches, submits, bytesWritten, pipelines }) => [MODELS[model], NAMES[contestant], dispatches, submits, bytesWritten, pipelines]),
+    ),
+  memory: (rows) =>
+    markdown(
+      ["model", "device", "peak wasm memory", "weights", "weights + largest tensor"],
+      rows.map(({ model, device, peakBytes, weightBytes, largestTensorBytes }) => [MODELS[model], device, mega(peakBytes), mega(weightBytes), mega(weightBytes + largestTensorBytes)]),
+    ),
+};
+
+export const table = (name, rows) => (rows.length ? TABLES[name](rows) : "nothing measured");
+
+/** The settings that won, as one line. */
+const settings = (rows) => rows[0]?.results?.filter(({ setting }) => setting).map(({ contestant, setting }) => `${NAMES[contestant]}: ${setting}`).join("; ");
+
+/** Replaces what is between `<!-- bench NAME -->` and `<!-- /bench -->`. */
+export async function updateDocument(path, name, { environment, benches }) {
+  const text = await readFile(path, "utf8");
+  const [begin, end] = [`<!-- bench ${name} -->`, "<!-- /bench -->"];
+  const from = text.indexOf(begin);
+  const to = text.indexOf(end, from);
+  if (from < 0 || to < 0) throw new Error(`${path} has no place for ${name}`);
+  const rows = benches[name];
+  const notes = [...environment, settings(rows) && `Settings: ${settings(rows)}`].filter(Boolean).map((line) => `- ${line}`);
+  await writeFile(path, [text.slice(0, from + begin.length), "", table(name, rows), "", ...notes, text.slice(to)].join("\n"));
+}

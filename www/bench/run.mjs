@@ -1,0 +1,193 @@
+// npm run bench [-- NAME…] [--quick] [--without CONTESTANT]
+//
+// NAME selects benches by prefix: "encoder-cpu", "encoder-webgpu/vit-ti", "first-embedding", …; none means all.
+// --quick measures ViT-Ti at batch 1 with few rounds and leaves docs/benchmarks.md alone.
+import { existsSync } from "node:fs";
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { chromium } from "playwright-core";
+import { main, root, say, seconds, stop } from "../../scripts/lib.mjs";
+import { environment } from "./environment.mjs";
+import { MODELS, shapes } from "./models.mjs";
+import { summary } from "./measure.js";
+import { table, updateDocument } from "./report.mjs";
+import { serve } from "./server.mjs";
+
+const FLAGS = ["--no-sandbox", "--enable-unsafe-webgpu", "--disable-gpu-watchdog", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+const CONTESTANTS = ["webjepa", "onnxruntime", "jax"];
+// f32 against f32, as tests/fixtures/README.md §7 has it for real geometries.
+const TOLERANCE = { cpu: 5e-5, webgpu: 2e-4 };
+
+/** The settings that are tried for each contestant before a device's first case; the quickest that agrees is kept. */
+const SETTINGS = {
+  webjepa: { cpu: [{}], webgpu: [{}] },
+  onnxruntime: {
+    cpu: [{ form: "fused" }, { form: "standard" }],
+    webgpu: [{ form: "fused-norm-gelu" }, { form: "fused-norm-gelu", capture: true }, { form: "fused" }, { form: "fused", capture: true }],
+  },
+  jax: { cpu: [{}, { transposed: true }], webgpu: [{}, { transposed: true }] },
+};
+
+const ENCODERS = {
+  "encoder-webgpu": { device: "webgpu", threads: 1 },
+  "encoder-cpu": { device: "cpu", threads: 1 },
+  "encoder-threads": { device: "cpu", threads: 2 },
+};
+const BENCHES = [...Object.keys(ENCODERS), "first-embedding", "gpu-work", "memory"];
+
+const sum = (list) => list.reduce((a, b) => a + b, 0);
+const bytes = ([, shape]) => 4 * shape.reduce((a, b) => a * b, 1);
+
+class Runner {
+  constructor({ server, names, quick, contestants }) {
+    Object.assign(this, { server, names, quick, contestants, chosen: new Map() });
+  }
+
+  wants(name) {
+    return this.names.length === 0 || this.names.some((wanted) => name.startsWith(wanted) || wanted.startsWith(`${name}/`));
+  }
+
+  /** Calls `bench[method](request)` in the page of a new browser, so that nothing is left over from the last case. */
+  async inPage(method, request, isolated = true) {
+    const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: FLAGS });
+    try {
+      const page = await browser.newPage();
+      page.on("console", (message) => {
+        if (message.text().startsWith("bench: ")) say(message.text().slice(7));
+        else if (message.type() === "error") say(`page error: ${message.text()}`);
+      });
+      this.server.traffic.reset();
+      await page.goto(`${this.server.origin}/bench/page.html${isolated ? "?isolated" : ""}`);
+      await page.waitForFunction(() => "ready" in document.documentElement.dataset);
+      return await page.evaluate(([method, request]) => window.bench[method](request), [method, request]);
+    } finally {
+      await browser.close();
+    }
+  }
+
+  /** A thread count of one is a page without shared memory: it is the only way to have jax-js run on one thread. */
+  encoder(request) {
+    return this.inPage("encoder", { ...request, tolerance: TOLERANCE[request.device] }, request.device === "webgpu" || request.threads > 1);
+  }
+
+  /** Each contestant's best setting on this device, as entrants. */
+  async entrants({ device, threads }) {
+    const key = `${device} ${threads}`;
+    if (!this.chosen.has(key)) {
+      let entrants = this.contestants.flatMap((contestant) => SETTINGS[contestant][device].map((options) => ({ contestant, options })));
+      if (this.quick) entrants = this.contestants.map((contestant) => ({ contestant, options: SETTINGS[contestant][device][0] }));
+      else {
+        say(`${device}, ${threads} thread(s): choosing settings`);
+        const results = await this.encoder({ model: "vit-ti", batch: 1, device, threads, entrants, limits: { budgetMs: 5000, minRounds: 2, maxRounds: 9 } });
+        const median = (result) => result.time?.median ?? Infinity;
+        entrants = this.contestants.map((contestant) => {
+          const [{ options }] = results.filter((result) => result.contestant === contestant).sort((a, b) => median(a) - median(b));
+          return { contestant, options };
+        });
+      }
+      this.chosen.set(key, entrants);
+    }
+    return this.chosen.get(key);
+  }
+
+  async encoders(name) {
+    const setup = ENCODERS[name];
+    const cases = this.quick ? [["vit-ti", 1]] : [["vit-ti", 1], ["vit-ti", 8], ["vit-s", 1], ["vit-s", 8]];
+    const limits = this.quick ? { budgetMs: 10_000, minRounds: 2, maxRounds: 5 } : { budgetMs: 60_000, minRounds: 3, maxRounds: 25 };
+    const rows = [];
+    for (const [model, batch] of cases.filter(([model, batch]) => this.wants(`${name}/${model}/b${batch}`))) {
+      rows.push({ model, batch, results: await this.encoder({ model, batch, ...setup, entrants: await this.entrants(setup), limits }) });
+    }
+    return rows;
+  }
+
+  /** A new browser each time, so nothing is cached; the first visit of all only warms the server. */
+  async firstEmbedding() {
+    const rows = [];
+    for (const device of ["webgpu", "cpu"]) {
+      for (const contestant of this.contestants) {
+        if (!this.wants(`first-embedding/${device}/${contestant}`)) continue;
+        const { options } = (await this.entrants({ device, threads: 1 })).find((entrant) => entrant.contestant === contestant);
+        const visits = [];
+        for (let visit = 0; visit < (this.quick ? 2 : 6); visit++) {
+          visits.push(await this.inPage("first", { contestant, options, device, model: "vit-ti", batch: 1 }));
+        }
+        visits.shift();
+        const { code, weights } = this.server.traffic;
+        const of = (field) => summary(visits.map((visit) => visit[field]));
+        rows.push({ device, contestant, codeBytes: code, weightBytes: weights, loaded: of("loadedMs"), embedded: of("embeddedMs"), longestTask: of("longestTaskMs") });
+        say(`first embedding, ${device}, ${contestant}: ${rows.at(-1).embedded.median.toFixed(0)} ms`);
+      }
+    }
+    return rows;
+  }
+
+  async gpuWork() {
+    const rows = [];
+    const cases = this.quick ? [["vit-ti", 1]] : [["vit-ti", 1], ["vit-s", 1]];
+    for (const [model, batch] of cases) {
+      for (const { contestant, options } of await this.entrants({ device: "webgpu", threads: 1 })) {
+        if (!this.wants(`gpu-work/${model}/${contestant}`)) continue;
+        // The counters see this thread's calls only.
+        const calls = await this.inPage("work", { contestant, device: "webgpu", model, batch, options: { ...options, worker: false } });
+        rows.push({ model, batch, contestant, ...calls });
+        say(`WebGPU calls of a forward, ${model}, ${contestant}: ${JSON.stringify(calls)}`);
+      }
+    }
+    return rows;
+  }
+
+  async memory() {
+    const sizes = shapes(MODELS["vit-b"]).map(bytes);
+    const rows = [];
+    for (const device of ["cpu", "webgpu"]) {
+      if (!this.wants(`memory/${device}`) || !this.contestants.includes("webjepa")) continue;
+      const peak = await this.inPage("memory", { contestant: "webjepa", device, model: "vit-b", batch: 1, options: { worker: false } });
+      rows.push({ device, model: "vit-b", peakBytes: peak, weightBytes: sum(sizes), largestTensorBytes: Math.max(...sizes) });
+      say(`wasm memory after loading ViT-B, ${device}: ${(peak / 1e6).toFixed(1)} MB`);
+    }
+    return rows;
+  }
+
+  measure(name) {
+    if (ENCODERS[name]) return this.encoders(name);
+    return { "first-embedding": () => this.firstEmbedding(), "gpu-work": () => this.gpuWork(), memory: () => this.memory() }[name]();
+  }
+}
+
+await main(import.meta, async (args) => {
+  const { values, positionals: names } = parseArgs({
+    args,
+    allowPositionals: true,
+    options: { quick: { type: "boolean", default: false }, without: { type: "string", multiple: true, default: [] } },
+  });
+  const unknown = names.find((name) => !BENCHES.some((bench) => bench.startsWith(name) || name.startsWith(`${bench}/`)));
+  if (unknown) stop(`there is no bench "${unknown}"; there are ${BENCHES.join(", ")}`);
+  const contestants = CONTESTANTS.filter((contestant) => !values.without.includes(contestant));
+  if (contestants.includes("webjepa") && !existsSync(join(root, "pkg/dist/index.js"))) stop("pkg/ is not built: npm run build");
+
+  const start = performance.now();
+  const server = await serve();
+  const runner = new Runner({ server, names, quick: values.quick, contestants });
+  const report = { environment: await environment(() => runner.inPage("environment")), quick: values.quick, benches: {} };
+  console.log(report.environment.join("\n"));
+  try {
+    for (const name of BENCHES.filter((bench) => runner.wants(bench))) {
+      report.benches[name] = await runner.measure(name);
+      report.settings = Object.fromEntries(runner.chosen);
+      console.log(`\n${table(name, report.benches[name])}\n`);
+      await mkdir(join(root, ".bench"), { recursive: true });
+      await writeFile(join(root, ".bench/latest.json"), JSON.stringify(report, null, 2));
+      const whole = names.length === 0 || names.some((wanted) => name.startsWith(wanted));
+      if (whole && !values.quick && contestants.length === CONTESTANTS.length) {
+        await updateDocument(join(root, "docs/benchmarks.md"), name, report);
+      }
+    }
+  } finally {
+    await server.close();
+  }
+  say(`bench: ${seconds(start)}; .bench/latest.json has the numbers`);
+  const lost = Object.values(report.benches).flat().flatMap((row) => row.results ?? []).filter(({ contestant, time }) => contestant === "webjepa" && !time);
+  if (lost.length) stop("webjepa failed or disagreed with every rival in some case: see above");
+});

@@ -1,0 +1,81 @@
+// Serves one origin to the benchmark pages: the built package, the rivals' own distributions and the generated models.
+import { createServer } from "node:http";
+import { readFile } from "node:fs/promises";
+import { extname, join, normalize } from "node:path";
+import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
+import { MODELS, checkpoint } from "./models.mjs";
+import { onnx } from "./onnx.mjs";
+
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+const FOLDERS = {
+  "/bench/": "www/bench",
+  "/webjepa/": "pkg/dist",
+  "/onnxruntime-web/": "node_modules/onnxruntime-web/dist",
+  "/jax/": "node_modules/@jax-js/jax/dist",
+};
+const TYPES = { ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".html": "text/html", ".json": "application/json" };
+const COMPRESSED = new Set([".js", ".mjs", ".wasm", ".html", ".json"]);
+
+async function load(path) {
+  const model = /^\/models\/(vit-\w+)\/(.+)$/.exec(path);
+  if (model && MODELS[model[1]]) {
+    const form = /^([\w-]+)\.onnx$/.exec(model[2]);
+    return form ? Buffer.from(onnx(MODELS[model[1]], form[1])) : checkpoint(MODELS[model[1]])[model[2]];
+  }
+  const folder = Object.keys(FOLDERS).find((prefix) => path.startsWith(prefix));
+  const relative = normalize(path.slice(folder?.length ?? 0));
+  if (!folder || relative.startsWith("..")) return undefined;
+  return readFile(join(ROOT, FOLDERS[folder], relative)).catch(() => undefined);
+}
+
+/**
+ * Starts the server. `traffic` counts the body bytes sent since its last `reset()`: code is sent gzipped, as a real host would, weights as they are.
+ * A page is cross-origin isolated, which is what gives wasm threads, when its query says `isolated`.
+ */
+export async function serve() {
+  const traffic = { code: 0, weights: 0, requests: 0, reset() { this.code = this.weights = this.requests = 0; } };
+  const cache = new Map();
+  const read = (path) => {
+    if (!cache.has(path)) cache.set(path, load(path).then((raw) => raw && { raw, gzip: COMPRESSED.has(extname(path)) ? gzipSync(raw) : undefined }));
+    return cache.get(path);
+  };
+
+  const server = createServer(async (request, response) => {
+    const url = new URL(request.url, "http://localhost");
+    const file = await read(url.pathname).catch((error) => ({ error }));
+    if (!file?.raw) {
+      response.writeHead(file ? 500 : 404).end(file && String(file.error));
+      return;
+    }
+    const page = url.pathname.endsWith(".html");
+    const isolated = !page || url.searchParams.has("isolated");
+    const headers = {
+      "content-type": TYPES[extname(url.pathname)] ?? "application/octet-stream",
+      "accept-ranges": "bytes",
+      "cache-control": "no-store",
+      ...(isolated && { "cross-origin-embedder-policy": "require-corp" }),
+      ...(isolated && page && { "cross-origin-opener-policy": "same-origin" }),
+    };
+    let status = 200;
+    let body = file.raw;
+    const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "");
+    if (range) {
+      const end = range[2] ? Math.min(Number(range[2]), body.length - 1) : body.length - 1;
+      headers["content-range"] = `bytes ${range[1]}-${end}/${body.length}`;
+      body = body.subarray(Number(range[1]), end + 1);
+      status = 206;
+    } else if (file.gzip && /gzip/.test(request.headers["accept-encoding"] ?? "")) {
+      headers["content-encoding"] = "gzip";
+      body = file.gzip;
+    }
+    headers["content-length"] = body.length;
+    response.writeHead(status, headers);
+    if (request.method === "HEAD") return void response.end();
+    traffic.requests += 1;
+    traffic[url.pathname.startsWith("/models/") && !url.pathname.endsWith(".json") ? "weights" : "code"] += body.length;
+    response.end(body);
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return { origin: `http://127.0.0.1:${server.address().port}`, traffic, close: () => new Promise((resolve) => server.close(resolve)) };
+}
