@@ -1,0 +1,258 @@
+// Stands in for the wasm module: the same interface, with a "model" whose numbers can be told from its weights and pictures.
+//
+// A pooled embedding is [hash of the weights, mean of the picture, width, height].
+
+import { vi } from "vitest";
+import type { Glue, GlueBatch, GlueLoadOptions, GlueModel, PlannedTensor } from "../../www/src/glue.js";
+
+/** What the fake does instead of its work, until told otherwise. */
+export interface Faults {
+  initDevice?: () => Promise<void>;
+  finish?: () => Promise<void>;
+  embed?: () => Promise<void>;
+  write?: () => void;
+  reset?: () => void;
+}
+
+export interface FakeState {
+  faults: Faults;
+  /** How often the module was loaded, and its instance replaced. */
+  loads: number;
+  resets: number;
+  /** Objects of the module that have been made and not freed or consumed. */
+  alive: Set<string>;
+  /** Sizes of the batches that were embedded, and of the chunks that were written. */
+  batches: number[];
+  chunks: number[];
+  options: GlueLoadOptions[];
+}
+
+export const fake: FakeState = { faults: {}, loads: 0, resets: 0, alive: new Set(), batches: [], chunks: [], options: [] };
+
+export function resetFake(): void {
+  Object.assign(fake, { faults: {}, loads: 0, resets: 0, batches: [], chunks: [], options: [] });
+  fake.alive.clear();
+}
+
+export function coded(code: string, message: string): Error {
+  return Object.assign(new Error(message), { code });
+}
+
+let serial = 0;
+
+function track(kind: string): { free(): void; stale(): boolean } {
+  const name = `${kind} ${++serial}`;
+  const instance = fake.resets;
+  fake.alive.add(name);
+  return {
+    free() {
+      if (instance !== fake.resets) throw new Error(`${name} is of a dead instance`);
+      if (!fake.alive.delete(name)) throw new Error(`${name} was freed twice`);
+    },
+    stale: () => instance !== fake.resets || !fake.alive.has(name),
+  };
+}
+
+export function fakeGlue(): Glue {
+  return {
+    async default() {},
+    async initDevice() {
+      await fake.faults.initDevice?.();
+    },
+    headerLength(prefix: Uint8Array, fileSize: number) {
+      if (prefix.length !== 8) throw coded("bad-checkpoint", "a file needs 8 bytes");
+      const length = Number(new DataView(prefix.buffer, prefix.byteOffset, 8).getBigUint64(0, true));
+      if (length + 8 > fileSize) throw coded("bad-checkpoint", `a header of ${length} bytes does not fit a file of ${fileSize}`);
+      return length;
+    },
+    ModelLoader: FakeLoader,
+    __wbg_reset_state() {
+      fake.faults.reset?.();
+      fake.resets++;
+      fake.alive.clear();
+    },
+  };
+}
+
+class FakeLoader {
+  #handle = track("loader");
+  #plan: PlannedTensor[] = [];
+  #current = -1;
+  #received = 0;
+  #hash = 0;
+  #imageSize: number;
+
+  constructor(options: GlueLoadOptions) {
+    fake.options.push(options);
+    if (options.config === undefined && options.preset === undefined) throw coded("bad-config", "there is no config");
+    this.#imageSize = options.config === undefined ? 32 : JSON.parse(options.config).image_size;
+  }
+
+  addFile(name: string, fileSize: number, header: Uint8Array) {
+    const { __metadata__, ...tensors } = JSON.parse(new TextDecoder().decode(header));
+    const base = 8 + header.length;
+    for (const [tensor, { data_offsets }] of Object.entries<{ data_offsets: [number, number] }>(tensors)) {
+      const [begin, end] = [base + data_offsets[0], base + data_offsets[1]];
+      if (end > fileSize) throw coded("bad-checkpoint", `${tensor} ends at ${end} of ${fileSize}`);
+      if (!tensor.startsWith("skip")) this.#plan.push({ file: name, tensor, begin, end });
+    }
+  }
+
+  plan() {
+    if (this.#plan.length === 0) throw coded("missing-tensor", "there is no tensor");
+    return this.#plan.sort((a, b) => (a.file < b.file ? -1 : a.file > b.file ? 1 : a.begin - b.begin));
+  }
+
+  begin(index: number) {
+    this.#finishTensor();
+    this.#current = index;
+    this.#received = 0;
+  }
+
+  write(chunk: Uint8Array) {
+    if (this.#handle.stale()) throw new Error("write to a stale loader");
+    fake.faults.write?.();
+    fake.chunks.push(chunk.length);
+    this.#received += chunk.length;
+    for (const byte of chunk) this.#hash = hash(this.#hash, byte);
+  }
+
+  #finishTensor() {
+    const { begin, end, tensor } = this.#plan[this.#current] ?? { begin: 0, end: this.#received, tensor: "" };
+    if (this.#received !== end - begin) throw coded("bad-checkpoint", `${tensor} got ${this.#received} of ${end - begin} bytes`);
+  }
+
+  async finish() {
+    this.#finishTensor();
+    this.#handle.free();
+    await fake.faults.finish?.();
+    return new FakeModel(this.#hash, this.#imageSize);
+  }
+
+  free() {
+    this.#handle.free();
+  }
+}
+
+class FakeModel implements GlueModel {
+  #handle = track("model");
+  readonly hash: number;
+  readonly imageSize: number;
+
+  constructor(hash: number, imageSize: number) {
+    this.hash = hash;
+    this.imageSize = imageSize;
+  }
+
+  info() {
+    const side = this.imageSize / 16;
+    return {
+      config: { imageSize: this.imageSize, patchSize: 16, hiddenSize: 4, layers: 1, heads: 1 },
+      grid: [1, side, side] as [number, number, number],
+      hiddenSize: 4,
+      dtype: "f32" as const,
+      backend: "cpu" as const,
+      parameters: 1,
+      weightBytes: 4,
+    };
+  }
+
+  newBatch(size?: [number, number], preprocess = true): FakeBatch {
+    if (this.#handle.stale()) throw new Error("stale model");
+    const [h, w] = size ?? [this.imageSize, this.imageSize];
+    if (h % 16 || w % 16) throw coded("bad-input", `${h} × ${w} is no multiple of 16`);
+    return new FakeBatch([h, w], preprocess);
+  }
+
+  async embed(batch: GlueBatch, pool: string, normalize: boolean) {
+    const { rows, size, take } = batch as FakeBatch;
+    take();
+    if (this.#handle.stale()) throw new Error("stale model");
+    fake.batches.push(rows.length);
+    await fake.faults.embed?.();
+    const grid: [number, number, number] = [1, size[0] / 16, size[1] / 16];
+    const tokens = pool === "none" ? grid[1] * grid[2] : 1;
+    const data = new Float32Array(
+      rows.flatMap((row) => {
+        const values = [this.hash, ...row];
+        const length = normalize ? Math.hypot(...values) : 1;
+        return Array.from({ length: tokens }, () => values.map((value) => value / length)).flat();
+      }),
+    );
+    return { data, shape: pool === "none" ? [rows.length, tokens, 4] : [rows.length, 4], grid };
+  }
+
+  free() {
+    this.#handle.free();
+  }
+}
+
+class FakeBatch implements GlueBatch {
+  #handle = track("batch");
+  readonly rows: number[][] = [];
+  readonly size: [number, number];
+  readonly preprocess: boolean;
+
+  constructor(size: [number, number], preprocess: boolean) {
+    this.size = size;
+    this.preprocess = preprocess;
+  }
+
+  pushU8(data: Uint8Array, width: number, height: number, _channels: number) {
+    if (width > 4000) throw coded("bad-input", "the picture is too wide");
+    this.rows.push([data.reduce((a, b) => a + b, 0) / data.length, width, height]);
+  }
+
+  pushF32(data: Float32Array, width: number, height: number, _channels: number) {
+    if (!this.preprocess && (width !== this.size[1] || height !== this.size[0])) throw coded("bad-input", "not the size of the batch");
+    this.rows.push([(this.preprocess ? 255 : 1) * (data.reduce((a, b) => a + b, 0) / data.length), width, height]);
+  }
+
+  take = () => this.#handle.free();
+
+  free() {
+    this.#handle.free();
+  }
+}
+
+/** For `vi.mock("../../www/src/glue.js", async () => (await import("./fake-glue.js")).mockGlue())`. */
+export const mockGlue = () => ({
+  loadGlue: vi.fn(async () => {
+    fake.loads++;
+    return fakeGlue();
+  }),
+});
+
+/** A safetensors file with one byte tensor after another, named and sized as given; byte i is i % 251. */
+export function safetensors(sizes: Record<string, number>): Uint8Array<ArrayBuffer> {
+  let offset = 0;
+  const header: Record<string, unknown> = {};
+  for (const [name, size] of Object.entries(sizes)) {
+    header[name] = { dtype: "U8", shape: [size], data_offsets: [offset, offset + size] };
+    offset += size;
+  }
+  const json = new TextEncoder().encode(JSON.stringify(header));
+  const file = new Uint8Array(8 + json.length + offset);
+  new DataView(file.buffer).setBigUint64(0, BigInt(json.length), true);
+  file.set(json, 8);
+  for (let i = 0; i < offset; i++) file[8 + json.length + i] = i % 251;
+  return file;
+}
+
+/** Of bytes in their order; small enough to be exact in 32-bit floats. */
+const hash = (before: number, byte: number) => (before * 31 + byte) % 65521;
+
+/** The hash of the weights of files with these sizes, without the tensors that the fake skips. */
+export function hashOf(...files: Record<string, number>[]): number {
+  let value = 0;
+  for (const sizes of files) {
+    let offset = 0;
+    for (const [name, size] of Object.entries(sizes)) {
+      for (let i = offset; i < offset + size; i++) if (!name.startsWith("skip")) value = hash(value, i % 251);
+      offset += size;
+    }
+  }
+  return value;
+}
+
+export const CONFIG = JSON.stringify({ image_size: 32 });

@@ -1,0 +1,87 @@
+// A static server whose faults can be chosen.
+
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+
+export interface Fault {
+  /** Answer every request with the whole file, as servers without ranges do. */
+  noRanges?: boolean;
+  /** Cut the connection after so many bytes of the body, this many times. */
+  cutAfter?: number;
+  cuts?: number;
+  /** Say another length than there are bytes. */
+  lieBy?: number;
+  /** No Content-Length at all. */
+  chunked?: boolean;
+  /** Hide Content-Range, as servers of other sites do. */
+  hideContentRange?: boolean;
+  status?: number;
+  /** Stop sending after so many bytes, and keep the connection open. */
+  stallAfter?: number;
+  contentType?: string;
+  etag?: () => string;
+}
+
+export interface TestServer {
+  url: string;
+  files: Map<string, Uint8Array | string>;
+  faults: Map<string, Fault>;
+  requests: { path: string; range: string | undefined }[];
+  /** Connections that are sending at this moment, and the most there have been. */
+  open: number;
+  mostOpen: number;
+  close(): Promise<void>;
+}
+
+export async function startServer(): Promise<TestServer> {
+  const state: Omit<TestServer, "url" | "close"> = { files: new Map(), faults: new Map(), requests: [], open: 0, mostOpen: 0 };
+  const http = createServer((request, response) => respond(state, request, response));
+  await new Promise<void>((resolve) => http.listen(0, "127.0.0.1", resolve));
+  const server = state as TestServer;
+  server.url = `http://127.0.0.1:${(http.address() as AddressInfo).port}/`;
+  server.close = () =>
+    new Promise((resolve) => {
+      http.close(() => resolve());
+      http.closeAllConnections();
+    });
+  return server;
+}
+
+function respond(state: Omit<TestServer, "url" | "close">, request: IncomingMessage, response: ServerResponse): void {
+  const path = decodeURIComponent(new URL(request.url!, "http://localhost").pathname.slice(1));
+  const { range } = request.headers;
+  state.requests.push({ path, range });
+  const stored = state.files.get(path);
+  const fault = state.faults.get(path) ?? {};
+  if (fault.status || stored === undefined) {
+    response.writeHead(fault.status ?? 404, { "content-type": "text/plain" }).end("no");
+    return;
+  }
+  const file = typeof stored === "string" ? new TextEncoder().encode(stored) : stored;
+  const start = fault.noRanges ? 0 : Number(/^bytes=(\d+)-$/.exec(range ?? "")?.[1] ?? 0);
+  const partial = range !== undefined && !fault.noRanges;
+  if (partial && start >= file.length) {
+    response.writeHead(416, { "content-range": `bytes */${file.length}` }).end();
+    return;
+  }
+  const body = file.subarray(start);
+  const claimed = file.length + (fault.lieBy ?? 0);
+  const headers: Record<string, string> = { "content-type": fault.contentType ?? "application/octet-stream" };
+  if (!fault.chunked) headers["content-length"] = String(claimed - start);
+  if (partial && !fault.hideContentRange) headers["content-range"] = `bytes ${start}-${claimed - 1}/${claimed}`;
+  if (fault.etag) headers.etag = fault.etag();
+  response.writeHead(partial ? 206 : 200, headers);
+  state.open++;
+  state.mostOpen = Math.max(state.mostOpen, state.open);
+  response.on("close", () => state.open--);
+  if (fault.cutAfter !== undefined && (fault.cuts ?? Infinity) > 0 && body.length > fault.cutAfter) {
+    fault.cuts = (fault.cuts ?? Infinity) - 1;
+    response.write(body.subarray(0, fault.cutAfter), () => setTimeout(() => response.destroy(), 20));
+  } else if (fault.stallAfter !== undefined) {
+    response.write(body.subarray(0, fault.stallAfter));
+  } else if (fault.lieBy !== undefined && fault.lieBy > 0) {
+    response.write(body, () => setTimeout(() => response.destroy(), 20));
+  } else {
+    response.end(fault.lieBy ? body.subarray(0, claimed - start) : body);
+  }
+}
