@@ -1,10 +1,11 @@
 //! JEPA in the browser. The rooms, in the order in which a picture walks through them; each may use those below it in
 //! this list only, and only `wasm` knows JavaScript:
 //!
-//! - [`wasm`]: the exported functions; no maths.
+//! - `wasm`: the exported functions; no maths.
 //! - [`model`]: one file per published system.
 //! - [`probe`]: what is read off embeddings: pooling.
 //! - [`nn`]: the parts that systems share, and the kernels under them.
+//! - [`device`]: where the numbers are computed, and how weights are kept there.
 //! - [`checkpoint`]: tensors by name, from bytes.
 //! - [`input`]: pixels to normalised tensors. No tensor library.
 //! - [`config`]: sizes, and every size derived from them.
@@ -12,7 +13,16 @@
 
 pub mod checkpoint;
 pub mod config;
+#[cfg(feature = "tensor")]
+pub mod device;
 pub mod error;
 pub mod input;
+#[cfg(feature = "tensor")]
+pub mod model;
+#[cfg(feature = "tensor")]
+pub mod nn;
+pub mod probe;
+#[cfg(all(feature = "tensor", target_family = "wasm"))]
+mod wasm;
 
 pub use error::{Error, Result};

@@ -1,1 +1,64 @@
+//! Checks the library against a folder of numbers produced by the published implementations.
+//!
+//! Everything about a folder is read from its `manifest.json`, its JSON files and its tensor shapes; the same checks run
+//! natively, as wasm on the CPU, and as wasm on WebGPU.
 
+mod expected;
+mod folder;
+mod ijepa;
+mod preprocess;
+mod report;
+mod tolerance;
+#[cfg(target_family = "wasm")]
+mod wasm;
+
+pub use folder::Folder;
+pub use report::{Check, Report, Verdict};
+pub use tolerance::Arithmetic;
+
+use webjepa::device::Backend;
+
+/// Runs every check of `folder` on this build's backend. `only` keeps the fixture files whose path contains one of its
+/// strings; none keeps all.
+pub async fn run(folder: &Folder, only: &[String]) -> Report {
+    let mut report = Report::new(match Backend::BUILT {
+        Backend::Cpu => Arithmetic::Cpu,
+        Backend::WebGpu => Arithmetic::WebGpu,
+    });
+    let files = match folder.fixture_files() {
+        Ok(files) => files,
+        Err(why) => {
+            report.failed("manifest.json", "readable", &why);
+            return report;
+        }
+    };
+    let device = match Backend::BUILT.device().await {
+        Ok(device) => device,
+        Err(error) => {
+            report.failed("manifest.json", "device", &error.to_string());
+            return report;
+        }
+    };
+    for file in files {
+        if !only.is_empty() && !only.iter().any(|part| file.contains(part.as_str())) {
+            continue;
+        }
+        report.file(&file);
+        let result = match file.as_str() {
+            "ijepa_tiny.json" => ijepa::tiny(folder, &file, &device, &mut report).await,
+            "ijepa_tiny_interp48.json" => {
+                ijepa::interpolated(folder, &file, &device, &mut report).await
+            }
+            "ijepa_ti16/expected.json" => ijepa::photo(folder, &file, &device, &mut report).await,
+            "preprocess_ops.json" => preprocess::operations(folder, &file, &mut report),
+            _ => {
+                report.skipped("every value", "this system is not implemented");
+                Ok(())
+            }
+        };
+        if let Err(why) = result {
+            report.failed(&file, "could be checked", &why);
+        }
+    }
+    report
+}

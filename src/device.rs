@@ -1,0 +1,103 @@
+//! Where the numbers are computed, and how weights are kept there.
+
+use burn::tensor::Device;
+
+use crate::{Error, Result};
+
+/// Where a model runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// burn-flex, on one thread in a browser.
+    Cpu,
+    /// burn-wgpu with this crate's own kernels.
+    WebGpu,
+}
+
+impl Backend {
+    /// The backend that this build contains.
+    pub const BUILT: Self = if cfg!(feature = "webgpu") {
+        Self::WebGpu
+    } else {
+        Self::Cpu
+    };
+
+    /// The name used by the TypeScript side: `"cpu"` or `"webgpu"`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::WebGpu => "webgpu",
+        }
+    }
+
+    /// Acquires the device.
+    ///
+    /// # Errors
+    /// [`Error::NoWebGpu`] when there is no adapter or it refuses a device; [`Error::Unsupported`] when this build does
+    /// not contain the backend.
+    pub async fn device(self) -> Result<Device> {
+        match self {
+            #[cfg(feature = "cpu")]
+            Self::Cpu => Ok(Device::flex()),
+            #[cfg(feature = "webgpu")]
+            Self::WebGpu => Device::wgpu_options()
+                .init_async()
+                .await
+                .map_err(|e| Error::NoWebGpu(format!("WebGPU gave no device: {e}"))),
+            #[allow(
+                unreachable_patterns,
+                reason = "which backends are missing depends on the features"
+            )]
+            other => Err(Error::Unsupported(format!(
+                "this build does not contain the {} backend",
+                other.name()
+            ))),
+        }
+    }
+}
+
+/// How weight matrices are kept in memory. Arithmetic is f32 in every case; norms, biases and positions stay f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// Four bytes a weight.
+    #[default]
+    F32,
+    /// Two bytes a weight: IEEE half precision.
+    F16,
+    /// One byte a weight: symmetric int8 with one scale per output row.
+    Q8,
+}
+
+impl Precision {
+    /// The name used by the TypeScript side: `"f32"`, `"f16"` or `"q8"`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Q8 => "q8",
+        }
+    }
+
+    /// Bytes that a weight matrix of `d_in × d_out` occupies.
+    pub fn bytes(self, d_in: usize, d_out: usize) -> usize {
+        match self {
+            Self::F32 => 4 * d_in * d_out,
+            Self::F16 => 2 * d_in * d_out,
+            Self::Q8 => d_in * d_out + 4 * d_out,
+        }
+    }
+}
+
+impl std::str::FromStr for Precision {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        [Self::F32, Self::F16, Self::Q8]
+            .into_iter()
+            .find(|p| p.name() == name)
+            .ok_or_else(|| {
+                Error::BadInput(format!(
+                    "dtype \"{name}\" is unknown; use \"f32\", \"f16\" or \"q8\""
+                ))
+            })
+    }
+}

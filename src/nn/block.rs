@@ -1,0 +1,70 @@
+//! The pre-norm transformer block of every Meta JEPA: `x += proj(attention(norm1(x)))`, `x += fc2(gelu(fc1(norm2(x))))`.
+
+use burn::tensor::Tensor;
+
+use super::{LayerNorm, Linear, Parameters, ops};
+use crate::Result;
+
+/// One block of an encoder or a predictor.
+#[derive(Clone, Debug)]
+pub struct Block {
+    norm1: LayerNorm,
+    attention: Attention,
+    norm2: LayerNorm,
+    mlp: Mlp,
+}
+
+/// Multi-head self-attention with one fused projection to `[q | k | v]`.
+#[derive(Clone, Debug)]
+struct Attention {
+    heads: usize,
+    qkv: Linear,
+    proj: Linear,
+}
+
+/// Two linear layers around the exact GELU.
+#[derive(Clone, Debug)]
+struct Mlp {
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl Block {
+    /// Takes the parameters `{name}.norm1.weight` … `{name}.mlp.fc2.bias`, in the original project's naming.
+    pub fn take(parameters: &mut Parameters, name: &str, heads: usize, eps: f64) -> Result<Self> {
+        Ok(Self {
+            norm1: parameters.norm(&format!("{name}.norm1"), eps)?,
+            attention: Attention {
+                heads,
+                qkv: parameters.linear(&format!("{name}.attn.qkv"))?,
+                proj: parameters.linear(&format!("{name}.attn.proj"))?,
+            },
+            norm2: parameters.norm(&format!("{name}.norm2"), eps)?,
+            mlp: Mlp {
+                fc1: parameters.linear(&format!("{name}.mlp.fc1"))?,
+                fc2: parameters.linear(&format!("{name}.mlp.fc2"))?,
+            },
+        })
+    }
+
+    /// `[batch, tokens, d]` → `[batch, tokens, d]`.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let x = self
+            .attention
+            .forward_onto(self.norm1.forward(x.clone()), x);
+        self.mlp.forward_onto(self.norm2.forward(x.clone()), x)
+    }
+}
+
+impl Attention {
+    fn forward_onto(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+        let mixed = ops::self_attention(self.qkv.forward(x), self.heads);
+        self.proj.forward_onto(mixed, residual)
+    }
+}
+
+impl Mlp {
+    fn forward_onto(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+        self.fc2.forward_onto(self.fc1.forward_gelu(x), residual)
+    }
+}

@@ -1,0 +1,14 @@
+//! The parts that every system shares. Nothing here knows a system's name.
+
+pub mod block;
+pub mod linear;
+pub mod norm;
+pub mod ops;
+pub mod parameters;
+pub mod patch;
+pub mod positions;
+
+pub use block::Block;
+pub use linear::Linear;
+pub use norm::LayerNorm;
+pub use parameters::Parameters;

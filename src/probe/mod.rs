@@ -1,0 +1,3 @@
+//! What is read off embeddings.
+
+pub mod pool;

@@ -1,0 +1,134 @@
+//! A fixture folder in memory.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use webjepa::checkpoint::{Assembler, EncoderChoice, File, Header, Plan, Selection, header_length};
+use webjepa::config::ModelConfig;
+use webjepa::device::Precision;
+use webjepa::model::ijepa::Encoder;
+use webjepa::nn::Parameters;
+
+/// Files by their path in the folder, with `/` between parts.
+#[derive(Debug, Default)]
+pub struct Folder(pub BTreeMap<String, Vec<u8>>);
+
+impl Folder {
+    /// A file's bytes.
+    pub fn bytes(&self, path: &str) -> Result<&[u8], String> {
+        self.0
+            .get(path)
+            .map(Vec::as_slice)
+            .ok_or_else(|| format!("{path} is not in the folder"))
+    }
+
+    /// A JSON file.
+    pub fn json(&self, path: &str) -> Result<Value, String> {
+        serde_json::from_slice(self.bytes(path)?).map_err(|e| format!("{path}: {e}"))
+    }
+
+    /// The fixture files that the manifest lists.
+    pub fn fixture_files(&self) -> Result<Vec<String>, String> {
+        let manifest = self.json("manifest.json")?;
+        let files = manifest["files"]
+            .as_object()
+            .ok_or("manifest.json lists no files")?;
+        Ok(files.keys().cloned().collect())
+    }
+
+    /// The manifest's entry of a fixture file.
+    pub fn entry(&self, file: &str) -> Result<Value, String> {
+        Ok(self.json("manifest.json")?["files"][file].clone())
+    }
+
+    /// A pseudo-random input as the manifest describes it, checked against the manifest's own numbers, and its shape.
+    pub fn input(&self, file: &str, name: &str) -> Result<(Vec<f32>, Vec<usize>), String> {
+        let manifest = self.json("manifest.json")?;
+        let spec = &manifest["files"][file]["inputs"][name];
+        let shape = sizes(&spec["shape"]);
+        let seed = spec["seed"]
+            .as_str()
+            .ok_or(format!("{file}: input {name} has no seed"))?;
+        let amplitude = spec["amp"].as_f64().unwrap_or(1.0);
+        let recipe = &manifest["recipe"];
+        let constant = |key: &str, default: u32| recipe[key].as_u64().map_or(default, |v| v as u32);
+        let mut state = seed.bytes().fold(2_166_136_261u32, |h, b| {
+            (h ^ u32::from(b)).wrapping_mul(16_777_619)
+        });
+        let (a, c) = (
+            constant("lcg_a", 1_664_525),
+            constant("lcg_c", 1_013_904_223),
+        );
+        let data: Vec<f32> = (0..shape.iter().product())
+            .map(|_| {
+                state = state.wrapping_mul(a).wrapping_add(c);
+                ((2.0 * f64::from(state >> 8) / 16_777_216.0 - 1.0) * amplitude) as f32
+            })
+            .collect();
+        let off = crate::expected::largest(&data, &crate::expected::flat(&spec["first"]));
+        if off > 1e-6 {
+            return Err(format!(
+                "{file}: the generator of input {name} is off by {off}"
+            ));
+        }
+        Ok((data, shape))
+    }
+
+    /// Loads an I-JEPA encoder through the same path as a user's checkpoint.
+    pub fn encoder(
+        &self,
+        weights: &str,
+        config: &ModelConfig,
+        choice: EncoderChoice,
+        device: &burn::tensor::Device,
+    ) -> Result<Encoder, String> {
+        let bytes = self.bytes(weights)?;
+        let build = || -> webjepa::Result<Encoder> {
+            let prefix = bytes
+                .get(..8)
+                .and_then(|b| b.try_into().ok())
+                .unwrap_or_default();
+            let length = header_length(prefix, bytes.len() as u64)?;
+            let header = Header::parse(&bytes[8..8 + length], bytes.len() as u64)?;
+            let file = File {
+                name: weights.to_owned(),
+                header,
+            };
+            let plan = Plan::new(
+                &[file],
+                config,
+                Selection {
+                    encoder: choice,
+                    predictor: false,
+                },
+            )?;
+            let ranges: Vec<_> = plan
+                .reads()
+                .iter()
+                .map(|r| r.begin as usize..r.end as usize)
+                .collect();
+            let mut assembler = Assembler::new(plan);
+            let mut parameters = Parameters::new(device.clone(), Precision::F32);
+            for (i, range) in ranges.into_iter().enumerate() {
+                assembler.begin(i)?;
+                // An odd chunk size, so that elements are split between chunks as in a download.
+                for chunk in bytes[range].chunks(65_537) {
+                    if let Some(done) = assembler.write(chunk)? {
+                        parameters.put(&done.name, &done.shape, done.data)?;
+                    }
+                }
+            }
+            assembler.finish()?;
+            Encoder::new(config, Precision::F32, device, parameters)
+        };
+        build().map_err(|e| format!("{weights}: {e}"))
+    }
+}
+
+/// A list of sizes.
+pub fn sizes(value: &Value) -> Vec<usize> {
+    crate::expected::flat(value)
+        .iter()
+        .map(|&v| v as usize)
+        .collect()
+}

@@ -1,0 +1,411 @@
+//! I-JEPA: `ijepa_tiny`, its Hugging Face form, another resolution, and a ViT-Ti/16 on a photo.
+
+use burn::tensor::Device;
+use serde_json::Value;
+use webjepa::checkpoint::EncoderChoice;
+use webjepa::config::{ModelConfig, Positions};
+use webjepa::input::{ImageView, Processor};
+use webjepa::model::ijepa::{Encoder, Pictures, read};
+use webjepa::nn::{norm, positions};
+use webjepa::probe::pool;
+
+use crate::expected::{Expected, flat, largest};
+use crate::folder::{Folder, sizes};
+use crate::report::Report;
+use crate::tolerance::Quantity;
+
+type Outcome = Result<(), String>;
+
+/// What `ijepa_tiny.json` holds of training: checked with the trainer.
+const TRAINING: [&str; 5] = [
+    "pred",
+    "losses_3_steps",
+    "grads",
+    "grad_global_norm",
+    "after_step1",
+];
+
+pub async fn tiny(folder: &Folder, file: &str, device: &Device, report: &mut Report) -> Outcome {
+    let expected = folder.json(file)?;
+    let entry = folder.entry(file)?;
+    let config = tiny_config(&entry["params"])?;
+    let weights = entry["weights"].as_str().ok_or("no weights")?;
+    let (pixels, shape) = folder.input(file, "image")?;
+    let pictures = Pictures {
+        pixels,
+        batch: shape[0],
+        size: [shape[2], shape[3]],
+    };
+    let context = folder.encoder(weights, &config, EncoderChoice::Context, device)?;
+    let target = folder.encoder(weights, &config, EncoderChoice::Target, device)?;
+
+    let patches = read(context.embed_patches(&pictures).map_err(text)?)
+        .await
+        .map_err(text)?;
+    report.compare(
+        "patch_embed",
+        &patches.data,
+        &Expected::read(&expected["patch_embed"])?,
+        Quantity::Activation,
+    );
+
+    let full = encode(&context, &pictures, None).await?;
+    report.compare(
+        "enc_full",
+        &full,
+        &Expected::read(&expected["enc_full"])?,
+        Quantity::Activation,
+    );
+
+    let mut masked = Vec::new();
+    for masks in expected["config"]["masks_ctx"]
+        .as_array()
+        .ok_or("no masks_ctx")?
+    {
+        masked.extend(encode(&context, &pictures, Some(&lists(masks))).await?);
+    }
+    report.compare(
+        "enc_ctx",
+        &masked,
+        &Expected::read(&expected["enc_ctx"])?,
+        Quantity::Activation,
+    );
+
+    let tokens = encode(&target, &pictures, None).await?;
+    report.compare(
+        "tgt_full",
+        &tokens,
+        &Expected::read(&expected["tgt_full"])?,
+        Quantity::Activation,
+    );
+
+    let normed = norm::without_affine(&tokens, config.hidden_size, 1e-5);
+    let per_picture = config.tokens() * config.hidden_size;
+    let mut targets = Vec::new();
+    for masks in expected["config"]["masks_pred"]
+        .as_array()
+        .ok_or("no masks_pred")?
+    {
+        for (b, mask) in lists(masks).into_iter().enumerate() {
+            targets.extend(positions::gathered(
+                &normed[b * per_picture..],
+                config.hidden_size,
+                &[mask],
+            ));
+        }
+    }
+    report.compare(
+        "targets",
+        &targets,
+        &Expected::read(&expected["targets"])?,
+        Quantity::Activation,
+    );
+
+    let [_, h, w] = config.grid();
+    let table = positions::sincos_2d([h, w], config.hidden_size);
+    report.compare(
+        "pos_embed",
+        &table,
+        &Expected::read(&expected["pos_embed"])?,
+        Quantity::Table,
+    );
+    let table = positions::sincos_2d([h, w], size(&entry["params"], "pred_dim")?);
+    report.compare(
+        "predictor_pos_embed",
+        &table,
+        &Expected::read(&expected["predictor_pos_embed"])?,
+        Quantity::Table,
+    );
+
+    if let Some(hf) = entry["hf_folder"].as_str() {
+        let config = hf_config(folder, hf)?;
+        let encoder = folder.encoder(
+            &format!("{hf}/model.safetensors"),
+            &config,
+            EncoderChoice::Auto,
+            device,
+        )?;
+        let out = encode(&encoder, &pictures, None).await?;
+        report.compare(
+            &format!("{hf}: enc_full"),
+            &out,
+            &Expected::read(&expected["enc_full"])?,
+            Quantity::Activation,
+        );
+    }
+    for name in TRAINING {
+        if expected.get(name).is_some() {
+            report.skipped(name, "training is not implemented");
+        }
+    }
+    Ok(())
+}
+
+pub async fn interpolated(
+    folder: &Folder,
+    file: &str,
+    device: &Device,
+    report: &mut Report,
+) -> Outcome {
+    let expected = folder.json(file)?;
+    let entry = folder.entry(file)?;
+    let hf = entry["hf_folder"].as_str().ok_or("no hf_folder")?;
+    let config = hf_config(folder, hf)?;
+    let encoder = folder.encoder(
+        &format!("{hf}/model.safetensors"),
+        &config,
+        EncoderChoice::Auto,
+        device,
+    )?;
+    let (pixels, shape) = folder.input(file, "image")?;
+    let pictures = Pictures {
+        pixels,
+        batch: shape[0],
+        size: [shape[2], shape[3]],
+    };
+    let [_, h, w] = config.grid_for(pictures.size).map_err(text)?;
+    let table = encoder.positions([h, w]).map_err(text)?;
+    report.compare(
+        "pos",
+        &table,
+        &Expected::read(&expected["pos"])?,
+        Quantity::Interpolation,
+    );
+    let out = encode(&encoder, &pictures, None).await?;
+    report.compare(
+        "out",
+        &out,
+        &Expected::read(&expected["out"])?,
+        Quantity::Activation,
+    );
+    Ok(())
+}
+
+pub async fn photo(folder: &Folder, file: &str, device: &Device, report: &mut Report) -> Outcome {
+    let expected = folder.json(file)?;
+    let entry = folder.entry(file)?;
+    let hf = entry["hf_folder"].as_str().ok_or("no hf_folder")?;
+    let config = hf_config(folder, hf)?;
+    let preprocessor = folder.bytes(&format!("{hf}/preprocessor_config.json"))?;
+    let processor = Processor::from_json(&String::from_utf8_lossy(preprocessor)).map_err(text)?;
+    let encoder = folder.encoder(
+        &format!("{hf}/model.safetensors"),
+        &config,
+        EncoderChoice::Auto,
+        device,
+    )?;
+
+    let name = |key: &str| {
+        expected["image"][key]
+            .as_str()
+            .map(|n| format!("{hf}/{n}"))
+            .ok_or(format!("no {key}"))
+    };
+    let (raw, raw_size, raw_channels) = decoded(folder.bytes(&name("file")?)?)?;
+    let (resized, size, channels) = decoded(folder.bytes(&name("resized_file")?)?)?;
+
+    let reference = ImageView::from_u8(&resized, size[1], size[0], channels);
+    let pixels = processor.apply(&reference).map_err(text)?;
+    report.compare(
+        "pixel_values",
+        &pixels,
+        &Expected::read(&expected["pixel_values"])?,
+        Quantity::Pixels,
+    );
+    let pictures = Pictures {
+        pixels,
+        batch: 1,
+        size,
+    };
+
+    let mut rms = Vec::new();
+    for hidden in encoder.hidden_states(&pictures).map_err(text)? {
+        let values = read(hidden).await.map_err(text)?.data;
+        let squares: f64 = values.iter().map(|&v| f64::from(v).powi(2)).sum();
+        rms.push((squares / values.len() as f64).sqrt() as f32);
+    }
+    report.compare(
+        "layer_rms",
+        &rms,
+        &Expected::read(&expected["layer_rms"])?,
+        Quantity::Photo,
+    );
+
+    let tokens = encode(&encoder, &pictures, None).await?;
+    output(
+        report,
+        "resized picture",
+        &expected["output"],
+        &tokens,
+        Quantity::Photo,
+        Quantity::Photo,
+    )?;
+
+    let view = ImageView::from_u8(&raw, raw_size[1], raw_size[0], raw_channels);
+    let own = processor.apply(&view).map_err(text)?;
+    let level = 1.0
+        / (255.0
+            * flat(&expected["preprocess"]["std"])
+                .first()
+                .copied()
+                .ok_or("no std")?);
+    resize_agreement(report, &own, &pictures.pixels, level);
+    let own = Pictures {
+        pixels: own,
+        batch: 1,
+        size: processor.output_size().ok_or("no fixed size")?,
+    };
+    let tokens = encode(&encoder, &own, None).await?;
+    output(
+        report,
+        "raw picture",
+        &expected["output"],
+        &tokens,
+        Quantity::RawTokens,
+        Quantity::RawPooled,
+    )
+}
+
+/// The fields of `output` in an `expected.json`: pooled embedding, some tokens, all token norms.
+fn output(
+    report: &mut Report,
+    what: &str,
+    expected: &Value,
+    tokens: &[f32],
+    each: Quantity,
+    pooled: Quantity,
+) -> Outcome {
+    let shape = sizes(&expected["shape"]);
+    let (n, d) = (shape[0], shape[1]);
+    let mean = pool::mean(tokens, [1, n, d]);
+    report.compare(
+        &format!("{what}: mean_pooled"),
+        &mean,
+        &Expected::read(&expected["mean_pooled"])?,
+        pooled,
+    );
+    if let Some(some) = expected["tokens_first8_dims16"].as_array() {
+        let width = flat(&some[0]).len();
+        let got: Vec<f32> = (0..some.len())
+            .flat_map(|t| &tokens[t * d..t * d + width])
+            .copied()
+            .collect();
+        let some = Expected::read(&expected["tokens_first8_dims16"])?;
+        report.compare(&format!("{what}: tokens_first8_dims16"), &got, &some, each);
+    }
+    let lengths: Vec<f32> = tokens
+        .chunks_exact(d)
+        .map(|t| t.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt() as f32)
+        .collect();
+    report.compare(
+        &format!("{what}: token_l2"),
+        &lengths,
+        &Expected::read(&expected["token_l2"])?,
+        pooled,
+    );
+    Ok(())
+}
+
+/// Our resize against the reference's resized picture: at most one level apart, and in few values (README, section 7).
+fn resize_agreement(report: &mut Report, own: &[f32], reference: &[f32], level: f64) {
+    let reference: Vec<f64> = reference.iter().map(|&v| f64::from(v)).collect();
+    report.number(
+        "resized picture: levels apart",
+        largest(own, &reference) / level,
+        1.01,
+    );
+    let other = own
+        .iter()
+        .zip(&reference)
+        .filter(|&(&a, &b)| (f64::from(a) - b).abs() > level / 2.0)
+        .count();
+    report.number(
+        "resized picture: share of other values",
+        other as f64 / own.len() as f64,
+        0.02,
+    );
+}
+
+async fn encode(
+    encoder: &Encoder,
+    pictures: &Pictures,
+    tokens: Option<&[Vec<usize>]>,
+) -> Result<Vec<f32>, String> {
+    let mut layers = encoder.encode(pictures, tokens, 1).await.map_err(text)?;
+    Ok(layers.pop().ok_or("no output")?.data)
+}
+
+fn tiny_config(params: &Value) -> Result<ModelConfig, String> {
+    let embed = size(params, "embed")?;
+    let ratio = params["mlp_ratio_encoder"]
+        .as_f64()
+        .ok_or("no mlp_ratio_encoder")?;
+    let image = sizes_or_square(&params["img"])?;
+    let config = ModelConfig {
+        image_size: image,
+        patch_size: size(params, "patch")?,
+        channels: 3,
+        frames: 1,
+        tubelet: 1,
+        hidden_size: embed,
+        layers: size(params, "depth")?,
+        heads: size(params, "heads")?,
+        mlp_hidden: (embed as f64 * ratio) as usize,
+        layer_norm_eps: params["ln_eps"].as_f64().ok_or("no ln_eps")?,
+        qkv_bias: true,
+        positions: Positions::Sincos,
+        predictor: None,
+    };
+    config.validate().map_err(text)?;
+    Ok(config)
+}
+
+fn sizes_or_square(value: &Value) -> Result<[usize; 2], String> {
+    match sizes(value)[..] {
+        [side] => Ok([side, side]),
+        [height, width] => Ok([height, width]),
+        _ => Err("no image size".into()),
+    }
+}
+
+fn hf_config(folder: &Folder, hf: &str) -> Result<ModelConfig, String> {
+    let config = folder.bytes(&format!("{hf}/config.json"))?;
+    ModelConfig::from_hf_json(&String::from_utf8_lossy(config)).map_err(text)
+}
+
+fn lists(masks: &Value) -> Vec<Vec<usize>> {
+    masks
+        .as_array()
+        .map(|rows| rows.iter().map(sizes).collect())
+        .unwrap_or_default()
+}
+
+fn size(params: &Value, key: &str) -> Result<usize, String> {
+    params[key]
+        .as_u64()
+        .map(|v| v as usize)
+        .ok_or(format!("no {key}"))
+}
+
+fn text(error: webjepa::Error) -> String {
+    error.to_string()
+}
+
+/// A PNG's samples, `[height, width]` and channels.
+fn decoded(bytes: &[u8]) -> Result<(Vec<u8>, [usize; 2], usize), String> {
+    let mut reader = png::Decoder::new(std::io::Cursor::new(bytes))
+        .read_info()
+        .map_err(|e| e.to_string())?;
+    let mut samples = vec![
+        0;
+        reader
+            .output_buffer_size()
+            .ok_or("the picture is too large")?
+    ];
+    let info = reader.next_frame(&mut samples).map_err(|e| e.to_string())?;
+    Ok((
+        samples,
+        [info.height as usize, info.width as usize],
+        info.color_type.samples(),
+    ))
+}

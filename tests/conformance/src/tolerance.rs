@@ -1,0 +1,54 @@
+//! The tolerances of the fixtures' README, section 7.
+
+/// What computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// f32 on the CPU.
+    Cpu,
+    /// f32 on WebGPU.
+    WebGpu,
+}
+
+/// A row of the table of tolerances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantity {
+    /// Activations of the tiny I-JEPA.
+    Activation,
+    /// Fixed tables.
+    Table,
+    /// f32 resize on the 0–255 scale.
+    Resize,
+    /// 8-bit resize.
+    ResizeU8,
+    /// Interpolation of position tables.
+    Interpolation,
+    /// The real-geometry models, from the reference's resized picture.
+    Photo,
+    /// Tokens of the real-geometry models from the raw picture.
+    RawTokens,
+    /// Their mean.
+    RawPooled,
+    /// Pixel values: exact up to rounding.
+    Pixels,
+}
+
+impl Quantity {
+    /// The largest absolute difference allowed.
+    pub fn tolerance(self, arithmetic: Arithmetic) -> f64 {
+        let (cpu, gpu) = match self {
+            Self::Activation => (2e-5, 1e-4),
+            Self::Table => (1e-6, 1e-5),
+            Self::Resize => (1e-3, 1e-2),
+            Self::ResizeU8 => (1.0, 1.0),
+            Self::Interpolation => (5e-6, 5e-5),
+            Self::Photo => (5e-5, 2e-4),
+            Self::RawTokens => (6e-2, 6e-2),
+            Self::RawPooled => (1e-2, 1e-2),
+            Self::Pixels => (1e-6, 1e-6),
+        };
+        match arithmetic {
+            Arithmetic::Cpu => cpu,
+            Arithmetic::WebGpu => gpu,
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The same checks for JavaScript hosts.
+
+use js_sys::{Map, Uint8Array};
+use wasm_bindgen::prelude::*;
+
+use crate::{Folder, run};
+
+unsafe extern "C" {
+    fn __wasm_call_ctors();
+}
+
+#[wasm_bindgen(start)]
+fn start() {
+    // As in the library: once, so that exports are not wrapped.
+    // SAFETY: the linker defines the symbol; nothing has run before this function.
+    unsafe { __wasm_call_ctors() };
+}
+
+/// Runs the checks on `files`, a Map of path to Uint8Array; resolves to the JSON text of the list of checks.
+#[wasm_bindgen]
+pub async fn conformance(files: Map, only: Vec<String>) -> Result<String, JsValue> {
+    let mut folder = Folder::default();
+    files.for_each(&mut |bytes, path| {
+        if let Some(path) = path.as_string() {
+            folder.0.insert(path, Uint8Array::new(&bytes).to_vec());
+        }
+    });
+    let report = run(&folder, &only).await;
+    serde_json::to_string(&report.checks).map_err(|e| JsValue::from_str(&e.to_string()))
+}
