@@ -1,0 +1,91 @@
+//! The input is a whole file: read, planned and assembled for a model small enough that mutation reaches every check. What
+//! comes out of an accepted file is the whole encoder, in finite numbers, whatever the size of the chunks.
+#![no_main]
+
+use std::{io::Cursor, sync::LazyLock};
+
+use libfuzzer_sys::fuzz_target;
+use webjepa::{
+    Result,
+    checkpoint::{
+        Assembler, EncoderChoice, File, Header, Plan, Selection, assemble, header_length,
+        parameters,
+    },
+    config::ModelConfig,
+};
+
+static CONFIG: LazyLock<ModelConfig> = LazyLock::new(|| {
+    let text = r#"{"imageSize":2,"patchSize":1,"channels":1,"hiddenSize":4,"layers":1,"heads":1,"mlpRatio":0.25,
+        "predictor":{"hiddenSize":4,"layers":1,"mlpRatio":0.25}}"#;
+    ModelConfig::from_json(text).expect("a valid configuration")
+});
+
+fn plan(bytes: &[u8], selection: Selection) -> Option<Plan> {
+    let (prefix, rest) = bytes.split_first_chunk()?;
+    let length = header_length(*prefix, bytes.len() as u64).ok()?;
+    let header = Header::parse(&rest[..length], bytes.len() as u64).ok()?;
+    Plan::new(
+        &[File {
+            name: "model.safetensors".into(),
+            header,
+        }],
+        &CONFIG,
+        selection,
+    )
+    .ok()
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    for encoder in [
+        EncoderChoice::Auto,
+        EncoderChoice::Context,
+        EncoderChoice::Target,
+    ] {
+        for predictor in [false, true] {
+            let Some(plan) = plan(bytes, Selection { encoder, predictor }) else {
+                continue;
+            };
+            let slots = plan.slots().len();
+            let mut whole = Vec::new();
+            let result = assemble(plan.clone(), &mut [Cursor::new(bytes)], |parameter| {
+                assert_eq!(
+                    parameter.data.len(),
+                    parameter.shape.iter().product::<usize>()
+                );
+                assert!(parameter.data.iter().all(|value| value.is_finite()));
+                whole.push(parameter);
+                Ok(())
+            });
+            let mut pieces = Vec::new();
+            assert_eq!(in_pieces(plan, bytes, &mut pieces), result);
+            assert_eq!(pieces, whole);
+            if result.is_ok() {
+                assert_eq!(whole.len(), slots);
+                let required = parameters(&CONFIG)
+                    .into_iter()
+                    .filter(|parameter| !parameter.optional);
+                assert!(
+                    required
+                        .into_iter()
+                        .all(|parameter| whole.iter().any(|found| found.name == parameter.name))
+                );
+            }
+        }
+    }
+});
+
+fn in_pieces(
+    plan: Plan,
+    bytes: &[u8],
+    out: &mut Vec<webjepa::checkpoint::Assembled>,
+) -> Result<()> {
+    let mut assembler = Assembler::new(plan);
+    for index in 0..assembler.plan().reads().len() {
+        let read = assembler.plan().reads()[index].clone();
+        assembler.begin(index)?;
+        for chunk in bytes[read.begin as usize..read.end as usize].chunks(3) {
+            out.extend(assembler.write(chunk)?);
+        }
+    }
+    assembler.finish()
+}
