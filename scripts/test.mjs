@@ -19,7 +19,7 @@ const STAGES = {
   types: () => ["www/tsconfig.json", "www/demo/tsconfig.json"].forEach(tsc),
   lint({ native, wasm }) {
     cargo(native, "clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings");
-    cargo(wasm, "clippy", "--locked", "--lib", "--target", WASM, "--no-default-features", "--features", "webgpu", "--", "-D", "warnings");
+    if (wasm === native) cargo(wasm, "clippy", "--locked", "--lib", "--target", WASM, "--no-default-features", "--features", "webgpu", "--", "-D", "warnings");
   },
   rust: ({ native }) => cargo(native, "test", "--locked", "--workspace", "--release"),
   wasm: (rust) => ["cpu", "webgpu"].forEach((kind) => buildWasm(kind, rust)),

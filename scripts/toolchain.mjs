@@ -14,6 +14,7 @@ const TARGET_DIR = { CARGO_TARGET_DIR: join(cache, "target") };
  * In this order: a rustup toolchain that has the target, one that can be given it, Debian's own Rust for the web.
  */
 export function rustToolchain() {
+  if (output("cc", ["--version"]) === undefined) apt(["gcc", "libc6-dev"], "a C compiler, which Rust links with");
   const toolchains = rustupToolchains();
   for (const has of [hasTarget, addTarget]) {
     const name = toolchains.find(has);
@@ -23,8 +24,8 @@ export function rustToolchain() {
     }
   }
   const debian = debianRust();
-  const native = toolchains.length > 0 ? { cargo: "cargo", args: [], env: { ...TARGET_DIR, RUSTUP_TOOLCHAIN: toolchains[0] } } : { cargo: debian.cargo, args: [], env: TARGET_DIR };
-  return { native, wasm: debian };
+  const rustup = { cargo: "cargo", args: [], env: { ...TARGET_DIR, RUSTUP_TOOLCHAIN: toolchains[0] } };
+  return { native: toolchains.length > 0 ? rustup : { ...debian, args: [] }, wasm: debian };
 }
 
 /** Names of the usable rustup toolchains: the pinned one, installed now if it can be, then others of at least its version. */
@@ -80,7 +81,7 @@ export function apt(packages, otherwise) {
   const env = { DEBIAN_FRONTEND: "noninteractive" };
   try {
     run("apt-get", ["update", "-qq"], { env });
-    run("apt-get", ["install", "-y", "-qq", "--no-install-recommends", ...packages], { env });
+    run("apt-get", ["install", "-y", "-qq", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0", ...packages], { env });
   } catch {
     stop(advice);
   }
