@@ -97,7 +97,8 @@ impl ModelConfig {
             Some("ijepa") => {}
             Some(other) => {
                 return Err(Error::Unsupported(format!(
-                    "model_type {other:?} is not supported: only \"ijepa\" is"
+                    "model_type {:?} is not supported: only \"ijepa\" is",
+                    excerpt(other)
                 )));
             }
             None => {
@@ -110,7 +111,8 @@ impl ModelConfig {
             None | Some("gelu") => {}
             Some(other) => {
                 return Err(Error::Unsupported(format!(
-                    "hidden_act {other:?} is not supported: only \"gelu\" is"
+                    "hidden_act {:?} is not supported: only \"gelu\" is",
+                    excerpt(other)
                 )));
             }
         }
@@ -231,10 +233,10 @@ impl ModelConfig {
     /// `vit-huge-14`, `vit_huge`, `ijepa-vith14`, in any case of letters.
     pub fn preset(name: &str) -> Result<Self> {
         let unknown = || {
-            let name: String = name.chars().take(60).collect();
             Error::BadConfig(format!(
-                "there is no preset {name:?}: the names are vit-tiny, vit-small, vit-base, vit-large, vit-huge and \
-                 vit-giant, optionally with a patch and an image size as in vit-huge/14@224"
+                "there is no preset {:?}: the names are vit-tiny, vit-small, vit-base, vit-large, vit-huge and \
+                 vit-giant, optionally with a patch and an image size as in vit-huge/14@224",
+                excerpt(name)
             ))
         };
         let spelled = name.to_ascii_lowercase().replace('_', "-");

@@ -5,10 +5,10 @@
 //! those bytes in chunks of any size and hands out each parameter as soon as it is complete. No file is read here, and no
 //! tensor is held longer than it takes to complete it.
 
-pub mod assemble;
-pub mod dtype;
-pub mod names;
-pub mod plan;
+mod assemble;
+mod dtype;
+mod names;
+mod plan;
 pub mod safetensors;
 
 pub use assemble::{Assembled, Assembler, assemble};

@@ -1,7 +1,7 @@
 //! The parameters of a model and what published checkpoints call them.
 //!
 //! The names used everywhere in this library are those of the original project, with fused queries, keys and values. A
-//! [`Scheme`] says how a checkpoint spells them:
+//! `Scheme` says how a checkpoint spells them:
 //!
 //! | ours | Hugging Face on disk | transformers 5 in memory |
 //! |---|---|---|
