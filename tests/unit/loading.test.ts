@@ -258,7 +258,7 @@ describe("progress", () => {
     expect(overall).toEqual([...overall].sort((a, b) => a - b));
     expect(overall.at(-1)).toBe(1);
     expect(new Set(seen.map(({ phase }) => phase))).toEqual(new Set(["compile", "download", "upload", ...(warmup ? ["warmup"] : [])]));
-    const last = seen.findLast(({ phase }) => phase === "download")!;
+    const last = seen.filter(({ phase }) => phase === "download").at(-1)!;
     expect(last).toMatchObject({ file: "model.safetensors", loaded: 4_570_001, total: 4_570_001, fromCache: false });
   });
 });

@@ -1,7 +1,9 @@
 // A static server whose faults can be chosen.
 
+import { existsSync, readFileSync, statSync } from "node:fs";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { extname, join } from "node:path";
 
 export interface Fault {
   /** Answer every request with the whole file, as servers without ranges do. */
@@ -25,6 +27,10 @@ export interface Fault {
 export interface TestServer {
   url: string;
   files: Map<string, Uint8Array | string>;
+  /** Folders on the disk, by the first part of their paths here. */
+  folders: Map<string, string>;
+  /** Sent with every answer. */
+  headers: Record<string, string>;
   faults: Map<string, Fault>;
   requests: { path: string; range: string | undefined }[];
   /** Connections that are sending at this moment, and the most there have been. */
@@ -34,7 +40,7 @@ export interface TestServer {
 }
 
 export async function startServer(): Promise<TestServer> {
-  const state: Omit<TestServer, "url" | "close"> = { files: new Map(), faults: new Map(), requests: [], open: 0, mostOpen: 0 };
+  const state: Omit<TestServer, "url" | "close"> = { files: new Map(), folders: new Map(), headers: {}, faults: new Map(), requests: [], open: 0, mostOpen: 0 };
   const http = createServer((request, response) => respond(state, request, response));
   await new Promise<void>((resolve) => http.listen(0, "127.0.0.1", resolve));
   const server = state as TestServer;
@@ -47,14 +53,30 @@ export async function startServer(): Promise<TestServer> {
   return server;
 }
 
+const TYPES: Record<string, string> = {
+  ".html": "text/html; charset=utf-8",
+  ".js": "text/javascript",
+  ".json": "application/json",
+  ".wasm": "application/wasm",
+  ".png": "image/png",
+  ".jpg": "image/jpeg",
+};
+
+function fromDisk(folders: Map<string, string>, path: string): Uint8Array | undefined {
+  const [first, ...rest] = path.split("/");
+  const folder = folders.get(first!);
+  const file = folder && join(folder, ...rest);
+  return file && existsSync(file) && statSync(file).isFile() ? readFileSync(file) : undefined;
+}
+
 function respond(state: Omit<TestServer, "url" | "close">, request: IncomingMessage, response: ServerResponse): void {
   const path = decodeURIComponent(new URL(request.url!, "http://localhost").pathname.slice(1));
   const { range } = request.headers;
   state.requests.push({ path, range });
-  const stored = state.files.get(path);
+  const stored = state.files.get(path) ?? fromDisk(state.folders, path);
   const fault = state.faults.get(path) ?? {};
   if (fault.status || stored === undefined) {
-    response.writeHead(fault.status ?? 404, { "content-type": "text/plain" }).end("no");
+    response.writeHead(fault.status ?? 404, { ...state.headers, "content-type": "text/plain" }).end("no");
     return;
   }
   const file = typeof stored === "string" ? new TextEncoder().encode(stored) : stored;
@@ -66,7 +88,7 @@ function respond(state: Omit<TestServer, "url" | "close">, request: IncomingMess
   }
   const body = file.subarray(start);
   const claimed = file.length + (fault.lieBy ?? 0);
-  const headers: Record<string, string> = { "content-type": fault.contentType ?? "application/octet-stream" };
+  const headers: Record<string, string> = { ...state.headers, "content-type": fault.contentType ?? TYPES[extname(path)] ?? "application/octet-stream" };
   if (!fault.chunked) headers["content-length"] = String(claimed - start);
   if (partial && !fault.hideContentRange) headers["content-range"] = `bytes ${start}-${claimed - 1}/${claimed}`;
   if (fault.etag) headers.etag = fault.etag();

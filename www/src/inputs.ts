@@ -12,7 +12,7 @@ export interface PixelData {
   width: number;
   height: number;
   /** 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA; alpha is ignored. Default: what the length of `data` says. */
-  channels?: number;
+  channels?: number | undefined;
 }
 
 /**

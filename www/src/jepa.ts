@@ -17,23 +17,23 @@ const asyncDispose: typeof Symbol.asyncDispose = Symbol.asyncDispose ?? (Symbol.
 
 export interface LoadOptions {
   /** Default `"auto"`: WebGPU where {@link probeDevice} finds it usable, else the CPU. */
-  backend?: Backend | "auto";
+  backend?: Backend | "auto" | undefined;
   /** How weights are kept. Default `"auto"`: `"f32"`, which is exact; `"f16"` halves and `"q8"` quarters the memory. */
-  dtype?: Dtype | "auto";
+  dtype?: Dtype | "auto" | undefined;
   /** Compute in a dedicated worker, where the runtime has them. Default true; false computes in this thread. */
-  worker?: boolean;
+  worker?: boolean | undefined;
   /** The geometry of a checkpoint that has no `config.json`: a published one by its name, or in numbers. */
-  config?: ModelPreset | ModelConfig;
+  config?: ModelPreset | ModelConfig | undefined;
   /** Which encoder of a training checkpoint, which has two. Default `"auto"`: the target encoder where there is one. */
-  encoder?: "auto" | "context" | "target";
+  encoder?: "auto" | "context" | "target" | undefined;
   /** Run the model once while loading, so that the first `embed` is as fast as the others. Default false. */
-  warmup?: boolean;
+  warmup?: boolean | undefined;
   /** Told how far the load has come, about twenty times a second. */
-  onProgress?: (progress: Progress) => void;
+  onProgress?: ((progress: Progress) => void) | undefined;
   /** Aborts the load. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** Only `"none"` in this version: the browser's HTTP cache is all the cache there is. */
-  cache?: "none";
+  cache?: "none" | undefined;
 }
 
 export interface EmbedOptions {
@@ -41,15 +41,15 @@ export interface EmbedOptions {
    * `"mean"` (default): the mean over all tokens, `[D]`. `"none"`: every token, `[N, D]`.
    * `"last4-mean"`: the means of the last four layers' outputs, one after the other, `[4·D]`.
    */
-  pool?: "mean" | "none" | "last4-mean";
+  pool?: "mean" | "none" | "last4-mean" | undefined;
   /** Scale each vector to length 1. Default false. */
-  normalize?: boolean;
+  normalize?: boolean | undefined;
   /** Height and width in pixels that pictures are resized to, each a multiple of the patch size. Default: the model's own. */
-  imageSize?: number | [height: number, width: number];
+  imageSize?: number | [height: number, width: number] | undefined;
   /** False: pictures are Float32Array pixel data, resized and normalised by the caller to be the model's very input. Default true. */
-  preprocess?: boolean;
+  preprocess?: boolean | undefined;
   /** Aborts the call; the model stays usable. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /**
@@ -157,7 +157,7 @@ export class Jepa {
    * Runs the model once, so that the first `embed` is as fast as the others. Worth while on WebGPU, whose shaders are
    * compiled at first use.
    */
-  async warmup(options: { signal?: AbortSignal } = {}): Promise<void> {
+  async warmup(options: { signal?: AbortSignal | undefined } = {}): Promise<void> {
     await this.embed({ data: new Uint8Array([128, 128, 128]), width: 1, height: 1, channels: 3 }, options);
   }
 

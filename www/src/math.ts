@@ -37,12 +37,12 @@ function valuesOf(vector: Vector): ArrayLike<number> {
 export interface Matrix {
   readonly data: Float32Array;
   readonly shape: readonly number[];
-  readonly grid?: Readonly<Grid>;
+  readonly grid?: Readonly<Grid> | undefined;
 }
 
 export interface PcaOptions {
   /** How many principal components. Default 3, for red, green and blue. */
-  components?: number;
+  components?: number | undefined;
 }
 
 /** Rows in the coordinates of their principal components, and what is needed to bring other rows there. */

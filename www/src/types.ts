@@ -4,8 +4,10 @@ export type Backend = "webgpu" | "cpu";
 /** How weights are kept in memory: as 32-bit or 16-bit floats, or as 8-bit integers with scales. */
 export type Dtype = "f32" | "f16" | "q8";
 
-/** A published geometry by its name. */
-export type ModelPreset = "vit-tiny" | "vit-small" | "vit-base" | "vit-large" | "vit-huge" | "vit-giant";
+type Size = "tiny" | "small" | "base" | "large" | "huge" | "giant";
+
+/** A published geometry by its name, where it is not the usual one with patch and image size: `vit-huge/16@448`. */
+export type ModelPreset = `vit-${Size}` | `vit-${Size}/${number}` | `vit-${Size}@${number}` | `vit-${Size}/${number}@${number}`;
 
 /** The geometry of a model. All but the first five have the published defaults. */
 export interface ModelConfig {
@@ -20,17 +22,21 @@ export interface ModelConfig {
   /** Number of attention heads. */
   heads: number;
   /** Colour channels of the input. Default 3. */
-  channels?: number;
+  channels?: number | undefined;
   /** Frames of the native clip; 1 for pictures. */
-  frames?: number;
+  frames?: number | undefined;
   /** Frames in a token. */
-  tubelet?: number;
+  tubelet?: number | undefined;
   /** Hidden width of the MLPs as a multiple of `hiddenSize`. */
-  mlpRatio?: number;
+  mlpRatio?: number | undefined;
+  /** Added to the variance in every LayerNorm of the encoder. */
+  layerNormEps?: number | undefined;
+  /** Whether the query, key and value projections have a bias. */
+  qkvBias?: boolean | undefined;
   /** How positions enter. */
-  positions?: "sincos" | "rope" | "learned";
+  positions?: "sincos" | "rope" | "learned" | undefined;
   /** Geometry of the predictor, where the model has one. */
-  predictor?: { hiddenSize: number; layers: number; heads: number };
+  predictor?: { hiddenSize: number; layers: number; heads: number; mlpRatio?: number | undefined } | null | undefined;
 }
 
 /** Patches along time, height and width. */

@@ -1,0 +1,101 @@
+// A real Chromium in which the built package runs, and which tolerates no error that nobody asked for.
+
+import { existsSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { chromium, type Browser, type ConsoleMessage, type Page } from "playwright-core";
+import { afterAll, beforeAll, expect } from "vitest";
+import { startServer, type TestServer } from "../unit/server.js";
+
+declare global {
+  /** The package, in a page of `openPage`. */
+  var webjepa: typeof import("../../www/src/index.js");
+}
+
+const path = (relative: string) => fileURLToPath(new URL(relative, import.meta.url));
+export const FIXTURES = path("../fixtures");
+export const DIST = path("../../pkg/dist");
+
+const EXECUTABLE = process.env.CHROMIUM ?? "/usr/bin/chromium";
+const ARGUMENTS = [
+  "--no-sandbox",
+  "--enable-unsafe-webgpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+  // A name that is no secure context, unlike localhost.
+  "--host-resolver-rules=MAP plain.test 127.0.0.1",
+];
+
+export interface TestPage {
+  page: Page;
+  /** Messages with these words are expected, and so no failure. */
+  expectErrors(pattern: RegExp): void;
+  /** Fails when there was an error that was not expected. */
+  close(): Promise<void>;
+}
+
+export interface Lab {
+  browser: Browser;
+  /** Serves the package under /dist, fixtures under /fixtures, and files and faults that a test adds. */
+  server: TestServer;
+  /** The same on another origin, with CORS for the package but not for pictures. */
+  other: TestServer;
+  openPage(options?: { html?: string; host?: string }): Promise<TestPage>;
+}
+
+const PAGE = `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><script type="module">
+globalThis.webjepa = await import("/dist/index.js");
+</script>`;
+
+/** A browser and its servers for the tests of a file. */
+export function useLab(): Lab {
+  const lab = {} as Lab;
+  beforeAll(async () => {
+    if (!existsSync(DIST)) throw new Error("pkg/ is not there: npm run build");
+    lab.server = await startLabServer();
+    lab.other = await startLabServer();
+    lab.browser = await chromium.launch({ executablePath: EXECUTABLE, args: ARGUMENTS });
+  });
+  afterAll(async () => {
+    await lab.browser?.close();
+    await lab.server?.close();
+    await lab.other?.close();
+  });
+  lab.openPage = async ({ html = PAGE, host = "localhost" } = {}) => {
+    lab.server.files.set("page.html", html);
+    const page = await lab.browser.newPage();
+    const errors: string[] = [];
+    const expected: RegExp[] = [];
+    const report = (text: string) => void (expected.some((pattern) => pattern.test(text)) || errors.push(text));
+    page.on("console", (message) => isError(message) && report(`${message.type()}: ${message.text()} (${message.location().url})`));
+    page.on("pageerror", (error) => report(`uncaught: ${error.stack}`));
+    page.on("crash", () => report("the page crashed"));
+    await page.goto(`http://${host}:${new URL(lab.server.url).port}/page.html`);
+    if (html === PAGE) await page.waitForFunction(() => "webjepa" in globalThis);
+    return {
+      page,
+      expectErrors: (pattern) => expected.push(pattern),
+      async close() {
+        await page.close();
+        expect(errors).toEqual([]);
+      },
+    };
+  };
+  return lab;
+}
+
+async function startLabServer(): Promise<TestServer> {
+  const server = await startServer();
+  server.folders.set("dist", DIST);
+  server.folders.set("fixtures", FIXTURES);
+  return server;
+}
+
+/** Chromium reports what WebGPU and its shader compiler reject as warnings. */
+function isError(message: ConsoleMessage): boolean {
+  if (message.type() === "error") return true;
+  return message.type() === "warning" && /webgpu|wgsl|shader|tint|dawn|validation|invalid/i.test(message.text());
+}
+
