@@ -21,6 +21,8 @@ export const KINDS = {
 };
 
 const WASM_FEATURES = ["bulk-memory", "bulk-memory-opt", "multivalue", "mutable-globals", "nontrapping-float-to-int", "reference-types", "sign-ext", "simd"];
+/** The reset function is how www/src/instance.ts replaces an instance that has crashed or lost its device. */
+const BINDGEN_FLAGS = ["--omit-default-module-path", "--remove-name-section", "--remove-producers-section", "--experimental-reset-state-function"];
 const KEPT_RESULTS = 12;
 
 export function buildWasm(kind, rust) {
@@ -48,7 +50,7 @@ function build(kind, { wasm: { cargo, args, env } }, kept) {
 
   const out = `${kept}.partial`;
   rmSync(out, { recursive: true, force: true });
-  run(wasmBindgen, [linked, "--target", "web", "--out-dir", out, "--out-name", "webjepa", "--omit-default-module-path", "--remove-name-section", "--remove-producers-section"]);
+  run(wasmBindgen, [linked, "--target", "web", "--out-dir", out, "--out-name", "webjepa", ...BINDGEN_FLAGS]);
   const linkedIn = seconds(start);
   if (optimise) {
     const file = join(out, "webjepa_bg.wasm");
@@ -69,7 +71,7 @@ function remap() {
 
 function inputsHash(kind, { wasm: { cargo, args, env } }) {
   const hash = createHash("sha256");
-  hash.update(JSON.stringify([KINDS[kind], WASM_FEATURES, args, output(cargo, ["--version"], { env }), lockedVersion("wasm-bindgen")]));
+  hash.update(JSON.stringify([KINDS[kind], WASM_FEATURES, BINDGEN_FLAGS, args, output(cargo, ["--version"], { env }), lockedVersion("wasm-bindgen")]));
   hash.update(JSON.parse(read("package-lock.json")).packages["node_modules/binaryen"].version);
   const sources = kind.startsWith("conformance") ? ["src", "tests/conformance/src", "tests/conformance/Cargo.toml"] : ["src"];
   for (const file of ["Cargo.toml", "Cargo.lock", ".cargo/config.toml", ...sources].flatMap(files)) hash.update(`${file}\0${read(file)}\0`);

@@ -298,13 +298,37 @@ describe("after a failure of the module", () => {
     expect((await jepa.embed(flat(2))).data[1]).toBe(2);
   });
 
+  it("replaces an instance that may not be made synchronously", async () => {
+    const jepa = await load();
+    // As on a page's main thread: only an instance that has been made elsewhere is accepted.
+    const empty = new WebAssembly.Module(new Uint8Array([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0]));
+    const { Instance } = WebAssembly;
+    const made: unknown[] = [];
+    fake.faults = {
+      async embed() {
+        throw new WebAssembly.RuntimeError("unreachable");
+      },
+      reset() {
+        if (WebAssembly.Instance === Instance) throw new RangeError("WebAssembly.Instance is disallowed on the main thread");
+        made.push(new WebAssembly.Instance(empty, {}));
+      },
+    };
+    await failure(jepa.embed(flat(1)));
+    delete fake.faults.embed;
+    expect((await jepa.embed(flat(2))).data[1]).toBe(2);
+    expect(made).toEqual([expect.any(Instance)]);
+    await jepa.dispose();
+    await vi.waitFor(() => expect(made).toHaveLength(2));
+    expect(WebAssembly.Instance).toBe(Instance);
+  });
+
   it("says so when the instance cannot be replaced in this thread", async () => {
     const jepa = await load();
     fake.faults.embed = async () => {
       throw new WebAssembly.RuntimeError("unreachable");
     };
     fake.faults.reset = () => {
-      throw new RangeError("too large");
+      throw new Error("broken");
     };
     await failure(jepa.embed(flat(1)));
     expect(await failure(jepa.embed(flat(1)))).toMatchObject({ code: "internal", message: expect.stringContaining("restarted") });

@@ -128,14 +128,61 @@ export class Instance {
     this.#die(error);
     this.#device?.destroy();
     instances.delete(this.#backend);
-    // The glue is a module, of which a thread has only one: a new instance takes the old one's place in it.
+    const restarted = restart(this.glue).then(() => this.glue);
+    restarted.catch(() => {});
+    glues.set(this.#backend, restarted);
+  }
+}
+
+/** Replaces the instance inside of the glue, which is a module and so exists once in a thread. */
+async function restart(glue: Glue): Promise<void> {
+  try {
+    glue.__wbg_reset_state();
+  } catch (error) {
+    // Pages may not instantiate large modules synchronously, as the glue does: it gets an instance that was made beforehand.
+    if (!(error instanceof RangeError)) throw stuckError(error);
     try {
-      this.glue.__wbg_reset_state();
+      const [module, imports] = instanceWanted(glue);
+      const instance = await WebAssembly.instantiate(module, imports);
+      withInstanceConstructor(() => instance, () => glue.__wbg_reset_state());
     } catch (cause) {
-      const stuck = new JepaError("internal", "The wasm module cannot be restarted in this thread: reload the page, or use a worker.", { cause });
-      glues.set(this.#backend, Promise.reject(stuck));
-      glues.get(this.#backend)!.catch(() => {});
+      throw stuckError(cause);
     }
+  }
+}
+
+function stuckError(cause: unknown): JepaError {
+  return new JepaError("internal", "The wasm module cannot be restarted in this thread: reload the page, or use a worker.", { cause });
+}
+
+/** What the glue would make an instance of. */
+function instanceWanted(glue: Glue): [WebAssembly.Module, WebAssembly.Imports] {
+  let wanted: [WebAssembly.Module, WebAssembly.Imports] | undefined;
+  const enough = new Error("the arguments are known");
+  try {
+    withInstanceConstructor(
+      (...args) => {
+        wanted = args;
+        throw enough;
+      },
+      () => glue.__wbg_reset_state(),
+    );
+  } catch (error) {
+    if (error !== enough) throw error;
+  }
+  return wanted!;
+}
+
+/** Runs `body`, which must be synchronous, with `make` in place of `new WebAssembly.Instance`. */
+function withInstanceConstructor(make: (module: WebAssembly.Module, imports: WebAssembly.Imports) => WebAssembly.Instance, body: () => void): void {
+  const { Instance } = WebAssembly;
+  WebAssembly.Instance = function (module: WebAssembly.Module, imports: WebAssembly.Imports) {
+    return make(module, imports);
+  } as unknown as typeof Instance;
+  try {
+    body();
+  } finally {
+    WebAssembly.Instance = Instance;
   }
 }
 
