@@ -4,18 +4,20 @@ import { defineConfig } from "vite";
 
 const path = (relative: string) => fileURLToPath(new URL(relative, import.meta.url));
 const demo = path("demo/");
+/** Never imported in a browser, as the "browser" field of the package says. */
+const onlyInNode = "./node.js";
 
 export default defineConfig({
   root: demo,
   base: "./",
   resolve: { alias: { webjepa: path("src/index.ts") } },
-  worker: { format: "es" },
+  worker: { format: "es", rolldownOptions: { external: onlyInNode } },
   // The demo imports the library from beside it.
   server: { fs: { allow: [path("..")] } },
   build: {
     outDir: path("dist"),
     emptyOutDir: true,
     target: "es2022",
-    rolldownOptions: { input: readdirSync(demo).filter((name) => name.endsWith(".html")).map((name) => demo + name) },
+    rolldownOptions: { external: onlyInNode, input: readdirSync(demo).filter((name) => name.endsWith(".html")).map((name) => demo + name) },
   },
 });
