@@ -70,26 +70,43 @@ export interface GlueBatch {
   free(): void;
 }
 
-/** Imports the glue of a build and starts its wasm module. Later calls in the same thread give the same module and instance. */
+/** Imports the glue of a build and starts its wasm module; once in a thread. */
 export async function loadGlue(backend: Backend): Promise<Glue> {
   // Literal paths, so that bundlers see both files of both builds.
   const [glue, module] = await Promise.all(
     backend === "webgpu"
-      ? [import("./wasm/webgpu/webjepa.js"), wasmFile(new URL("./wasm/webgpu/webjepa_bg.wasm", import.meta.url))]
-      : [import("./wasm/cpu/webjepa.js"), wasmFile(new URL("./wasm/cpu/webjepa_bg.wasm", import.meta.url))],
+      ? [glueModule(import("./wasm/webgpu/webjepa.js")), wasmFile(new URL("./wasm/webgpu/webjepa_bg.wasm", import.meta.url))]
+      : [glueModule(import("./wasm/cpu/webjepa.js")), wasmFile(new URL("./wasm/cpu/webjepa_bg.wasm", import.meta.url))],
   );
-  await glue.default({ module_or_path: module });
-  return glue as unknown as Glue;
+  try {
+    await glue.default({ module_or_path: module });
+    return glue;
+  } catch (error) {
+    const hint = "It needs WebAssembly with SIMD, and 'wasm-unsafe-eval' where the page has a content security policy.";
+    if (error instanceof WebAssembly.CompileError) throw new JepaError("unsupported", `The wasm module cannot be compiled here: ${error.message} ${hint}`, { cause: error });
+    throw error;
+  }
+}
+
+async function glueModule(imported: Promise<unknown>): Promise<Glue> {
+  try {
+    return (await imported) as Glue;
+  } catch (error) {
+    throw unfetched("webjepa.js", error);
+  }
 }
 
 async function wasmFile(url: URL): Promise<Response | BufferSource> {
   try {
-    if (inNode && url.protocol === "file:") return (await import("./node.js")).readBytes(url);
+    if (inNode && url.protocol === "file:") return await (await import("./node.js")).readBytes(url);
     const response = await fetch(url);
     if (response.ok) return response;
-    throw new JepaError("network", `The server answered ${response.status} for ${url.href}; serve the wasm files that are part of the package.`);
+    throw new Error(`the server answered ${response.status}`);
   } catch (error) {
-    if (error instanceof JepaError) throw error;
-    throw new JepaError("network", `The wasm module ${url.href} could not be fetched: ${messageOf(error)}`, { cause: error });
+    throw unfetched(url.href, error);
   }
+}
+
+function unfetched(file: string, cause: unknown): JepaError {
+  return new JepaError("network", `${file} could not be fetched (${messageOf(cause)}): serve the folder "wasm" of the package beside its other files.`, { cause });
 }
