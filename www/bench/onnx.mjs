@@ -1,4 +1,6 @@
-// The same encoder as an ONNX file for onnxruntime-web, in three forms.
+// The same encoder as an ONNX file for onnxruntime-web, in two forms:
+//   "standard"  opset 20 operators only, as an exporter writes it;
+//   "fused"     onnxruntime's own com.microsoft operators, as its transformer optimizer writes it.
 import protobuf from "protobufjs";
 import { weights } from "./models.mjs";
 
@@ -31,18 +33,11 @@ function transpose({ shape: [rows, columns], data }) {
   return { shape: [columns, rows], data: out };
 }
 
-/** Which of onnxruntime's own com.microsoft operators, those its transformer optimizer puts in, replace opset 20 ones. */
-const FORMS = {
-  standard: [],
-  fused: ["attention", "norm", "gelu"],
-  "fused-norm-gelu": ["norm", "gelu"],
-};
-
 /** Bytes of an ONNX model: `pixels` [batch, 3, H, W] to `tokens` [batch, N, D]; `batch` is a free dimension. */
 export function onnx(model, form) {
   const { hiddenSize: d, heads, layers, tokens, patchSize, imageSize, eps } = model;
   const tensors = weights(model);
-  const fused = (part) => FORMS[form].includes(part);
+  const fused = form === "fused";
   const node = [];
   const initializer = [];
 
@@ -67,7 +62,7 @@ export function onnx(model, form) {
   const linear = (at, name, x) => op(`${at}/biased`, "Add", [project(at, name, x), tensor(`${name}.bias`)]);
   // The residual sum, and that sum normalised: one operator in the fused form.
   const addAndNorm = (at, residual, branch, branchBias, norm) => {
-    if (fused("norm")) {
+    if (fused) {
       microsoft(at, "SkipLayerNormalization", [branch, residual, tensor(`${norm}.weight`), tensor(`${norm}.bias`), tensor(branchBias)], { epsilon: eps }, [at, "", "", `${at}/sum`]);
       return [`${at}/sum`, at];
     }
@@ -76,7 +71,7 @@ export function onnx(model, form) {
   };
   const splitHeads = (at, x, order) => op(`${at}/heads`, "Transpose", [op(`${at}/split`, "Reshape", [x, "split_heads"])], { perm: order });
   const attention = (at, name, x) => {
-    if (fused("attention")) {
+    if (fused) {
       const parts = ["query", "key", "value"].map((part) => project(`${at}/${part}`, `${name}.${part}`, x));
       const bias = new Float32Array(3 * d);
       ["query", "key", "value"].forEach((part, i) => bias.set(tensors.get(`${name}.${part}.bias`).data, i * d));
@@ -89,10 +84,10 @@ export function onnx(model, form) {
     return op(at, "Reshape", [op(`${at}/merge`, "Transpose", [mixed], { perm: [0, 2, 1, 3] }), "merge_heads"]);
   };
   const gelu = (at, name, x) =>
-    fused("gelu") ? microsoft(at, "BiasGelu", [project(`${at}/in`, name, x), tensor(`${name}.bias`)]) : op(at, "Gelu", [linear(`${at}/in`, name, x)]);
+    fused ? microsoft(at, "BiasGelu", [project(`${at}/in`, name, x), tensor(`${name}.bias`)]) : op(at, "Gelu", [linear(`${at}/in`, name, x)]);
 
   ints("flatten_patches", [0, d, tokens]);
-  if (!fused("attention")) {
+  if (!fused) {
     ints("split_heads", [0, 0, heads, d / heads]);
     ints("merge_heads", [0, 0, d]);
     floats("attention_scale", { shape: [1], data: Float32Array.of(Math.sqrt(heads / d)) });

@@ -20,7 +20,7 @@ const COMPRESSED = new Set([".js", ".mjs", ".wasm", ".html", ".json"]);
 async function load(path) {
   const model = /^\/models\/(vit-\w+)\/(.+)$/.exec(path);
   if (model && MODELS[model[1]]) {
-    const form = /^([\w-]+)\.onnx$/.exec(model[2]);
+    const form = /^(\w+)\.onnx$/.exec(model[2]);
     return form ? Buffer.from(onnx(MODELS[model[1]], form[1])) : checkpoint(MODELS[model[1]])[model[2]];
   }
   const folder = Object.keys(FOLDERS).find((prefix) => path.startsWith(prefix));

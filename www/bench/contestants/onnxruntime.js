@@ -1,20 +1,42 @@
 // onnxruntime-web at its documented settings: operators fused as its own optimizer fuses them, static shapes,
 // and on WebGPU optionally graph capture with input and output buffers that stay on the GPU.
 
-export async function open({ model, batch, device, threads, base, form = "fused", capture = false }) {
-  const ort = await (device === "webgpu" ? import("onnxruntime-web/webgpu") : import("onnxruntime-web"));
+/** What onnxruntime asks of an adapter itself, but for subgroups: its flash attention is wrong where they are narrow (4 lanes on SwiftShader). */
+async function deviceWithoutSubgroups() {
+  const adapter = await navigator.gpu.requestAdapter();
+  const limits = [
+    "maxBufferSize",
+    "maxStorageBufferBindingSize",
+    "maxStorageBuffersPerShaderStage",
+    "maxComputeWorkgroupStorageSize",
+    "maxComputeInvocationsPerWorkgroup",
+    "maxComputeWorkgroupSizeX",
+    "maxComputeWorkgroupSizeY",
+    "maxComputeWorkgroupSizeZ",
+    "maxComputeWorkgroupsPerDimension",
+  ];
+  return adapter.requestDevice({
+    requiredFeatures: ["shader-f16"].filter((feature) => adapter.features.has(feature)),
+    requiredLimits: Object.fromEntries(limits.map((name) => [name, adapter.limits[name]])),
+  });
+}
+
+export async function open({ model, batch, device, threads, base, form = "fused", subgroups = true, capture = false }) {
+  const webgpu = device === "webgpu";
+  const ort = await (webgpu ? import("onnxruntime-web/webgpu") : import("onnxruntime-web"));
   ort.env.wasm.numThreads = threads;
   ort.env.logLevel = "error";
+  const own = webgpu && !subgroups ? await deviceWithoutSubgroups() : undefined;
   const session = await ort.InferenceSession.create(`${base}/${form}.onnx`, {
-    executionProviders: [device === "webgpu" ? "webgpu" : "wasm"],
+    executionProviders: [webgpu ? { name: "webgpu", device: own } : "wasm"],
     freeDimensionOverrides: { batch },
     graphOptimizationLevel: "all",
-    ...(capture ? { enableGraphCapture: true } : {}),
+    enableGraphCapture: capture,
   });
   const dims = [batch, 3, model.imageSize, model.imageSize];
   const opened = {
     name: "onnxruntime-web",
-    setting: `${form} graph${capture ? ", graph capture" : ""}`,
+    setting: [`${form} graph`, subgroups || "no subgroups", capture && "graph capture"].filter((part) => typeof part === "string").join(", "),
     close: () => session.release(),
   };
 
@@ -30,7 +52,7 @@ export async function open({ model, batch, device, threads, base, form = "fused"
     };
   }
 
-  const gpu = await ort.env.webgpu.device;
+  const gpu = own ?? (await ort.env.webgpu.device);
   const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
   const input = gpu.createBuffer({ size: 4 * dims.reduce((a, b) => a * b), usage });
   const outputDims = [batch, model.tokens, model.hiddenSize];
