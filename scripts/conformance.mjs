@@ -1,5 +1,6 @@
 // Compares the library with reference numbers: npm run conformance -- --fixtures DIR [--backend cpu|webgpu] [--json FILE]
 
+import { join } from "node:path";
 import { buildWasm } from "./build-wasm.mjs";
 import { main, run, stop } from "./lib.mjs";
 import { setup } from "./setup.mjs";
@@ -9,6 +10,11 @@ const BACKENDS = ["cpu", "webgpu"];
 export function conformance(args, rust) {
   const backend = args.includes("--backend") ? args[args.indexOf("--backend") + 1] : undefined;
   if (backend !== undefined && !BACKENDS.includes(backend)) stop(`--backend is ${BACKENDS.join(" or ")}, not ${backend}`);
+  if (backend !== "webgpu") {
+    const { cargo, env } = rust.native;
+    run(cargo, ["build", "--locked", "--release", "--quiet", "--package", "webjepa-conformance"], { env });
+    process.env.WEBJEPA_CONFORMANCE = join(env.CARGO_TARGET_DIR, "release", "webjepa-conformance");
+  }
   for (const built of backend ? [backend] : BACKENDS) buildWasm(`conformance-${built}`, rust);
   run(process.execPath, ["tests/conformance/run.mjs", ...args]);
 }

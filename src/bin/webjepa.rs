@@ -1,1 +1,302 @@
-fn main() {}
+//! The command line: embeds pictures and describes checkpoints, with the library's own code.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use image::{ImageDecoder, ImageReader};
+use serde_json::json;
+use webjepa::checkpoint::{self, EncoderChoice, Header, Plan, Selection, assemble, header_length};
+use webjepa::config::ModelConfig;
+use webjepa::device::{Backend, Precision};
+use webjepa::input::{ImageView, Processor};
+use webjepa::model::ijepa::{Encoder, Pictures};
+use webjepa::nn::Parameters;
+use webjepa::probe::pool::{Pool, pool};
+use webjepa::{Error, Result};
+
+/// JEPA models on the command line.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Print the embeddings of pictures (PNG or JPEG).
+    Embed {
+        #[command(flatten)]
+        model: Model,
+        /// Pictures to embed.
+        #[arg(required = true)]
+        images: Vec<PathBuf>,
+        /// How to pool tokens: mean, none or last4-mean.
+        #[arg(long, default_value = "mean", value_parser = parsed::<Pool>)]
+        pool: Pool,
+        /// Scale every embedding to unit length.
+        #[arg(long)]
+        normalize: bool,
+        /// How to keep weights: f32, f16 or q8.
+        #[arg(long, default_value = "f32", value_parser = parsed::<Precision>)]
+        dtype: Precision,
+        /// Print one JSON object for each picture.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Describe a checkpoint: sizes, tensors, preprocessing.
+    Inspect {
+        #[command(flatten)]
+        model: Model,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(clap::Args)]
+struct Model {
+    /// Folder with config.json and model.safetensors (or its shards), or a single .safetensors file.
+    model_dir: PathBuf,
+    /// Architecture of a checkpoint without config.json: a preset such as vit-huge/14, or a JSON file.
+    #[arg(long)]
+    config: Option<String>,
+    /// Which encoder of an original checkpoint: auto, context or target.
+    #[arg(long, default_value = "auto", value_parser = encoder_choice)]
+    encoder: EncoderChoice,
+}
+
+/// A checkpoint whose headers have been read and checked.
+struct Opened {
+    config: ModelConfig,
+    processor: Processor,
+    plan: Plan,
+    files: Vec<File>,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Embed {
+            model,
+            images,
+            pool,
+            normalize,
+            dtype,
+            json,
+        } => embed(&model, &images, pool, normalize, dtype, json),
+        Command::Inspect { model, json } => inspect(&model, json),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("webjepa: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn embed(
+    model: &Model,
+    images: &[PathBuf],
+    how: Pool,
+    unit: bool,
+    dtype: Precision,
+    json: bool,
+) -> Result<()> {
+    let mut opened = model.open()?;
+    let device = pollster::block_on(Backend::Cpu.device())?;
+    let mut parameters = Parameters::new(device.clone(), dtype);
+    how.check(opened.config.layers)?;
+    assemble(opened.plan, &mut opened.files, |p| {
+        parameters.put(&p.name, &p.shape, p.data)
+    })?;
+    let encoder = Encoder::new(&opened.config, dtype, &device, parameters)?;
+    for path in images {
+        let pixels = decoded(path)?;
+        let (width, height) = pixels.dimensions();
+        let (width, height) = (width as usize, height as usize);
+        let view = ImageView::from_u8(&pixels, width, height, 3);
+        let size = opened.processor.output_size_for([height, width])?;
+        let grid = opened.config.grid_for(size)?;
+        let pictures = Pictures {
+            pixels: opened.processor.apply(&view)?,
+            batch: 1,
+            size,
+        };
+        let layers = pollster::block_on(encoder.encode(&pictures, None, how.layers()))?;
+        let shape = layers[0].shape;
+        let (data, shape) = pool(
+            layers.into_iter().map(|l| l.data).collect(),
+            shape,
+            how,
+            unit,
+        );
+        if json {
+            let image = path.to_string_lossy();
+            println!(
+                "{}",
+                json!({ "image": image, "shape": shape[1..], "grid": grid, "data": data })
+            );
+        } else {
+            let numbers: Vec<String> = data.iter().map(f32::to_string).collect();
+            println!("{}\t{}", path.display(), numbers.join(" "));
+        }
+    }
+    Ok(())
+}
+
+fn inspect(model: &Model, json: bool) -> Result<()> {
+    let opened = model.open()?;
+    let config = &opened.config;
+    let parameters = config.parameter_count();
+    let tensors: Vec<_> = opened
+        .plan
+        .slots()
+        .iter()
+        .map(|s| json!({ "name": s.name, "shape": s.shape }))
+        .collect();
+    if json {
+        let description = json!({
+            "config": config,
+            "grid": config.grid(),
+            "parameters": parameters,
+            "bytesRead": opened.plan.bytes_total(),
+            "predictor": opened.plan.has_predictor(),
+            "processor": opened.processor,
+            "tensors": tensors,
+        });
+        println!("{description:#}");
+        return Ok(());
+    }
+    let [_, h, w] = config.grid();
+    let [height, width] = config.image_size;
+    let megabytes = |bytes_each: u64| parameters as f64 * bytes_each as f64 / 1e6;
+    println!(
+        "I-JEPA encoder: {} layers of width {}, {} heads",
+        config.layers, config.hidden_size, config.heads
+    );
+    println!(
+        "input:          {height} × {width} pixels, patch {}, {h} × {w} tokens",
+        config.patch_size
+    );
+    println!(
+        "parameters:     {parameters} (f32 {:.1} MB, f16 {:.1} MB, q8 about {:.1} MB)",
+        megabytes(4),
+        megabytes(2),
+        megabytes(1)
+    );
+    println!(
+        "tensors:        {} of {} bytes in {} file(s)",
+        tensors.len(),
+        opened.plan.bytes_total(),
+        opened.files.len()
+    );
+    println!(
+        "predictor:      {}",
+        if opened.plan.has_predictor() {
+            "in the file"
+        } else {
+            "none"
+        }
+    );
+    println!("preprocessing:  {}", json!(opened.processor));
+    Ok(())
+}
+
+impl Model {
+    fn open(&self) -> Result<Opened> {
+        let dir = &self.model_dir;
+        let single = dir.extension().is_some_and(|e| e == "safetensors");
+        let beside = |name: &str| (!single).then(|| dir.join(name)).filter(|p| p.exists());
+        let config = match (&self.config, beside("config.json")) {
+            (Some(given), _) if Path::new(given).exists() => {
+                ModelConfig::from_any_json(&text(Path::new(given))?)?
+            }
+            (Some(preset), _) => ModelConfig::preset(preset)?,
+            (None, Some(path)) => ModelConfig::from_any_json(&text(&path)?)?,
+            (None, None) => {
+                return Err(Error::BadConfig(format!(
+                    "{} has no config.json; name its architecture with --config",
+                    dir.display()
+                )));
+            }
+        };
+        Encoder::check(&config)?;
+        let processor = match beside("preprocessor_config.json") {
+            Some(path) => Processor::from_json(&text(&path)?)?,
+            None => Processor::default_for(config.image_size)?,
+        };
+        let paths = match beside("model.safetensors.index.json") {
+            _ if single => vec![dir.clone()],
+            Some(index) => checkpoint::shards(&text(&index)?)?
+                .iter()
+                .map(|name| dir.join(name))
+                .collect(),
+            None => vec![dir.join("model.safetensors")],
+        };
+        let mut files = Vec::new();
+        let mut headers = Vec::new();
+        for path in paths {
+            let unreadable = |e: std::io::Error| {
+                Error::BadCheckpoint(format!("{} cannot be read: {e}", path.display()))
+            };
+            let mut file = File::open(&path).map_err(unreadable)?;
+            let size = file.metadata().map_err(unreadable)?.len();
+            let mut prefix = [0; 8];
+            file.read_exact(&mut prefix).map_err(unreadable)?;
+            let mut header = vec![0; header_length(prefix, size)?];
+            file.read_exact(&mut header).map_err(unreadable)?;
+            headers.push(checkpoint::File {
+                name: path.display().to_string(),
+                header: Header::parse(&header, size)?,
+            });
+            files.push(file);
+        }
+        let plan = Plan::new(
+            &headers,
+            &config,
+            Selection {
+                encoder: self.encoder,
+                predictor: false,
+            },
+        )?;
+        Ok(Opened {
+            config,
+            processor,
+            plan,
+            files,
+        })
+    }
+}
+
+/// A picture as RGB, upright as its EXIF orientation says; alpha is dropped.
+fn decoded(path: &Path) -> Result<image::RgbImage> {
+    let bad = |e: &dyn std::fmt::Display| {
+        Error::BadInput(format!("{} cannot be read: {e}", path.display()))
+    };
+    let reader = ImageReader::open(path)
+        .map_err(|e| bad(&e))?
+        .with_guessed_format()
+        .map_err(|e| bad(&e))?;
+    let mut decoder = reader.into_decoder().map_err(|e| bad(&e))?;
+    let orientation = decoder.orientation().map_err(|e| bad(&e))?;
+    let mut image = image::DynamicImage::from_decoder(decoder).map_err(|e| bad(&e))?;
+    image.apply_orientation(orientation);
+    Ok(image.into_rgb8())
+}
+
+fn text(path: &Path) -> Result<String> {
+    fs::read_to_string(path)
+        .map_err(|e| Error::BadConfig(format!("{} cannot be read: {e}", path.display())))
+}
+
+fn parsed<T: std::str::FromStr<Err = Error>>(name: &str) -> Result<T, String> {
+    name.parse().map_err(|e: Error| e.to_string())
+}
+
+fn encoder_choice(name: &str) -> Result<EncoderChoice, String> {
+    parsed(name)
+}

@@ -16,6 +16,7 @@
 //! | `norm` | `layernorm` | same |
 
 use crate::config::{ModelConfig, Positions};
+use crate::{Error, Result};
 
 /// One parameter of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +39,21 @@ pub enum EncoderChoice {
     Context,
     /// The moving average of it, which published evaluations use.
     Target,
+}
+
+impl std::str::FromStr for EncoderChoice {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "auto" => Ok(Self::Auto),
+            "context" => Ok(Self::Context),
+            "target" => Ok(Self::Target),
+            _ => Err(Error::BadInput(format!(
+                "encoder {name:?} is unknown; use \"auto\", \"context\" or \"target\""
+            ))),
+        }
+    }
 }
 
 /// The parameters of the encoder that `config` describes.

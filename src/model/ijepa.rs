@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, Positions};
 use crate::device::Precision;
 use crate::nn::{Block, LayerNorm, Linear, Parameters, patch, positions};
 use crate::{Error, Result};
@@ -47,6 +47,17 @@ pub struct Tokens {
 }
 
 impl Encoder {
+    /// # Errors
+    /// [`Error::Unsupported`] for what `config` describes that I-JEPA does not have: time, or other positions.
+    pub fn check(config: &ModelConfig) -> Result<()> {
+        if config.is_video() || config.positions != Positions::Sincos {
+            return Err(Error::Unsupported(
+                "this version runs image encoders with sine-cosine positions (I-JEPA) only".into(),
+            ));
+        }
+        Ok(())
+    }
+
     /// Builds the encoder from all of its parameters, under their original names.
     ///
     /// # Errors

@@ -126,6 +126,7 @@ impl ModelLoader {
                 .into());
             }
         };
+        Encoder::check(&config)?;
         let processor = match &options.preprocessor {
             Some(text) => Processor::from_json(text)?,
             None => Processor::default_for(config.image_size)?,
@@ -133,17 +134,7 @@ impl ModelLoader {
         let precision = options.dtype.parse()?;
         Ok(Self {
             parameters: Parameters::new(device()?, precision),
-            choice: match options.encoder.as_deref() {
-                None | Some("auto") => EncoderChoice::Auto,
-                Some("context") => EncoderChoice::Context,
-                Some("target") => EncoderChoice::Target,
-                Some(other) => {
-                    return Err(Error::BadInput(format!(
-                        "encoder \"{other}\" is unknown; use \"auto\", \"context\" or \"target\""
-                    ))
-                    .into());
-                }
-            },
+            choice: options.encoder.as_deref().unwrap_or("auto").parse()?,
             config,
             processor,
             files: Vec::new(),

@@ -5,6 +5,8 @@
 
 #[cfg(feature = "webgpu")]
 mod webgpu;
+#[cfg(any(feature = "webgpu", test))]
+mod wgsl;
 
 use burn::backend::{
     Backend, Dispatch, ExtensionType, FloatDType, TensorMetadata, backend_extension,

@@ -1,0 +1,438 @@
+//! The text of the WebGPU kernels.
+//!
+//! The kernels keep their tiles in registers and use neither workgroup memory nor barriers nor subgroups: software
+//! adapters and phones are several times slower with them, and no optional feature of the device is needed. Sizes that
+//! belong to the model are constants of the shader; the number of rows is read from the length of the bound buffer, so
+//! that another batch size does not compile another pipeline.
+
+use std::fmt::Write;
+
+/// Rows and vec4 columns of the output that one invocation of `linear` holds in registers.
+pub const LINEAR_TILE: (u32, u32) = (4, 2);
+pub const LINEAR_GROUP: (u32, u32) = (8, 8);
+/// Workgroup size of the kernels whose invocations are independent rows.
+pub const ROW_GROUP: u32 = 64;
+/// Keys whose scores are computed together, so that the running softmax is rescaled once for all of them.
+pub const ATTENTION_KEYS: u32 = 4;
+
+/// How a weight lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kept {
+    Full,
+    Half,
+    Quantized,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Linear {
+    pub d_in: u32,
+    pub d_out: u32,
+    pub weight: Kept,
+    pub residual: bool,
+    pub gelu: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Norm {
+    pub width: u32,
+    pub eps: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SelfAttention {
+    pub tokens: u32,
+    pub heads: u32,
+    pub head_dim: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Transposed {
+    pub rows: u32,
+    pub columns: u32,
+}
+
+/// Declares a storage buffer of f32 rows of `width`, and the function `{name}_at(row, i)` that reads elements
+/// `4·i .. 4·i+4` of a row. Where `width` is no multiple of four the missing elements read as zero.
+fn rows_of_f32(source: &mut String, binding: u32, name: &str, width: u32) {
+    if width.is_multiple_of(4) {
+        let _ = write!(
+            source,
+            "@group(0) @binding({binding}) var<storage, read> {name}: array<vec4<f32>>;
+fn {name}_at(row: u32, i: u32) -> vec4<f32> {{ return {name}[row * {quads}u + i]; }}
+",
+            quads = width / 4
+        );
+    } else {
+        let _ = write!(
+            source,
+            "@group(0) @binding({binding}) var<storage, read> {name}: array<f32>;
+fn {name}_at(row: u32, i: u32) -> vec4<f32> {{
+    let j = 4u * i;
+    let at = row * {width}u + j;
+    let inside = vec4<u32>(j, j + 1u, j + 2u, j + 3u) < vec4<u32>({width}u);
+    return select(vec4<f32>(), vec4<f32>({name}[at], {name}[at + 1u], {name}[at + 2u], {name}[at + 3u]), inside);
+}}
+"
+        );
+    }
+}
+
+/// Like [`rows_of_f32`] for a buffer of f16 or int8 values in 32-bit words; the values are widened to f32.
+fn rows_of_packed(source: &mut String, binding: u32, name: &str, width: u32, kept: Kept) {
+    let _ = writeln!(
+        source,
+        "@group(0) @binding({binding}) var<storage, read> {name}: array<u32>;"
+    );
+    let (per_word, one) = match kept {
+        Kept::Half => (2, "unpack2x16float(word)[lane]"),
+        _ => (4, "f32(extractBits(i32(word), 8u * lane, 8u))"),
+    };
+    if width.is_multiple_of(4) {
+        let _ = match kept {
+            Kept::Half => writeln!(
+                source,
+                "fn {name}_at(row: u32, i: u32) -> vec4<f32> {{
+    let at = row * {}u + 2u * i;
+    return vec4<f32>(unpack2x16float({name}[at]), unpack2x16float({name}[at + 1u]));
+}}",
+                width / 2
+            ),
+            _ => writeln!(
+                source,
+                "fn {name}_at(row: u32, i: u32) -> vec4<f32> {{
+    let word = vec4<i32>(bitcast<i32>({name}[row * {}u + i]));
+    return vec4<f32>((word << vec4<u32>(24u, 16u, 8u, 0u)) >> vec4<u32>(24u));
+}}",
+                width / 4
+            ),
+        };
+    } else {
+        let _ = writeln!(
+            source,
+            "fn {name}_one(row: u32, j: u32) -> f32 {{
+    let at = row * {width}u + j;
+    let word = {name}[at / {per_word}u];
+    let lane = at % {per_word}u;
+    return select(0.0, {one}, j < {width}u);
+}}
+fn {name}_at(row: u32, i: u32) -> vec4<f32> {{
+    let j = 4u * i;
+    return vec4<f32>({name}_one(row, j), {name}_one(row, j + 1u), {name}_one(row, j + 2u), {name}_one(row, j + 3u));
+}}"
+        );
+    }
+}
+
+/// Declares the output buffer of f32 rows of `width`, its number of rows, and `put(row, i, value)`.
+fn output_rows(source: &mut String, binding: u32, width: u32) {
+    if width.is_multiple_of(4) {
+        let _ = write!(
+            source,
+            "@group(0) @binding({binding}) var<storage, read_write> y: array<vec4<f32>>;
+fn rows() -> u32 {{ return arrayLength(&y) / {quads}u; }}
+fn put(row: u32, i: u32, value: vec4<f32>) {{ y[row * {quads}u + i] = value; }}
+",
+            quads = width / 4
+        );
+    } else {
+        let _ = write!(
+            source,
+            "@group(0) @binding({binding}) var<storage, read_write> y: array<f32>;
+fn rows() -> u32 {{ return arrayLength(&y) / {width}u; }}
+fn put(row: u32, i: u32, value: vec4<f32>) {{
+    for (var lane = 0u; lane < 4u && 4u * i + lane < {width}u; lane++) {{ y[row * {width}u + 4u * i + lane] = value[lane]; }}
+}}
+"
+        );
+    }
+}
+
+impl Linear {
+    pub fn wgsl(&self) -> String {
+        let Self { d_in, d_out, .. } = *self;
+        let (tile_rows, tile_quads) = LINEAR_TILE;
+        let mut s = String::new();
+        rows_of_f32(&mut s, 0, "x", d_in);
+        let mut binding = 2;
+        match self.weight {
+            Kept::Full => rows_of_f32(&mut s, 1, "w", d_out),
+            kept => rows_of_packed(&mut s, 1, "w", d_out, kept),
+        }
+        if self.weight == Kept::Quantized {
+            rows_of_f32(&mut s, 2, "scale", d_out);
+            binding += 1;
+        }
+        rows_of_f32(&mut s, binding, "bias", d_out);
+        if self.residual {
+            binding += 1;
+            rows_of_f32(&mut s, binding, "residual", d_out);
+        }
+        output_rows(&mut s, binding + 1, d_out);
+        if self.gelu {
+            s.push_str(GELU);
+        }
+        let quads = d_out.div_ceil(4);
+        let _ = write!(
+            s,
+            "@compute @workgroup_size({gx}, {gy})
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
+    let column = id.x * {tile_quads}u;
+    let row = id.y * {tile_rows}u;
+    let last = rows() - 1u;
+    if (row > last || column >= {quads}u) {{ return; }}
+",
+            gx = LINEAR_GROUP.0,
+            gy = LINEAR_GROUP.1
+        );
+        for c in 0..tile_quads {
+            let _ = writeln!(s, "    let n{c} = min(column + {c}u, {}u);", quads - 1);
+        }
+        for r in 0..tile_rows {
+            let _ = writeln!(s, "    let m{r} = min(row + {r}u, last);");
+            for c in 0..tile_quads {
+                let _ = writeln!(s, "    var y{r}{c} = vec4<f32>();");
+            }
+        }
+        let _ = writeln!(s, "    for (var k = 0u; k < {}u; k++) {{", d_in.div_ceil(4));
+        for r in 0..tile_rows {
+            let _ = writeln!(s, "        let x{r} = x_at(m{r}, k);");
+        }
+        for lane in 0..4 {
+            for c in 0..tile_quads {
+                let _ = writeln!(
+                    s,
+                    "        let w{lane}{c} = w_at({}, n{c});",
+                    inner_row(d_in, lane)
+                );
+            }
+            for r in 0..tile_rows {
+                for c in 0..tile_quads {
+                    let _ = writeln!(
+                        s,
+                        "        y{r}{c} = fma(vec4<f32>(x{r}[{lane}]), w{lane}{c}, y{r}{c});"
+                    );
+                }
+            }
+        }
+        s.push_str("    }\n");
+        for c in 0..tile_quads {
+            for r in 0..tile_rows {
+                if self.weight == Kept::Quantized {
+                    let _ = writeln!(s, "    y{r}{c} *= scale_at(0u, n{c});");
+                }
+                let _ = writeln!(s, "    y{r}{c} += bias_at(0u, n{c});");
+                if self.gelu {
+                    let _ = writeln!(s, "    y{r}{c} = gelu(y{r}{c});");
+                }
+                if self.residual {
+                    let _ = writeln!(
+                        s,
+                        "    y{r}{c} += residual_at(m{r} % residual_rows(), n{c});"
+                    );
+                }
+                let _ = writeln!(
+                    s,
+                    "    if (row + {r}u <= last && column + {c}u < {quads}u) {{ put(row + {r}u, column + {c}u, y{r}{c}); }}"
+                );
+            }
+        }
+        s.push_str("}\n");
+        if self.residual {
+            let unit = if d_out.is_multiple_of(4) {
+                d_out / 4
+            } else {
+                d_out
+            };
+            let _ = writeln!(
+                s,
+                "fn residual_rows() -> u32 {{ return arrayLength(&residual) / {unit}u; }}"
+            );
+        }
+        s
+    }
+}
+
+/// Row of the weight for lane `lane` of the inner loop; past the end it repeats the last row, against which `x` is zero.
+fn inner_row(d_in: u32, lane: u32) -> String {
+    if d_in.is_multiple_of(4) {
+        format!("4u * k + {lane}u")
+    } else {
+        format!("min(4u * k + {lane}u, {}u)", d_in - 1)
+    }
+}
+
+/// GELU through erf, which WGSL lacks: Abramowitz and Stegun, formula 7.1.26, absolute error below 1.5e-7.
+const GELU: &str = "fn gelu(x: vec4<f32>) -> vec4<f32> {
+    let z = abs(x) * 0.70710678118654752;
+    let t = 1.0 / (1.0 + 0.3275911 * z);
+    let p = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t + 0.254829592) * t;
+    return 0.5 * x * (1.0 + sign(x) * (1.0 - p * exp(-z * z)));
+}
+";
+
+impl Norm {
+    pub fn wgsl(&self) -> String {
+        let width = self.width;
+        let mut s = String::new();
+        rows_of_f32(&mut s, 0, "x", width);
+        rows_of_f32(&mut s, 1, "gain", width);
+        rows_of_f32(&mut s, 2, "shift", width);
+        output_rows(&mut s, 3, width);
+        let quads = width.div_ceil(4);
+        // The padding of a width that is no multiple of four reads as zero: `mean · padding` is what it would add to
+        // the sum of squared deviations.
+        let padding = f64::from(4 * quads - width);
+        let _ = write!(
+            s,
+            "@compute @workgroup_size({ROW_GROUP})
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
+    let row = (group.y * groups.x + group.x) * {ROW_GROUP}u + lane;
+    if (row >= rows()) {{ return; }}
+    var total = vec4<f32>();
+    for (var i = 0u; i < {quads}u; i++) {{ total += x_at(row, i); }}
+    let mean = dot(total, vec4<f32>(1.0)) / {width}.0;
+    var squares = vec4<f32>();
+    for (var i = 0u; i < {quads}u; i++) {{
+        let d = x_at(row, i) - mean;
+        squares = fma(d, d, squares);
+    }}
+    let variance = (dot(squares, vec4<f32>(1.0)) - mean * mean * {padding:?}) / {width}.0;
+    let scale = 1.0 / sqrt(variance + {eps:?});
+    for (var i = 0u; i < {quads}u; i++) {{
+        put(row, i, (x_at(row, i) - mean) * scale * gain_at(0u, i) + shift_at(0u, i));
+    }}
+}}
+",
+            eps = f32::from_bits(self.eps)
+        );
+        s
+    }
+}
+
+impl SelfAttention {
+    pub fn wgsl(&self) -> String {
+        let Self {
+            tokens,
+            heads,
+            head_dim,
+        } = *self;
+        let width = heads * head_dim;
+        let quads = head_dim.div_ceil(4);
+        let mut s = String::new();
+        if head_dim.is_multiple_of(4) {
+            let _ = write!(
+                s,
+                "@group(0) @binding(0) var<storage, read> qkv: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
+fn qkv_at(token: u32, part: u32, head: u32, i: u32) -> vec4<f32> {{ return qkv[token * {all}u + part * {one}u + head * {quads}u + i]; }}
+fn put(token: u32, head: u32, i: u32, value: vec4<f32>) {{ y[token * {one}u + head * {quads}u + i] = value; }}
+",
+                all = 3 * width / 4,
+                one = width / 4
+            );
+        } else {
+            let _ = write!(
+                s,
+                "@group(0) @binding(0) var<storage, read> qkv: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+fn qkv_at(token: u32, part: u32, head: u32, i: u32) -> vec4<f32> {{
+    let j = 4u * i;
+    let at = token * {all}u + part * {width}u + head * {head_dim}u + j;
+    let inside = vec4<u32>(j, j + 1u, j + 2u, j + 3u) < vec4<u32>({head_dim}u);
+    return select(vec4<f32>(), vec4<f32>(qkv[at], qkv[at + 1u], qkv[at + 2u], qkv[at + 3u]), inside);
+}}
+fn put(token: u32, head: u32, i: u32, value: vec4<f32>) {{
+    for (var lane = 0u; lane < 4u && 4u * i + lane < {head_dim}u; lane++) {{
+        y[token * {width}u + head * {head_dim}u + 4u * i + lane] = value[lane];
+    }}
+}}
+",
+                all = 3 * width
+            );
+        }
+        let _ = write!(
+            s,
+            "@compute @workgroup_size({ROW_GROUP})
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) group: vec3<u32>) {{
+    if (id.x >= {tokens}u) {{ return; }}
+    let head = group.y;
+    let first = group.z * {tokens}u;
+    let query = first + id.x;
+    var top = -3.0e38;
+    var total = 0.0;
+"
+        );
+        let scale = f64::from(head_dim).powf(-0.5) as f32;
+        for i in 0..quads {
+            let _ = writeln!(
+                s,
+                "    let q{i} = qkv_at(query, 0u, head, {i}u) * {scale:?};"
+            );
+            let _ = writeln!(s, "    var y{i} = vec4<f32>();");
+        }
+        let keys = ATTENTION_KEYS;
+        let _ = writeln!(
+            s,
+            "    for (var key = 0u; key < {tokens}u; key += {keys}u) {{"
+        );
+        for k in 0..keys {
+            let _ = writeln!(
+                s,
+                "        let k{k} = first + min(key + {k}u, {}u);",
+                tokens - 1
+            );
+            let _ = writeln!(s, "        var a{k} = q0 * qkv_at(k{k}, 1u, head, 0u);");
+            for i in 1..quads {
+                let _ = writeln!(
+                    s,
+                    "        a{k} = fma(q{i}, qkv_at(k{k}, 1u, head, {i}u), a{k});"
+                );
+            }
+            let _ = writeln!(
+                s,
+                "        let s{k} = select(-3.0e38, dot(a{k}, vec4<f32>(1.0)), key + {k}u < {tokens}u);"
+            );
+        }
+        let highest = (0..keys).fold("top".to_owned(), |m, k| format!("max({m}, s{k})"));
+        let _ = writeln!(s, "        let highest = {highest};");
+        s.push_str("        let shrink = exp(top - highest);\n        top = highest;\n");
+        for k in 0..keys {
+            let _ = writeln!(s, "        let p{k} = exp(s{k} - top);");
+        }
+        let sum = (0..keys)
+            .map(|k| format!("p{k}"))
+            .collect::<Vec<_>>()
+            .join(" + ");
+        let _ = writeln!(s, "        total = total * shrink + {sum};");
+        for i in 0..quads {
+            let _ = writeln!(s, "        y{i} *= shrink;");
+            for k in 0..keys {
+                let _ = writeln!(
+                    s,
+                    "        y{i} = fma(vec4<f32>(p{k}), qkv_at(k{k}, 2u, head, {i}u), y{i});"
+                );
+            }
+        }
+        s.push_str("    }\n");
+        for i in 0..quads {
+            let _ = writeln!(s, "    put(query, head, {i}u, y{i} / total);");
+        }
+        s.push_str("}\n");
+        s
+    }
+}
+
+impl Transposed {
+    pub fn wgsl(&self) -> String {
+        let Self { rows, columns } = *self;
+        format!(
+            "@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size(8, 8)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
+    if (id.x < {columns}u && id.y < {rows}u) {{ y[id.x * {rows}u + id.y] = x[id.y * {columns}u + id.x]; }}
+}}
+"
+        )
+    }
+}
