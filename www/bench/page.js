@@ -31,32 +31,34 @@ window.bench = {
     };
   },
 
-  /** Opens every entrant, compares their outputs with the first one's, then races those that agree. */
+  /** Opens every entrant, compares the contestants' outputs with each other, then races the entrants that are right. */
   async encoder({ model, batch, device, threads, entrants, tolerance, limits }) {
     const input = pictures(MODELS[model], batch);
     const results = [];
-    const racing = [];
-    let reference;
+    const sides = [];
     for (const { contestant, options } of entrants) {
       const result = await attempt(async () => {
         const side = await open(contestant, { model, batch, device, threads, options });
         // Three runs: graph capture records one of the first and replays from then on.
-        let diff = 0;
-        let warm;
-        for (let run = 0; run < 3; run++) {
-          warm = await timed(() => side.run(input));
-          reference ??= warm.value;
-          diff = Math.max(diff, maxAbsDiff(reference, warm.value));
-        }
-        const agrees = diff <= tolerance;
-        say(`${model} batch ${batch}: ${side.name} (${side.setting}) ${warm.ms.toFixed(0)} ms, max |difference| ${diff.toExponential(1)}${agrees ? "" : ": DISAGREES, not timed"}`);
-        if (agrees) racing.push({ side, index: results.length });
-        else await side.close();
-        return { setting: side.setting, diff, agrees };
+        const outputs = [await side.run(input), await side.run(input)];
+        const warm = await timed(async () => outputs.push(await side.run(input)));
+        sides.push({ side, index: results.length, outputs });
+        return { setting: side.setting, warmMs: warm.ms };
       });
-      if (result.failed) say(`${model} batch ${batch}: ${contestant} failed: ${result.failed}`);
+      say(`${model} batch ${batch}: ${contestant} ${result.failed ? `failed: ${result.failed}` : `(${result.setting}) ${result.warmMs.toFixed(0)} ms`}`);
       results.push({ contestant, options, ...result });
     }
+
+    // With nobody to compare with there is nothing to be wrong about.
+    const alone = new Set(sides.map(({ index }) => results[index].contestant)).size === 1;
+    for (const { index, outputs } of sides) {
+      const others = sides.filter((other) => results[other.index].contestant !== results[index].contestant);
+      const apart = (other) => Math.max(...outputs.map((output) => maxAbsDiff(output, other.outputs[0])));
+      results[index].diff = alone ? 0 : Math.min(...others.map(apart));
+      results[index].agrees = results[index].diff <= tolerance;
+      say(`${results[index].contestant} (${results[index].setting}): max |difference| ${results[index].diff.toExponential(1)}${results[index].agrees ? "" : ": DISAGREES, not timed"}`);
+    }
+    const racing = sides.filter(({ index }) => results[index].agrees);
     const times = await race(racing.map(({ side }) => side), input, limits);
     racing.forEach(({ index }, i) => (results[index].time = times[i]));
     return results;
