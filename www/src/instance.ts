@@ -1,16 +1,18 @@
 // The wasm instance of this thread: started once per backend, shared by the models in it, replaced when it dies.
 
 import { captureDevice } from "./device.js";
-import { inNode } from "./environment.js";
 import { codeOf, crashError, JepaError, toJepaError } from "./errors.js";
 import { loadGlue, type Glue } from "./glue.js";
 import type { Backend } from "./types.js";
+import { claimUncaught } from "./uncaught.js";
 
 const instances = new Map<Backend, Promise<Instance>>();
 const glues = new Map<Backend, Promise<Glue>>();
 
-/** Errors after which the state of the instance cannot be trusted. */
-const FATAL = new Set(["device-lost", "internal"]);
+/** How long, in milliseconds, a failure on the GPU waits for the notice of what caused it: module and page hear of a lost device in any order. */
+const NOTICE = 200;
+/** How long callbacks of an ended instance can still come in, in milliseconds. */
+const AFTERMATH = 5000;
 
 export class Instance {
   readonly #backend: Backend;
@@ -99,21 +101,29 @@ export class Instance {
   /** An asynchronous call into the module; rejects, too, when the instance dies meanwhile. */
   async run<T>(body: () => Promise<T>): Promise<T> {
     if (this.#dead) throw this.#dead;
-    const unwatch = watchTraps((error) => this.#failed(error));
+    const unclaim = claimUncaught((error) => {
+      const trap = error instanceof WebAssembly.RuntimeError;
+      if (trap) void this.#explained(error);
+      return trap;
+    });
     try {
       return await Promise.race([body(), this.#death]);
     } catch (error) {
-      throw this.#failed(error);
+      throw await this.#explained(error);
     } finally {
-      unwatch();
+      unclaim();
     }
   }
 
+  /** What failed; where a GPU is involved, rather its cause than its effect. */
+  async #explained(error: unknown): Promise<JepaError> {
+    if (this.#device && isFatal(error)) await Promise.race([this.#death.catch(() => {}), new Promise((resolve) => setTimeout(resolve, NOTICE))]);
+    return isFatal(error) && this.#dead ? this.#dead : this.#failed(error);
+  }
+
   #failed(error: unknown): JepaError {
-    if (error instanceof JepaError) return error;
-    const code = codeOf(error);
-    const failure = code ? toJepaError(error) : crashError(error);
-    if (!code || FATAL.has(code)) this.#kill(failure);
+    const failure = error instanceof JepaError ? error : codeOf(error) ? toJepaError(error) : crashError(error);
+    if (isFatal(error)) this.#kill(failure);
     return failure;
   }
 
@@ -128,11 +138,24 @@ export class Instance {
     this.#die(error);
     this.#device?.destroy();
     instances.delete(this.#backend);
+    const unclaim = claimUncaught((uncaught) => uncaught instanceof Error && uncaught.message === STALE);
+    const timer: unknown = setTimeout(unclaim, AFTERMATH);
+    if (timer instanceof Object && "unref" in timer) (timer as { unref(): void }).unref();
     const restarted = restart(this.glue).then(() => this.glue);
     restarted.catch(() => {});
     glues.set(this.#backend, restarted);
   }
 }
+
+/** Orderly errors have a code of the module, or are this library's own; what has not comes from a crash. */
+function isFatal(error: unknown): boolean {
+  if (error instanceof JepaError) return false;
+  const code = codeOf(error);
+  return code === undefined || code === "device-lost" || code === "internal";
+}
+
+/** What the glue throws where a promise still calls back to the instance before. */
+const STALE = "Cannot invoke closure from previous WASM instance";
 
 /** Replaces the instance inside of the glue, which is a module and so exists once in a thread. */
 async function restart(glue: Glue): Promise<void> {
@@ -184,34 +207,4 @@ function withInstanceConstructor(make: (module: WebAssembly.Module, imports: Web
   } finally {
     WebAssembly.Instance = Instance;
   }
-}
-
-/** Tells of wasm traps that no promise carries: those inside of the module's own microtasks. Returns the way to stop. */
-function watchTraps(onTrap: (error: WebAssembly.RuntimeError) => void): () => void {
-  if (inNode) {
-    const onException = (error: unknown) => {
-      if (error instanceof WebAssembly.RuntimeError) onTrap(error);
-      else if (process.listenerCount("uncaughtException") === 1) {
-        // Somebody else's error, which without this listener would have ended the process: so it does.
-        process.off("uncaughtException", onException);
-        setImmediate(() => {
-          throw error;
-        });
-      }
-    };
-    process.on("uncaughtException", onException);
-    return () => process.off("uncaughtException", onException);
-  }
-  const onError = (event: Event) => {
-    const error: unknown = "reason" in event ? event.reason : (event as ErrorEvent).error;
-    if (!(error instanceof WebAssembly.RuntimeError)) return;
-    event.preventDefault();
-    onTrap(error);
-  };
-  globalThis.addEventListener("error", onError);
-  globalThis.addEventListener("unhandledrejection", onError);
-  return () => {
-    globalThis.removeEventListener("error", onError);
-    globalThis.removeEventListener("unhandledrejection", onError);
-  };
 }
