@@ -63,7 +63,7 @@ describe.each([
 describe("pictures", () => {
   it.each([true, false])("are the same in every form that shows them, in a worker: %s", async (worker) => {
     const results = await test.page.evaluate(async (worker) => {
-      await using jepa = await webjepa.Jepa.load("/fixtures/ijepa_tiny_hf", { backend: "cpu", worker });
+      const jepa = await webjepa.Jepa.load("/fixtures/ijepa_tiny_hf", { backend: "cpu", worker });
       const url = "/fixtures/ijepa_ti16/image.png";
       const blob = await (await fetch(url)).blob();
       const bitmap = await createImageBitmap(blob);
@@ -112,7 +112,7 @@ describe("pictures", () => {
     lab.server.files.set("alpha.png", png(rgba, 16));
     for (let orientation = 1; orientation <= 8; orientation++) lab.server.files.set(`turned-${orientation}.jpg`, turnedJpeg(orientation));
     const { alpha, expected, jpegs, turned } = await test.page.evaluate(async (rgba) => {
-      await using jepa = await webjepa.Jepa.load("/fixtures/ijepa_tiny_hf", { backend: "cpu" });
+      const jepa = await webjepa.Jepa.load("/fixtures/ijepa_tiny_hf", { backend: "cpu" });
       const alpha = await jepa.embed("/alpha.png");
       const rgb = Uint8Array.from(rgba.filter((_, i) => i % 4 < 3));
       const expected = await jepa.embed({ data: rgb, width: 16, height: 16, channels: 3 });
@@ -141,7 +141,7 @@ describe("pictures", () => {
     const results = await test.page.evaluate(async (other) => {
       const results: Record<string, unknown> = {};
       for (const worker of [true, false]) {
-        await using jepa = await webjepa.Jepa.load("/fixtures/ijepa_tiny_hf", { backend: "cpu", worker });
+        const jepa = await webjepa.Jepa.load("/fixtures/ijepa_tiny_hf", { backend: "cpu", worker });
         const missing = document.createElement("img");
         missing.src = "/none.png";
         const foreign = document.createElement("img");
@@ -190,7 +190,7 @@ describe("pictures", () => {
 
   it("from a video are its current frame", async () => {
     const similarity = await test.page.evaluate(async () => {
-      await using jepa = await webjepa.Jepa.load("/fixtures/ijepa_tiny_hf", { backend: "cpu" });
+      const jepa = await webjepa.Jepa.load("/fixtures/ijepa_tiny_hf", { backend: "cpu" });
       const canvas = Object.assign(document.createElement("canvas"), { width: 64, height: 64 });
       const context = canvas.getContext("2d")!;
       const paint = () => {

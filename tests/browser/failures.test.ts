@@ -26,7 +26,7 @@ describe("loading", () => {
     if (fault.cuts) test.expectErrors(/ERR_CONTENT_LENGTH_MISMATCH|ERR_INCOMPLETE/);
     const load = () =>
       test.page.evaluate(async (source) => {
-        await using jepa = await webjepa.Jepa.load(source, { backend: "cpu" });
+        const jepa = await webjepa.Jepa.load(source, { backend: "cpu" });
         return [...(await jepa.embed({ data: new Uint8Array([1, 2, 3]), width: 1, height: 1, channels: 3 })).data];
       }, TINY);
     const expected = await load();
@@ -51,7 +51,7 @@ describe("loading", () => {
       );
       const transfer = new DataTransfer();
       for (const file of files) transfer.items.add(file);
-      await using jepa = await webjepa.Jepa.load(transfer.files, { backend: "cpu" });
+      const jepa = await webjepa.Jepa.load(transfer.files, { backend: "cpu" });
       return (await jepa.embed(new ImageData(8, 8))).shape;
     }, TINY);
     expect(shape).toHaveLength(1);
@@ -64,7 +64,7 @@ describe("loading", () => {
         const file = await (await directory.getFileHandle(name, { create: true })).createWritable();
         await (await fetch(`${source}/${name}`)).body!.pipeTo(file);
       }
-      await using jepa = await webjepa.Jepa.load(directory, { backend: "cpu" });
+      const jepa = await webjepa.Jepa.load(directory, { backend: "cpu" });
       return (await jepa.embed(new ImageData(8, 8))).shape;
     }, TINY);
     expect(shape).toHaveLength(1);
@@ -142,7 +142,7 @@ describe("embedding", () => {
 
   it("answers calls that are made at once in their order", async () => {
     const { order, equal } = await test.page.evaluate(async (tiny) => {
-      await using jepa = await webjepa.Jepa.load(tiny, { backend: "cpu" });
+      const jepa = await webjepa.Jepa.load(tiny, { backend: "cpu" });
       const pictures = Array.from({ length: 6 }, (_, i) => new ImageData(new Uint8ClampedArray(16 * 16 * 4).fill(40 * i), 16, 16));
       const order: number[] = [];
       const single = await Promise.all(pictures.map((picture, i) => jepa.embed(picture).finally(() => order.push(i))));
@@ -163,7 +163,7 @@ describe("embedding", () => {
         devices.push(device);
         return device;
       };
-      await using jepa = await webjepa.Jepa.load(tiny, { backend: "webgpu", worker: false });
+      const jepa = await webjepa.Jepa.load(tiny, { backend: "webgpu", worker: false });
       const picture = new ImageData(new Uint8ClampedArray(16 * 16 * 4).fill(90), 16, 16);
       const before = await jepa.embed(picture);
       const call = jepa.embed(Array.from({ length: 64 }, () => picture));
@@ -181,12 +181,20 @@ describe("embedding", () => {
       const picture = new ImageData(new Uint8ClampedArray(16 * 16 * 4).fill(90), 16, 16);
       const jepa = await webjepa.Jepa.load(tiny, { backend: "webgpu" });
       const before = await jepa.embed(picture);
-      const call = jepa.embed(Array.from({ length: 2000 }, () => picture)).then(() => "embedded", (error) => error.code);
-      Object.assign(globalThis, { jepa, picture, before, call });
+      const untilLost = async () => {
+        for (;;) {
+          try {
+            await jepa.embed(Array.from({ length: 64 }, () => picture));
+          } catch (error) {
+            return (error as { code: string }).code;
+          }
+        }
+      };
+      Object.assign(globalThis, { jepa, picture, before, call: untilLost() });
     }, TINY);
-    const crasher = await lab.browser.newPage();
-    await crasher.goto("chrome://gpucrash").catch(() => {});
-    await crasher.close();
+    const session = await lab.browser.newBrowserCDPSession();
+    // Chromium does not answer this one.
+    session.send("Browser.crashGpuProcess").catch(() => {});
     const outcome = await test.page.evaluate(async () => {
       const { jepa, picture, before, call } = globalThis as never as { jepa: Jepa; picture: ImageData; before: { data: Float32Array }; call: Promise<string> };
       const lost = await call;
@@ -202,7 +210,7 @@ describe("embedding", () => {
     const outcome = await test.page.evaluate(
       async ({ tiny, worker }) => {
         const picture = new ImageData(16, 16);
-        await using jepa = await webjepa.Jepa.load(tiny, { backend: "cpu", worker });
+        const jepa = await webjepa.Jepa.load(tiny, { backend: "cpu", worker });
         const before = await jepa.embed(picture);
         const huge = await jepa.embed(picture, { imageSize: 1 << 16 }).then(() => "embedded", (error) => error.code);
         const after = await jepa.embed(picture);
@@ -219,7 +227,7 @@ describe("places", () => {
   it("without a secure context run on the CPU and say why", async () => {
     const plain = await lab.openPage({ host: "plain.test" });
     const { caps, backend, reason, explicit } = await plain.page.evaluate(async (tiny) => {
-      await using jepa = await webjepa.Jepa.load(tiny);
+      const jepa = await webjepa.Jepa.load(tiny);
       await jepa.embed(new ImageData(16, 16));
       const explicit = await webjepa.Jepa.load(tiny, { backend: "webgpu" }).catch((error) => `${error.code}: ${error.message}`);
       return { caps: await webjepa.probeDevice(), backend: jepa.backend, reason: jepa.fallbackReason, explicit };
@@ -240,7 +248,7 @@ describe("places", () => {
         return name !== "timestamp-query" && has.call(this, name);
       };
       const load = async () => {
-        await using jepa = await webjepa.Jepa.load(tiny, { worker: false });
+        const jepa = await webjepa.Jepa.load(tiny, { worker: false });
         await jepa.embed(new ImageData(16, 16));
         reasons.push(jepa.backend, jepa.fallbackReason, await webjepa.Jepa.load(tiny, { worker: false, backend: "webgpu" }).catch((error) => error.code));
       };
@@ -269,7 +277,7 @@ describe("places", () => {
     const shape = await test.page.evaluate(
       async ({ other, tiny }) => {
         const { Jepa } = (await new Function("url", "return import(url)")(`${other}dist/index.js`)) as typeof webjepa;
-        await using jepa = await Jepa.load(tiny, { backend: "cpu" });
+        const jepa = await Jepa.load(tiny, { backend: "cpu" });
         return (await jepa.embed(new ImageData(16, 16))).shape;
       },
       { other: lab.other.url, tiny: TINY },
@@ -280,7 +288,7 @@ describe("places", () => {
 
   it("do their work beside the main thread", async () => {
     const longest = await test.page.evaluate(async (tiny) => {
-      await using jepa = await webjepa.Jepa.load(tiny, { backend: "cpu" });
+      const jepa = await webjepa.Jepa.load(tiny, { backend: "cpu" });
       const large = new OffscreenCanvas(4000, 3000);
       large.getContext("2d")!.fillRect(100, 100, 2000, 2000);
       const blob = await large.convertToBlob({ type: "image/jpeg" });
