@@ -2,7 +2,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import { capture, decode, transferables, type ImageInput } from "../../www/src/inputs.js";
 import { DARK_SIDE, greyPng, png, turnedJpeg } from "./pictures.js";
 import { startServer, type TestServer } from "./server.js";
@@ -22,6 +22,7 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "webjepa-"));
   await writeFile(join(folder, "a picture.png"), file);
 });
+afterEach(() => void vi.unstubAllGlobals());
 afterAll(async () => {
   await server.close();
   await rm(folder, { recursive: true });
@@ -41,6 +42,15 @@ describe("files", () => {
     const { data, ...size } = await read(image());
     expect(size).toEqual({ width: 3, height: 1, channels: 4 });
     expect([...data]).toEqual(RGBA);
+  });
+
+  it("can be read beside a navigator that has nothing but a gpu", async () => {
+    const navigator = { gpu: {} };
+    vi.stubGlobal("navigator", navigator);
+    vi.resetModules();
+    const fresh = await import("../../www/src/inputs.js");
+    expect(await fresh.decode(await fresh.capture(new Blob([file])), undefined)).toMatchObject({ width: 3 });
+    expect(Object.keys(navigator)).toEqual(["gpu"]);
   });
 
   it("can be grey", async () => {

@@ -3,7 +3,6 @@
 import { open, readdir, readFile, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import exifr from "exifr";
 import jpeg from "jpeg-js";
 import { PNG } from "pngjs";
 import { JepaError, messageOf } from "./errors.js";
@@ -84,10 +83,23 @@ export async function decodePicture(file: Uint8Array): Promise<Pixels> {
   }
   try {
     const pixels = isPng ? await decodePng(file) : decodeJpeg(file);
-    return upright(pixels, (await exifr.orientation(file).catch(() => undefined)) ?? 1);
+    return upright(pixels, await orientationOf(file));
   } catch (error) {
     if (error instanceof JepaError) throw error;
     throw new JepaError("bad-input", `The ${isPng ? "PNG" : "JPEG"} picture cannot be decoded: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+/** The EXIF orientation, 1 to 8; 1 where there is none. */
+async function orientationOf(file: Uint8Array): Promise<number> {
+  // As it is imported, exifr reads navigator.userAgent, which a navigator that was made for its `gpu` does not have.
+  const lent = typeof navigator === "object" && navigator.userAgent === undefined;
+  if (lent) Object.assign(navigator, { userAgent: "" });
+  try {
+    const { default: exifr } = await import("exifr");
+    return (await exifr.orientation(file).catch(() => undefined)) ?? 1;
+  } finally {
+    if (lent) Reflect.deleteProperty(navigator, "userAgent");
   }
 }
 
