@@ -2,16 +2,17 @@
 import { cpus, release, totalmem, type } from "node:os";
 import { output, read } from "../../scripts/lib.mjs";
 
+export const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
+
 const version = (path) => JSON.parse(read(path)).version;
 
-export async function environment(askPage) {
-  const { userAgent, adapter, features } = await askPage();
+export async function environment(host, { adapter, features }) {
   const [{ model }] = cpus();
-  const chromium = /Chrome\/([\d.]+)/.exec(userAgent)[1];
+  const where = host === "node" ? `Node ${process.versions.node}, Dawn (webgpu ${version("node_modules/webgpu/package.json")})` : `${output(CHROMIUM, ["--version"])}, headless`;
   return [
     `Date: ${new Date().toISOString().slice(0, 10)}`,
     `Machine: ${model.trim()}, ${cpus().length} cores, ${Math.round(totalmem() / 2 ** 30)} GiB, ${type()} ${release()}`,
-    `Browser: Chromium ${chromium}, headless`,
+    `Host: ${where}`,
     `WebGPU adapter: ${adapter}${/swiftshader|llvmpipe/i.test(adapter) ? " (software: only ratios mean anything)" : ""}; ${features.join(", ") || "no optional features"}`,
     `Versions: webjepa ${output("git", ["describe", "--always", "--dirty"]) ?? "unknown"}, onnxruntime-web ${version("node_modules/onnxruntime-web/package.json")}, @jax-js/jax ${version("node_modules/@jax-js/jax/package.json")}`,
   ];

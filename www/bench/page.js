@@ -1,109 +1,19 @@
-// What the runner calls inside a page. Every function takes and returns plain JSON.
-import { MODELS } from "./models.mjs";
-import { maxAbsDiff, pictures, race, timed } from "./measure.js";
+// Puts the tasks where the runner's page.evaluate finds them.
+import { tasks } from "./tasks.js";
 
 const longTasks = [];
 new PerformanceObserver((list) => longTasks.push(...list.getEntries().map(({ duration }) => duration))).observe({ type: "longtask", buffered: true });
 
-async function open(contestant, { model, batch, device, threads = 1, options }) {
-  const { open } = await import(`./contestants/${contestant}.js`);
-  return open({ model: MODELS[model], batch, device, threads, base: `/models/${model}`, ...options });
-}
-
-async function attempt(work) {
-  try {
-    return await work();
-  } catch (error) {
-    return { failed: String(error?.message ?? error) };
-  }
-}
-
-const say = (text) => console.info(`bench: ${text}`);
-
-window.bench = {
-  async environment() {
-    const adapter = await navigator.gpu?.requestAdapter();
-    const { vendor, architecture, description } = adapter?.info ?? {};
-    return {
-      userAgent: navigator.userAgent,
-      adapter: adapter ? [vendor, architecture, description].filter(Boolean).join(" ") : "none",
-      features: adapter ? [...adapter.features].filter((name) => ["shader-f16", "subgroups", "timestamp-query"].includes(name)) : [],
-    };
+const at = (path) => new URL(path, location.origin).href;
+window.bench = tasks({
+  libraries: {
+    webjepa: at("/webjepa/index.js"),
+    onnxruntime: at("/onnxruntime-web/ort.wasm.bundle.min.mjs"),
+    onnxruntimeWebgpu: at("/onnxruntime-web/ort.webgpu.bundle.min.mjs"),
+    jax: at("/jax/index.js"),
   },
-
-  /** Opens every entrant, compares the contestants' outputs with each other, then races the entrants that are right. */
-  async encoder({ model, batch, device, threads, entrants, tolerance, limits }) {
-    const input = pictures(MODELS[model], batch);
-    const results = [];
-    const sides = [];
-    for (const { contestant, options } of entrants) {
-      const result = await attempt(async () => {
-        const side = await open(contestant, { model, batch, device, threads, options });
-        // Three runs: graph capture records one of the first and replays from then on.
-        const outputs = [await side.run(input), await side.run(input)];
-        const warm = await timed(async () => outputs.push(await side.run(input)));
-        sides.push({ side, index: results.length, outputs });
-        return { setting: side.setting, warmMs: warm.ms };
-      });
-      say(`${model} batch ${batch}: ${contestant} ${result.failed ? `failed: ${result.failed}` : `(${result.setting}) ${result.warmMs.toFixed(0)} ms`}`);
-      results.push({ contestant, options, ...result });
-    }
-
-    // With nobody to compare with there is nothing to be wrong about.
-    const alone = new Set(sides.map(({ index }) => results[index].contestant)).size === 1;
-    for (const { index, outputs } of sides) {
-      const others = sides.filter((other) => results[other.index].contestant !== results[index].contestant);
-      const apart = (other) => Math.max(...outputs.map((output) => maxAbsDiff(output, other.outputs[0])));
-      results[index].diff = alone ? 0 : Math.min(...others.map(apart));
-      results[index].agrees = results[index].diff <= tolerance;
-      say(`${results[index].contestant} (${results[index].setting}): max |difference| ${results[index].diff.toExponential(1)}${results[index].agrees ? "" : ": DISAGREES, not timed"}`);
-    }
-    const racing = sides.filter(({ index }) => results[index].agrees);
-    const times = await race(racing.map(({ side }) => side), input, limits);
-    racing.forEach(({ index }, i) => (results[index].time = times[i]));
-    return results;
-  },
-
-  /** From navigation to the first embedding, and the longest task that this kept the page from answering. */
-  async first(request) {
-    const side = await open(request.contestant, request);
-    const input = pictures(MODELS[request.model], request.batch);
-    const loaded = performance.now();
-    await side.run(input);
-    const embedded = performance.now();
-    await side.run(input);
-    await new Promise((resolve) => setTimeout(resolve, 100)); // long tasks are reported late
-    return { loadedMs: loaded, embeddedMs: embedded, longestTaskMs: Math.max(0, ...longTasks) };
-  },
-
-  /** WebGPU calls of one warm forward. */
-  async work(request) {
-    const { count } = await import("./counters.js");
-    const calls = count();
-    const side = await open(request.contestant, request);
-    const input = pictures(MODELS[request.model], request.batch);
-    await side.run(input);
-    await side.run(input);
-    const before = { ...calls };
-    await side.run(input);
-    return Object.fromEntries(Object.keys(calls).map((name) => [name, calls[name] - before[name]]));
-  },
-
-  /** Size of the wasm memory after loading. A wasm memory never shrinks, so that is its peak. */
-  async memory(request) {
-    const memories = new Set();
-    for (const name of ["instantiate", "instantiateStreaming"]) {
-      const original = WebAssembly[name];
-      WebAssembly[name] = async (...args) => {
-        const result = await original.apply(WebAssembly, args);
-        for (const value of Object.values((result.instance ?? result).exports)) if (value instanceof WebAssembly.Memory) memories.add(value);
-        return result;
-      };
-    }
-    const side = await open(request.contestant, request);
-    const bytes = [...memories].reduce((sum, memory) => sum + memory.buffer.byteLength, 0);
-    await side.close();
-    return bytes;
-  },
-};
+  origin: location.origin,
+  say: (text) => console.info(`bench: ${text}`),
+  longTasks,
+});
 document.documentElement.dataset.ready = "";

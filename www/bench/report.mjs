@@ -40,6 +40,7 @@ const TABLES = {
   "encoder-webgpu": encoders,
   "encoder-cpu": encoders,
   "encoder-threads": encoders,
+  "encoder-node-webgpu": encoders,
   "first-embedding": (rows) =>
     markdown(
       ["device", "", "code, gzipped", "weights", "loaded after", "first embedding after", "longest main-thread task"],
@@ -71,13 +72,12 @@ export const table = (name, rows) => (rows.length ? TABLES[name](rows) : "nothin
 const settings = (rows) => rows[0]?.results?.filter(({ setting }) => setting).map(({ contestant, setting }) => `${NAMES[contestant]}: ${setting}`).join("; ");
 
 /** Replaces what is between `<!-- bench NAME -->` and `<!-- /bench -->`. */
-export async function updateDocument(path, name, { environment, benches }) {
+export async function updateDocument(path, name, rows, environment) {
   const text = await readFile(path, "utf8");
   const [begin, end] = [`<!-- bench ${name} -->`, "<!-- /bench -->"];
   const from = text.indexOf(begin);
   const to = text.indexOf(end, from);
   if (from < 0 || to < 0) throw new Error(`${path} has no place for ${name}`);
-  const rows = benches[name];
   const notes = [...environment, settings(rows) && `Settings: ${settings(rows)}`].filter(Boolean).map((line) => `- ${line}`);
   await writeFile(path, [text.slice(0, from + begin.length), "", table(name, rows), "", ...notes, text.slice(to)].join("\n"));
 }

@@ -1,20 +1,26 @@
-// npm run bench [-- NAME…] [--quick] [--without CONTESTANT]
+// npm run bench [-- NAME…] [--browser | --node] [--quick] [--without CONTESTANT]
 //
 // NAME selects benches by prefix: "encoder-cpu", "encoder-webgpu/vit-ti", "first-embedding", …; none means all.
+// --browser and --node keep to what runs in that host.
 // --quick measures ViT-Ti at batch 1 with few rounds and leaves docs/benchmarks.md alone.
+import { fork } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { chromium } from "playwright-core";
 import { main, root, say, seconds, stop } from "../../scripts/lib.mjs";
-import { environment } from "./environment.mjs";
+import { CHROMIUM, environment } from "./environment.mjs";
 import { MODELS, shapes } from "./models.mjs";
 import { summary } from "./measure.js";
 import { table, updateDocument } from "./report.mjs";
 import { serve } from "./server.mjs";
 
 const FLAGS = ["--no-sandbox", "--enable-unsafe-webgpu", "--disable-gpu-watchdog", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+/** Mesa's software adapter, for the Node host: Debian's mesa-vulkan-drivers. */
+const LAVAPIPE = "/usr/share/vulkan/icd.d/lvp_icd.json";
 const CONTESTANTS = ["webjepa", "onnxruntime", "jax"];
 // f32 against f32, as tests/fixtures/README.md §7 has it for real geometries.
 const TOLERANCE = { cpu: 5e-5, webgpu: 2e-4 };
@@ -33,6 +39,7 @@ const ENCODERS = {
   "encoder-webgpu": { device: "webgpu", threads: 1 },
   "encoder-cpu": { device: "cpu", threads: 1 },
   "encoder-threads": { device: "cpu", threads: 2 },
+  "encoder-node-webgpu": { device: "webgpu", threads: 1, host: "node" },
 };
 const BENCHES = [...Object.keys(ENCODERS), "first-embedding", "gpu-work", "memory"];
 
@@ -50,7 +57,7 @@ class Runner {
 
   /** Calls `bench[method](request)` in the page of a new browser, so that nothing is left over from the last case. */
   async inPage(method, request, isolated = true) {
-    const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: FLAGS });
+    const browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS });
     try {
       const page = await browser.newPage();
       page.on("console", (message) => {
@@ -66,20 +73,32 @@ class Runner {
     }
   }
 
-  /** A thread count of one is a page without shared memory: it is the only way to have jax-js run on one thread. */
-  encoder(request) {
-    return this.inPage("encoder", { ...request, tolerance: TOLERANCE[request.device] }, request.device === "webgpu" || request.threads > 1);
+  /** The same in a new Node process. */
+  inNode(method, request) {
+    const child = fork(fileURLToPath(new URL("node.mjs", import.meta.url)), { env: { ...process.env, VK_ICD_FILENAMES: LAVAPIPE, XDG_RUNTIME_DIR: tmpdir() }, stdio: ["ignore", "ignore", "inherit", "ipc"] });
+    return new Promise((resolve, reject) => {
+      child.on("message", ({ line, result, error }) => (line ? say(line) : error ? reject(new Error(error)) : resolve(result)));
+      child.on("exit", (code) => reject(new Error(`the Node host ended with ${code}`)));
+      child.send({ method, request, origin: this.server.origin });
+    });
+  }
+
+  encoder({ host, ...request }) {
+    const whole = { ...request, tolerance: TOLERANCE[request.device] };
+    if (host === "node") return this.inNode("encoder", whole);
+    // A page without shared memory is the only way to have jax-js run on one thread.
+    return this.inPage("encoder", whole, request.device === "webgpu" || request.threads > 1);
   }
 
   /** Each contestant's best setting on this device, as entrants. */
-  async entrants({ device, threads }) {
-    const key = `${device} ${threads}`;
+  async entrants({ device, threads, host = "browser" }) {
+    const key = `${host}, ${device}, ${threads} thread(s)`;
     if (!this.chosen.has(key)) {
       let entrants = this.contestants.flatMap((contestant) => SETTINGS[contestant][device].map((options) => ({ contestant, options })));
       if (this.quick) entrants = this.contestants.map((contestant) => ({ contestant, options: SETTINGS[contestant][device][0] }));
       else {
-        say(`${device}, ${threads} thread(s): choosing settings`);
-        const results = await this.encoder({ model: "vit-ti", batch: 1, device, threads, entrants, limits: { budgetMs: 5000, minRounds: 2, maxRounds: 9 } });
+        say(`${key}: choosing settings`);
+        const results = await this.encoder({ model: "vit-ti", batch: 1, device, threads, host, entrants, limits: { budgetMs: 5000, minRounds: 2, maxRounds: 9 } });
         const median = (result) => result.time?.median ?? Infinity;
         entrants = this.contestants.map((contestant) => {
           const [{ options }] = results.filter((result) => result.contestant === contestant).sort((a, b) => median(a) - median(b));
@@ -111,7 +130,7 @@ class Runner {
         const { options } = (await this.entrants({ device, threads: 1 })).find((entrant) => entrant.contestant === contestant);
         const visits = [];
         for (let visit = 0; visit < (this.quick ? 2 : 6); visit++) {
-          visits.push(await this.inPage("first", { contestant, options, device, model: "vit-ti", batch: 1 }));
+          visits.push(await this.inPage("first", { contestant, options, device, model: "vit-ti", batch: 1 }, device === "webgpu"));
         }
         visits.shift();
         const { code, weights } = this.server.traffic;
@@ -160,7 +179,12 @@ await main(import.meta, async (args) => {
   const { values, positionals: names } = parseArgs({
     args,
     allowPositionals: true,
-    options: { quick: { type: "boolean", default: false }, without: { type: "string", multiple: true, default: [] } },
+    options: {
+      browser: { type: "boolean", default: false },
+      node: { type: "boolean", default: false },
+      quick: { type: "boolean", default: false },
+      without: { type: "string", multiple: true, default: [] },
+    },
   });
   const unknown = names.find((name) => !BENCHES.some((bench) => bench.startsWith(name) || name.startsWith(`${bench}/`)));
   if (unknown) stop(`there is no bench "${unknown}"; there are ${BENCHES.join(", ")}`);
@@ -170,18 +194,29 @@ await main(import.meta, async (args) => {
   const start = performance.now();
   const server = await serve();
   const runner = new Runner({ server, names, quick: values.quick, contestants });
-  const report = { environment: await environment(() => runner.inPage("environment")), quick: values.quick, benches: {} };
-  console.log(report.environment.join("\n"));
+  const hostOf = (bench) => ENCODERS[bench]?.host ?? "browser";
+  const hosts = ["browser", "node"].filter((host) => values[host] || values.browser === values.node);
+  const benches = BENCHES.filter((bench) => runner.wants(bench) && hosts.includes(hostOf(bench)));
+  const report = { quick: values.quick, environments: {}, benches: {} };
   try {
-    for (const name of BENCHES.filter((bench) => runner.wants(bench))) {
-      report.benches[name] = await runner.measure(name);
+    for (const name of benches) {
+      const host = hostOf(name);
+      if (host === "node" && !existsSync(LAVAPIPE)) {
+        say(`${name}: left out, as ${LAVAPIPE} is not installed`);
+        continue;
+      }
+      if (!report.environments[host]) {
+        report.environments[host] = await environment(host, await (host === "node" ? runner.inNode("environment") : runner.inPage("environment")));
+        console.log(report.environments[host].join("\n"));
+      }
+      const rows = (report.benches[name] = await runner.measure(name));
       report.settings = Object.fromEntries(runner.chosen);
-      console.log(`\n${table(name, report.benches[name])}\n`);
+      console.log(`\n${table(name, rows)}\n`);
       await mkdir(join(root, ".bench"), { recursive: true });
       await writeFile(join(root, ".bench/latest.json"), JSON.stringify(report, null, 2));
       const whole = names.length === 0 || names.some((wanted) => name.startsWith(wanted));
       if (whole && !values.quick && contestants.length === CONTESTANTS.length) {
-        await updateDocument(join(root, "docs/benchmarks.md"), name, report);
+        await updateDocument(join(root, "docs/benchmarks.md"), name, rows, report.environments[host]);
       }
     }
   } finally {
@@ -189,5 +224,5 @@ await main(import.meta, async (args) => {
   }
   say(`bench: ${seconds(start)}; .bench/latest.json has the numbers`);
   const lost = Object.values(report.benches).flat().flatMap((row) => row.results ?? []).filter(({ contestant, time }) => contestant === "webjepa" && !time);
-  if (lost.length) stop("webjepa failed or disagreed with every rival in some case: see above");
+  if (lost.length) stop("webjepa failed, or agreed with no rival, in some case: see above");
 });

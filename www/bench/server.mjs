@@ -30,11 +30,11 @@ async function load(path) {
 }
 
 /**
- * Starts the server. `traffic` counts the body bytes sent since its last `reset()`: code is sent gzipped, as a real host would, weights as they are.
+ * Starts the server. `traffic` counts the body bytes sent since its last `reset()`, the harness left out: code is sent gzipped, as a real host would, weights as they are.
  * A page is cross-origin isolated, which is what gives wasm threads, when its query says `isolated`.
  */
 export async function serve() {
-  const traffic = { code: 0, weights: 0, requests: 0, reset() { this.code = this.weights = this.requests = 0; } };
+  const traffic = { code: 0, weights: 0, reset() { this.code = this.weights = 0; } };
   const cache = new Map();
   const read = (path) => {
     if (!cache.has(path)) cache.set(path, load(path).then((raw) => raw && { raw, gzip: COMPRESSED.has(extname(path)) ? gzipSync(raw) : undefined }));
@@ -72,8 +72,7 @@ export async function serve() {
     headers["content-length"] = body.length;
     response.writeHead(status, headers);
     if (request.method === "HEAD") return void response.end();
-    traffic.requests += 1;
-    traffic[url.pathname.startsWith("/models/") && !url.pathname.endsWith(".json") ? "weights" : "code"] += body.length;
+    if (!url.pathname.startsWith("/bench/")) traffic[/\.(safetensors|onnx)$/.test(url.pathname) ? "weights" : "code"] += body.length;
     response.end(body);
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));

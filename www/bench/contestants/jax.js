@@ -7,8 +7,8 @@ async function readSafetensors(url) {
   return Object.entries(tensors).map(([name, { shape, data_offsets: [begin, end] }]) => [name, shape, new Float32Array(bytes, start + begin, (end - begin) / 4)]);
 }
 
-export async function open({ model, batch, device, base }) {
-  const { defaultDevice, init, jit, nn, numpy: np } = await import("@jax-js/jax");
+export async function open({ libraries, model, batch, device, base }) {
+  const { defaultDevice, init, jit, nn, numpy: np } = await import(libraries.jax);
   const backend = device === "webgpu" ? "webgpu" : "wasm";
   if (!(await init(backend)).includes(backend)) throw new Error(`jax-js has no ${backend} here`);
   defaultDevice(backend);

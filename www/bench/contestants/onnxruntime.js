@@ -21,13 +21,14 @@ async function deviceWithoutSubgroups() {
   });
 }
 
-export async function open({ model, batch, device, threads, base, form = "fused", subgroups = true, capture = false }) {
+export async function open({ libraries, model, batch, device, threads, base, form = "fused", subgroups = true, capture = false }) {
   const webgpu = device === "webgpu";
-  const ort = await (webgpu ? import("onnxruntime-web/webgpu") : import("onnxruntime-web"));
+  const ort = await import(webgpu ? libraries.onnxruntimeWebgpu : libraries.onnxruntime);
   ort.env.wasm.numThreads = threads;
   ort.env.logLevel = "error";
   const own = webgpu && !subgroups ? await deviceWithoutSubgroups() : undefined;
-  const session = await ort.InferenceSession.create(`${base}/${form}.onnx`, {
+  const file = await fetch(`${base}/${form}.onnx`);
+  const session = await ort.InferenceSession.create(new Uint8Array(await file.arrayBuffer()), {
     executionProviders: [webgpu ? { name: "webgpu", device: own } : "wasm"],
     freeDimensionOverrides: { batch },
     graphOptimizationLevel: "all",

@@ -1,8 +1,8 @@
 // webjepa through its public API, at its defaults.
 
-export async function open({ model, batch, device, base, worker = true }) {
-  const { Jepa } = await import("webjepa");
-  const jepa = await Jepa.load(new URL(`${base}/`, location.href).href, { backend: device, dtype: "f32", worker, cache: "none" });
+export async function open({ libraries, model, batch, device, base, worker = true }) {
+  const { Jepa } = await import(libraries.webjepa);
+  const jepa = await Jepa.load(`${base}/`, { backend: device, dtype: "f32", worker, cache: "none" });
   const size = { width: model.imageSize, height: model.imageSize, channels: 3 };
   return {
     name: "webjepa",

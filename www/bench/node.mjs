@@ -1,0 +1,41 @@
+// The other host of the tasks: a Node process with Dawn (npm `webgpu`) on Mesa's software adapter, which has what SwiftShader lacks.
+import { create, globals } from "webgpu";
+import { tasks } from "./tasks.js";
+
+Object.assign(globalThis, globals);
+Object.defineProperty(globalThis, "navigator", { value: { gpu: create([]), userAgent: "Node", hardwareConcurrency: 1 }, configurable: true });
+
+// onnxruntime-web writes from shared wasm memory, which browsers take and Dawn's Node binding refuses.
+const { writeBuffer } = GPUQueue.prototype;
+GPUQueue.prototype.writeBuffer = function (buffer, offset, data, ...range) {
+  return writeBuffer.call(this, buffer, offset, data.buffer instanceof SharedArrayBuffer ? new Uint8Array(data) : data, ...range);
+};
+
+// jax-js maps and filters iterators, which Node has from version 22.
+const iterators = Object.getPrototypeOf(Object.getPrototypeOf([].values()));
+iterators.map ??= function* (f) {
+  for (const value of this) yield f(value);
+};
+iterators.filter ??= function* (f) {
+  for (const value of this) if (f(value)) yield value;
+};
+iterators.toArray ??= function () {
+  return [...this];
+};
+
+const at = (path) => new URL(`../../${path}`, import.meta.url).href;
+process.once("message", async ({ method, request, origin }) => {
+  const bench = tasks({
+    libraries: {
+      webjepa: at("pkg/dist/index.js"),
+      onnxruntime: at("node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs"),
+      onnxruntimeWebgpu: at("node_modules/onnxruntime-web/dist/ort.webgpu.bundle.min.mjs"),
+      jax: at("node_modules/@jax-js/jax/dist/index.js"),
+    },
+    origin,
+    say: (line) => process.send({ line }),
+  });
+  const answer = await bench[method](request).then((result) => ({ result }), (error) => ({ error: String(error?.stack ?? error) }));
+  // Dawn keeps the process alive, and tearing it down is not what is measured.
+  process.send(answer, () => process.exit(0));
+});
