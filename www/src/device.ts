@@ -66,7 +66,11 @@ function limitsOf(adapter: GPUAdapter): Record<string, number> {
   return limits;
 }
 
-/** Which backend serves a request for `backend`; with the reason when "auto" has to do without WebGPU. */
+/**
+ * Which backend serves a request for `backend`; with the reason when "auto" has to do without WebGPU.
+ *
+ * @internal
+ */
 export async function chooseBackend(backend: Backend | "auto"): Promise<{ backend: Backend; reason?: string }> {
   if (backend === "cpu") return { backend };
   const { webgpu, reason } = await probeDevice();
@@ -80,6 +84,8 @@ export async function chooseBackend(backend: Backend | "auto"): Promise<{ backen
  *
  * While it runs, requestDevice also asks for the "subgroups" feature where the adapter has it: cubecl writes shaders that
  * enable it whenever subgroups exist, and wgpu's web backend cannot ask for it. Without, those shaders do not compile.
+ *
+ * @internal
  */
 export async function captureDevice(init: () => Promise<void>): Promise<GPUDevice> {
   const adapter = await findAdapter();

@@ -39,7 +39,7 @@ export interface LoadOptions {
 export interface EmbedOptions {
   /**
    * `"mean"` (default): the mean over all tokens, `[D]`. `"none"`: every token, `[N, D]`.
-   * `"last4-mean"`: the means of the last four layers' outputs, one after the other, `[4·D]`.
+   * `"last4-mean"`: the means of the last four layers, each after the final norm, from the earliest to the last, `[4·D]`.
    */
   pool?: "mean" | "none" | "last4-mean" | undefined;
   /** Scale each vector to length 1. Default false. */
@@ -78,13 +78,13 @@ export class Jepa {
    * `no-webgpu` (only with `backend: "webgpu"`), `out-of-memory`, `bad-input`, `aborted`
    */
   static async load(source: ModelSource, options: LoadOptions = {}): Promise<Jepa> {
-    const { signal, onProgress = () => {} } = options;
+    const { signal } = options;
     throwIfAborted(signal);
     const request = loadRequest(source, options);
     // Node's own workers are another interface, and its module is started from a file.
     const spawn = (options.worker ?? true) && !inNode && typeof Worker === "function" ? () => new WorkerEngine() : () => new LocalEngine();
     const engine = spawn();
-    return new Jepa(request, spawn, engine, await loadInto(engine, request, onProgress, signal));
+    return new Jepa(request, spawn, engine, await loadInto(engine, request, isolated(options.onProgress), signal));
   }
 
   private constructor(request: LoadRequest, spawn: () => Engine, engine: Engine, loaded: Loaded) {
@@ -204,6 +204,19 @@ export class Jepa {
   [asyncDispose](): Promise<void> {
     return this.dispose();
   }
+}
+
+/** A listener whose own errors go where uncaught errors go, and not into the load. */
+function isolated(onProgress: LoadOptions["onProgress"]): (progress: Progress) => void {
+  return (progress) => {
+    try {
+      onProgress?.(progress);
+    } catch (error) {
+      setTimeout(() => {
+        throw error;
+      });
+    }
+  };
 }
 
 /** A load that leaves nothing behind when it fails. */
