@@ -9,7 +9,7 @@ import { parseArgs } from "node:util";
 import { chromium } from "playwright-core";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
-const LAVAPIPE = process.env.VK_ICD_FILENAMES ?? "/usr/share/vulkan/icd.d/lvp_icd.x86_64.json";
+const LAVAPIPE = process.env.VK_ICD_FILENAMES ?? lavapipe("/usr/share/vulkan/icd.d");
 export const CHROMIUM_FLAGS = [
   "--no-sandbox",
   "--enable-unsafe-webgpu",
@@ -26,13 +26,14 @@ const { values } = parseArgs({
     backend: { type: "string" },
     only: { type: "string", multiple: true, default: [] },
     json: { type: "string" },
+    markdown: { type: "string" },
   },
 });
 const fixtures = resolve(values.fixtures);
 if (!existsSync(join(fixtures, "manifest.json"))) fail(`${fixtures} holds no manifest.json; --fixtures names a folder of fixtures`);
 
 const hosts = { cpu: { native, "wasm in Node": wasmInNode }, webgpu: { Chromium: webgpuInChromium } };
-if (existsSync(LAVAPIPE)) hosts.webgpu["Node on lavapipe"] = webgpuInNode;
+if (LAVAPIPE) hosts.webgpu["Node on lavapipe"] = webgpuInNode;
 
 const checks = [];
 for (const [backend, runs] of Object.entries(hosts)) {
@@ -43,6 +44,12 @@ for (const [backend, runs] of Object.entries(hosts)) {
   }
 }
 report();
+
+/** Mesa's software driver, whose file name depends on the version. */
+function lavapipe(folder) {
+  const name = existsSync(folder) && readdirSync(folder).find((file) => /^lvp_icd.*\.json$/.test(file));
+  return name ? join(folder, name) : undefined;
+}
 
 function native() {
   const { stdout, stderr, status } = spawnSync(process.env.WEBJEPA_CONFORMANCE, [fixtures, ...values.only], { encoding: "utf8", maxBuffer: 1 << 28 });
@@ -114,7 +121,23 @@ function report() {
   const count = (verdict) => checks.filter((c) => c.verdict === verdict).length;
   console.log(`\n${count("pass")} passed, ${count("fail")} failed, ${count("skip")} skipped`);
   if (values.json) writeFileSync(values.json, JSON.stringify(checks, null, 1));
+  if (values.markdown) intoMarkdown(values.markdown, number);
   process.exitCode = count("pass") > 0 && count("fail") === 0 && count("skip") === 0 ? 0 : 1;
+}
+
+/** Replaces what stands between the markers of a document by one table, with a column for each host. */
+function intoMarkdown(file, number) {
+  const columns = [...new Set(checks.map((c) => c.backend))];
+  const compared = checks.filter((c) => c.difference !== null);
+  const keys = [...new Set(compared.map((c) => `${c.file}\0${c.check}`))];
+  const row = (key) => {
+    const cells = columns.map((backend) => compared.find((c) => c.backend === backend && `${c.file}\0${c.check}` === key));
+    const shown = cells.map((c) => (c ? `${number(c.difference)} of ${number(c.tolerance)}${c.verdict === "pass" ? "" : " **fails**"}` : "–"));
+    return `| ${[...key.split("\0"), ...shown].join(" | ")} |`;
+  };
+  const table = [`| file | check | ${columns.join(" | ")} |`, `|${" --- |".repeat(columns.length + 2)}`, ...keys.map(row)].join("\n");
+  const marked = /(<!-- conformance -->\n)[^]*(\n<!-- \/conformance -->)/;
+  writeFileSync(file, readFileSync(file, "utf8").replace(marked, `$1\n${table}\n$2`));
 }
 
 function fail(message) {

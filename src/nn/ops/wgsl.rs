@@ -436,3 +436,65 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assert_valid(source: &str) {
+        let module = naga::front::wgsl::parse_str(source)
+            .unwrap_or_else(|e| panic!("{}", e.emit_to_string(source)));
+        naga::valid::Validator::new(
+            naga::valid::ValidationFlags::all(),
+            naga::valid::Capabilities::empty(),
+        )
+        .validate(&module)
+        .unwrap_or_else(|e| panic!("{}", e.emit_to_string(source)));
+    }
+
+    #[test]
+    fn every_kernel_is_valid_without_optional_features() {
+        for (d_in, d_out) in [(192, 768), (588, 1280), (25, 30), (1, 1), (24, 65)] {
+            for weight in [Kept::Full, Kept::Half, Kept::Quantized] {
+                for (residual, gelu) in [(false, false), (true, false), (false, true)] {
+                    assert_valid(
+                        &Linear {
+                            d_in,
+                            d_out,
+                            weight,
+                            residual,
+                            gelu,
+                        }
+                        .wgsl(),
+                    );
+                }
+            }
+        }
+        for width in [4, 30, 1408] {
+            assert_valid(
+                &Norm {
+                    width,
+                    eps: 1e-6f32.to_bits(),
+                }
+                .wgsl(),
+            );
+        }
+        for (tokens, heads, head_dim) in [(1, 1, 1), (196, 3, 64), (256, 16, 88), (16, 4, 6)] {
+            assert_valid(
+                &SelfAttention {
+                    tokens,
+                    heads,
+                    head_dim,
+                }
+                .wgsl(),
+            );
+        }
+        assert_valid(
+            &Transposed {
+                rows: 3,
+                columns: 5,
+            }
+            .wgsl(),
+        );
+    }
+}

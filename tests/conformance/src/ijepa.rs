@@ -393,19 +393,9 @@ fn text(error: webjepa::Error) -> String {
 
 /// A PNG's samples, `[height, width]` and channels.
 fn decoded(bytes: &[u8]) -> Result<(Vec<u8>, [usize; 2], usize), String> {
-    let mut reader = png::Decoder::new(std::io::Cursor::new(bytes))
-        .read_info()
-        .map_err(|e| e.to_string())?;
-    let mut samples = vec![
-        0;
-        reader
-            .output_buffer_size()
-            .ok_or("the picture is too large")?
-    ];
-    let info = reader.next_frame(&mut samples).map_err(|e| e.to_string())?;
-    Ok((
-        samples,
-        [info.height as usize, info.width as usize],
-        info.color_type.samples(),
-    ))
+    let mut decoder = zune_png::PngDecoder::new(std::io::Cursor::new(bytes));
+    let samples = decoder.decode_raw().map_err(|e| e.to_string())?;
+    let (width, height) = decoder.dimensions().ok_or("no picture")?;
+    let channels = samples.len() / (width * height);
+    Ok((samples, [height, width], channels))
 }

@@ -1,20 +1,9 @@
-//! The same checks for JavaScript hosts.
+//! The same checks for JavaScript hosts. The start function is the library's.
 
 use js_sys::{Map, Uint8Array};
 use wasm_bindgen::prelude::*;
 
 use crate::{Folder, run};
-
-unsafe extern "C" {
-    fn __wasm_call_ctors();
-}
-
-#[wasm_bindgen(start)]
-fn start() {
-    // As in the library: once, so that exports are not wrapped.
-    // SAFETY: the linker defines the symbol; nothing has run before this function.
-    unsafe { __wasm_call_ctors() };
-}
 
 /// Runs the checks on `files`, a Map of path to Uint8Array; resolves to the JSON text of the list of checks.
 #[wasm_bindgen]
