@@ -8,7 +8,7 @@ use burn::tensor::Shape;
 use burn_wgpu::{CubeBackend, CubeTensor, KernelSource, SourceKernel, SourceTemplate};
 
 use super::wgsl::{
-    Kept, LINEAR_GROUP, LINEAR_TILE, Linear, Norm, ROW_GROUP, SelfAttention, Transposed,
+    Kept, LINEAR_GROUP, LINEAR_QUADS, Linear, Norm, ROW_GROUP, SelfAttention, Transposed,
 };
 use super::{Ops, ResidualPrimitive, WeightPrimitive};
 
@@ -35,6 +35,7 @@ impl Ops for CubeBackend {
             },
             residual: matches!(residual, ResidualPrimitive::Rows(_)),
             gelu,
+            tile_rows: Linear::tile_rows(rows as u32, d_out as u32),
         };
         let like = x.clone();
         let mut inputs = vec![x];
@@ -46,10 +47,10 @@ impl Ops for CubeBackend {
         if let ResidualPrimitive::Rows(residual) = residual {
             inputs.push(residual);
         }
-        let columns = (d_out as u32).div_ceil(4 * LINEAR_TILE.1);
+        let columns = (d_out as u32).div_ceil(4 * LINEAR_QUADS);
         let count = grid(
             columns.div_ceil(LINEAR_GROUP.0),
-            (rows as u32).div_ceil(LINEAR_TILE.0 * LINEAR_GROUP.1),
+            (rows as u32).div_ceil(kernel.tile_rows * LINEAR_GROUP.1),
         );
         launch(
             kernel,
