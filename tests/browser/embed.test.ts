@@ -151,7 +151,7 @@ describe("pictures", () => {
         tainted.getContext("2d")!.drawImage(foreign, 0, 0);
         const closed = await createImageBitmap(new ImageData(4, 4));
         closed.close();
-        const frame = new VideoFrame(new OffscreenCanvas(4, 4).transferToImageBitmap(), { timestamp: 0 });
+        const frame = new VideoFrame(await createImageBitmap(new ImageData(4, 4)), { timestamp: 0 });
         frame.close();
         const pictures = {
           missing,

@@ -25,12 +25,15 @@ export interface FakeState {
   batches: number[];
   chunks: number[];
   options: GlueLoadOptions[];
+  memory: WebAssembly.Memory;
 }
 
-export const fake: FakeState = { faults: {}, loads: 0, resets: 0, alive: new Set(), batches: [], chunks: [], options: [] };
+const newMemory = () => new WebAssembly.Memory({ initial: 1 });
+
+export const fake: FakeState = { faults: {}, loads: 0, resets: 0, alive: new Set(), batches: [], chunks: [], options: [], memory: newMemory() };
 
 export function resetFake(): void {
-  Object.assign(fake, { faults: {}, loads: 0, resets: 0, batches: [], chunks: [], options: [] });
+  Object.assign(fake, { faults: {}, loads: 0, resets: 0, batches: [], chunks: [], options: [], memory: newMemory() });
   fake.alive.clear();
 }
 
@@ -55,7 +58,9 @@ function track(kind: string): { free(): void; stale(): boolean } {
 
 export function fakeGlue(): Glue {
   return {
-    async default() {},
+    async default() {
+      return { memory: fake.memory };
+    },
     async initDevice() {
       await fake.faults.initDevice?.();
     },

@@ -257,6 +257,15 @@ describe("after a failure of the module", () => {
     expect(fake.resets).toBe(resets);
   });
 
+  it("takes a trap for want of memory when there is none left", async () => {
+    fake.memory = new WebAssembly.Memory({ initial: 1, maximum: 2 });
+    await using jepa = await load();
+    fake.faults.embed = async () => {
+      throw new WebAssembly.RuntimeError("unreachable");
+    };
+    expect(await failure(jepa.embed(flat(1)))).toMatchObject({ code: "out-of-memory" });
+  });
+
   it("notices a trap in a microtask of the module, which no promise carries", async () => {
     await using jepa = await load();
     fake.faults.embed = () => {

@@ -61,18 +61,10 @@ describe("in Node, with the real module", () => {
   });
 
   it("holds no more than the weights and the largest tensor while loading", async () => {
-    const memories: WebAssembly.Memory[] = [];
-    const { instantiate } = WebAssembly;
-    vi.spyOn(WebAssembly, "instantiate").mockImplementation((async (...args: Parameters<typeof instantiate>) => {
-      const result = (await instantiate(...args)) as unknown as { instance?: WebAssembly.Instance } & WebAssembly.Instance;
-      memories.push((result.instance ?? result).exports.memory as WebAssembly.Memory);
-      return result;
-    }) as never);
-    vi.resetModules();
-    const fresh = await import("../../www/src/index.js");
+    const { Jepa, memories } = await freshLibrary();
     const model = MODELS["vit-s"];
     const files = checkpoint(model);
-    const jepa = await fresh.Jepa.load(files, { backend: "cpu" });
+    const jepa = await Jepa.load(files, { backend: "cpu" });
     // Memory never shrinks, so this is the most that there has been.
     const used = memories[0]!.buffer.byteLength;
     await jepa.dispose();
@@ -80,4 +72,28 @@ describe("in Node, with the real module", () => {
     const largest = 4 * model.hiddenSize * model.mlpSize;
     expect(used - weights - largest).toBeLessThan(8 << 20);
   });
+
+  it("goes on after its memory was exhausted", async () => {
+    const { Jepa, memories } = await freshLibrary();
+    await using jepa = await Jepa.load(fixture(""));
+    const before = await jepa.embed(fixture("image.png"));
+    const [memory] = memories as [WebAssembly.Memory];
+    memory.grow(65536 - memory.buffer.byteLength / 65536);
+    const large = { data: new Uint8Array(3 << 26), width: 1 << 13, height: 1 << 13, channels: 3 };
+    await expect(jepa.embed(large)).rejects.toMatchObject({ name: "JepaError", code: "out-of-memory" });
+    expect((await jepa.embed(fixture("image.png"))).data).toEqual(before.data);
+  });
 });
+
+/** The library with a module of its own, whose memory can be seen. */
+async function freshLibrary() {
+  const memories: WebAssembly.Memory[] = [];
+  const { instantiate } = WebAssembly;
+  vi.spyOn(WebAssembly, "instantiate").mockImplementation((async (...args: Parameters<typeof instantiate>) => {
+    const result = (await instantiate(...args)) as unknown as { instance?: WebAssembly.Instance } & WebAssembly.Instance;
+    memories.push((result.instance ?? result).exports.memory as WebAssembly.Memory);
+    return result;
+  }) as never);
+  vi.resetModules();
+  return { ...(await import("../../www/src/index.js")), memories };
+}

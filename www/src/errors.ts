@@ -80,11 +80,10 @@ export function toJepaError(error: unknown): JepaError {
 }
 
 /** For an error that no layer below has a code for: the wasm instance trapped, or the browser refused something. */
-export function crashError(error: unknown): JepaError {
+export function crashError(error: unknown, memoryIsFull = false): JepaError {
   const message = messageOf(error);
-  const memory = error instanceof RangeError || /out of memory|could not allocate|allocation failed/i.test(message);
-  return memory
-    ? new JepaError("out-of-memory", `There is not enough memory for this: ${message}. Use a smaller model or dtype "f16", or fewer pictures at once.`, { cause: error })
+  return memoryIsFull || error instanceof RangeError
+    ? new JepaError("out-of-memory", `There is not enough memory for this (${message}). Use a smaller model, dtype "f16" or smaller pictures.`, { cause: error })
     : new JepaError("internal", `webjepa failed unexpectedly: ${message}. The next call starts afresh; please report this.`, { cause: error });
 }
 

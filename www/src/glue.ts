@@ -5,7 +5,8 @@ import { JepaError, messageOf } from "./errors.js";
 import type { Backend, ModelConfig } from "./types.js";
 
 export interface Glue {
-  default(options: { module_or_path: Response | BufferSource }): Promise<unknown>;
+  /** Starts the module; where it has been started, only gives the exports of its present instance. */
+  default(options?: { module_or_path: Response | BufferSource }): Promise<{ memory: WebAssembly.Memory }>;
   /** WebGPU build: acquires adapter and device. CPU build: resolves at once. Must be awaited before a ModelLoader is made. */
   initDevice(): Promise<void>;
   /** Length of the JSON header that follows the first 8 bytes of a safetensors file of `fileSize` bytes. */

@@ -11,12 +11,15 @@ const glues = new Map<Backend, Promise<Glue>>();
 
 /** How long, in milliseconds, a failure on the GPU waits for the notice of what caused it: module and page hear of a lost device in any order. */
 const NOTICE = 200;
+/** With less left than this, in pages of 64 KiB, a crash is taken for want of memory: 256 MiB. */
+const HEADROOM = 4096;
 /** How long callbacks of an ended instance can still come in, in milliseconds. */
 const AFTERMATH = 5000;
 
 export class Instance {
   readonly #backend: Backend;
   readonly glue: Glue;
+  readonly #memory: WebAssembly.Memory;
   #device: GPUDevice | undefined;
   #users = 0;
   #dead: JepaError | undefined;
@@ -45,14 +48,17 @@ export class Instance {
       glues.set(backend, loading);
       loading.catch(() => glues.delete(backend));
     }
-    const instance = new Instance(backend, await loading);
+    const glue = await loading;
+    const { memory } = await glue.default();
+    const instance = new Instance(backend, glue, memory);
     await instance.#start();
     return instance;
   }
 
-  private constructor(backend: Backend, glue: Glue) {
+  private constructor(backend: Backend, glue: Glue, memory: WebAssembly.Memory) {
     this.#backend = backend;
     this.glue = glue;
+    this.#memory = memory;
     this.#death = new Promise((_, reject) => (this.#die = reject));
     this.#death.catch(() => {});
   }
@@ -122,9 +128,19 @@ export class Instance {
   }
 
   #failed(error: unknown): JepaError {
-    const failure = error instanceof JepaError ? error : codeOf(error) ? toJepaError(error) : crashError(error);
+    const failure = error instanceof JepaError ? error : codeOf(error) ? toJepaError(error) : crashError(error, this.#isFull());
     if (isFatal(error)) this.#kill(failure);
     return failure;
+  }
+
+  /** Whether the memory could not grow any more, which the module only answers with a trap. For an instance that is not used any more. */
+  #isFull(): boolean {
+    try {
+      this.#memory.grow(HEADROOM);
+      return false;
+    } catch {
+      return true;
+    }
   }
 
   /** Called once by each user. The memory of the module is given back with the last one. */
