@@ -67,12 +67,8 @@ export function useLab(): Lab {
     lab.server.files.set("page.html", html);
     const page = await lab.browser.newPage();
     const errors: string[] = [];
-    // An optional file that is absent: the browser itself reports each 404.
-    const expected = [/404.*preprocessor_config\.json/];
-    const report = (text: string) => void (expected.some((pattern) => pattern.test(text)) || errors.push(text));
-    page.on("console", (message) => isError(message) && report(`${message.type()}: ${message.text()} (${message.location().url})`));
-    page.on("pageerror", (error) => report(`uncaught: ${error.stack}`));
-    page.on("crash", () => report("the page crashed"));
+    const expected: RegExp[] = [];
+    watchErrors(page, (text) => expected.some((pattern) => pattern.test(text)) || errors.push(text));
     await page.goto(`http://${host}:${new URL(lab.server.url).port}/page.html`);
     if (html === PAGE) await page.waitForFunction(() => "webjepa" in globalThis);
     return {
@@ -85,6 +81,18 @@ export function useLab(): Lab {
     };
   };
   return lab;
+}
+
+/** Reports everything that went wrong in a page and in its workers. */
+export function watchErrors(page: Page, report: (text: string) => void): void {
+  page.on("console", (message) => {
+    const { url } = message.location();
+    // A file that a model need not have: the browser itself reports each 404.
+    const optional = message.text().includes("404") && url.endsWith("/preprocessor_config.json");
+    if (isError(message) && !optional) report(`${message.type()}: ${message.text()} (${url})`);
+  });
+  page.on("pageerror", (error) => report(`uncaught: ${error.stack}`));
+  page.on("crash", () => report("the page crashed"));
 }
 
 async function startLabServer(): Promise<TestServer> {

@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { build, createServer } from "vite";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { DIST, FIXTURES, useLab } from "./harness.js";
+import { DIST, FIXTURES, useLab, watchErrors } from "./harness.js";
 
 const lab = useLab();
 const run = promisify(execFile);
@@ -44,8 +44,7 @@ afterAll(() => rm(project, { recursive: true }));
 async function resultsAt(url: string): Promise<Record<string, number[]>> {
   const page = await lab.browser.newPage();
   const errors: string[] = [];
-  page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
-  page.on("pageerror", (error) => errors.push(String(error)));
+  watchErrors(page, (text) => errors.push(text));
   await page.goto(url);
   await page.waitForFunction(() => "results" in globalThis).catch((error) => Promise.reject(new Error(errors.join("\n"), { cause: error })));
   const results = await page.evaluate(() => (globalThis as never as { results: Record<string, number[]> }).results);
