@@ -16,7 +16,7 @@ const vitest = (project) => bin("vitest/vitest.mjs", ["run", "--project", projec
 /** In the order in which they run; a stage may use what those above it built. */
 const STAGES = {
   format: ({ native }) => cargo(native, "fmt", "--all", "--check"),
-  types: () => ["www/tsconfig.json", "www/demo/tsconfig.json"].forEach(tsc),
+  types: () => ["www/tsconfig.json", "www/tsconfig.tests.json", "www/demo/tsconfig.json"].forEach(tsc),
   lint({ native, wasm }) {
     cargo(native, "clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings");
     if (wasm === native) cargo(wasm, "clippy", "--locked", "--lib", "--target", WASM, "--no-default-features", "--features", "webgpu", "--", "-D", "warnings");
