@@ -158,13 +158,13 @@ class Runner {
   }
 
   async memory() {
-    const sizes = shapes(MODELS["vit-b"]).map(bytes);
+    const tensors = shapes(MODELS["vit-b"]).map(bytes);
     const rows = [];
     for (const device of ["cpu", "webgpu"]) {
       if (!this.wants(`memory/${device}`) || !this.contestants.includes("webjepa")) continue;
-      const peak = await this.inPage("memory", { contestant: "webjepa", device, model: "vit-b", batch: 1, options: { worker: false } });
-      rows.push({ device, model: "vit-b", peakBytes: peak, weightBytes: sum(sizes), largestTensorBytes: Math.max(...sizes) });
-      say(`wasm memory after loading ViT-B, ${device}: ${(peak / 1e6).toFixed(1)} MB`);
+      const sizes = await this.inPage("memory", { contestant: "webjepa", device, model: "vit-b", batch: 1, options: { worker: false } });
+      rows.push({ device, model: "vit-b", ...sizes, weightBytes: sum(tensors), largestTensorBytes: Math.max(...tensors) });
+      say(`wasm memory after loading ViT-B, ${device}: ${(sizes.peakBytes / 1e6).toFixed(1)} MB`);
     }
     return rows;
   }

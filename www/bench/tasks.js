@@ -85,21 +85,24 @@ export function tasks({ libraries, origin, say, longTasks = [] }) {
       return Object.fromEntries(Object.keys(calls).map((name) => [name, calls[name] - before[name]]));
     },
 
-    /** Size of the wasm memory after loading. A wasm memory never shrinks, so that is its peak. */
+    /** Size of the wasm memory when it is made and after loading. It never shrinks, so the second is the peak. */
     async memory(request) {
-      const memories = new Set();
+      const memories = new Map();
       for (const name of ["instantiate", "instantiateStreaming"]) {
         const original = WebAssembly[name];
         WebAssembly[name] = async (...args) => {
           const result = await original.apply(WebAssembly, args);
-          for (const value of Object.values((result.instance ?? result).exports)) if (value instanceof WebAssembly.Memory) memories.add(value);
+          for (const value of Object.values((result.instance ?? result).exports)) {
+            if (value instanceof WebAssembly.Memory) memories.set(value, value.buffer.byteLength);
+          }
           return result;
         };
       }
       const side = await open(request.contestant, request);
-      const bytes = [...memories].reduce((sum, memory) => sum + memory.buffer.byteLength, 0);
+      const sum = (numbers) => [...numbers].reduce((a, b) => a + b, 0);
+      const sizes = { startBytes: sum(memories.values()), peakBytes: sum([...memories.keys()].map((memory) => memory.buffer.byteLength)) };
       await side.close();
-      return bytes;
+      return sizes;
     },
   };
 }
