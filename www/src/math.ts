@@ -90,10 +90,8 @@ export function pca(input: Matrix | readonly Matrix[], { components = 3 }: PcaOp
   if (!Number.isInteger(components) || components < 1 || components > width) {
     throw new JepaError("bad-input", `There are between 1 and ${width} components of rows with ${width} values, not ${components}.`);
   }
-  const { rows, mean } = centre(list, width);
+  const { rows, mean, total } = centre(list, width);
   const count = rows.length / width;
-  let total = 0;
-  for (const value of rows) total += value * value;
   if (!Number.isFinite(total)) throw new JepaError("bad-input", "The embeddings have values that are not finite.");
   const { vectors, values } = principalAxes(rows, width, components);
   const scale = Math.max(1, count - 1);
@@ -133,7 +131,8 @@ function widthOf({ data, shape }: Matrix): number {
   return width;
 }
 
-function centre(list: readonly Matrix[], width: number): { rows: Float32Array; mean: Float64Array } {
+/** All rows less their mean, and the sum of the squares of that. */
+function centre(list: readonly Matrix[], width: number): { rows: Float32Array; mean: Float64Array; total: number } {
   const rows = new Float32Array(list.reduce((length, { data }) => length + data.length, 0));
   let at = 0;
   for (const embedding of list) {
@@ -144,8 +143,15 @@ function centre(list: readonly Matrix[], width: number): { rows: Float32Array; m
   const mean = new Float64Array(width);
   for (let start = 0; start < rows.length; start += width) for (let j = 0; j < width; j++) mean[j]! += rows[start + j]!;
   for (let j = 0; j < width; j++) mean[j]! /= rows.length / width;
-  for (let start = 0; start < rows.length; start += width) for (let j = 0; j < width; j++) rows[start + j]! -= mean[j]!;
-  return { rows, mean };
+  let total = 0;
+  for (let start = 0; start < rows.length; start += width) {
+    for (let j = 0; j < width; j++) {
+      const value = rows[start + j]! - mean[j]!;
+      rows[start + j] = value;
+      total += value * value;
+    }
+  }
+  return { rows, mean, total };
 }
 
 function project({ data }: Matrix, basis: Float32Array, mean: Float64Array, components: number): Float32Array {
@@ -164,7 +170,10 @@ function project({ data }: Matrix, basis: Float32Array, mean: Float64Array, comp
 /** For each of the first three components, which of its values is black and which is full. */
 function percentileRanges(coordinates: Float32Array[], components: number): [low: number, high: number][] {
   return Array.from({ length: Math.min(3, components) }, (_, k) => {
-    const values = Float32Array.from(coordinates.flatMap((data) => Array.from({ length: data.length / components }, (_, row) => data[row * components + k]!))).sort();
+    const values = new Float32Array(coordinates.reduce((count, data) => count + data.length / components, 0));
+    let count = 0;
+    for (const data of coordinates) for (let at = k; at < data.length; at += components) values[count++] = data[at]!;
+    values.sort();
     const percentile = (part: number) => {
       const place = part * (values.length - 1);
       const below = values[Math.floor(place)]!;
@@ -358,35 +367,37 @@ function combine(basis: Float64Array[], coefficients: number[][], k: number): Fl
 /** Eigenvalues by falling size and eigenvectors (as columns) of a small symmetric matrix, by cyclic Jacobi rotations. */
 function symmetricEigen(matrix: number[][]): { values: number[]; vectors: number[][] } {
   const n = matrix.length;
-  const a = matrix.map((row) => Float64Array.from(row));
-  const v = a.map((_, i) => Float64Array.from({ length: n }, (_, j) => (i === j ? 1 : 0)));
-  const size = Math.hypot(...matrix.flat());
-  // What is left is squared by each sweep, so few are enough.
+  const a = Float64Array.from(matrix.flat());
+  const v = Float64Array.from(a, (_, i) => (i % (n + 1) === 0 ? 1 : 0));
+  const size = Math.sqrt(dot(a, a));
+  // What is left is squared by each pass, so few are enough.
   for (let pass = 0, off = Infinity; pass < 50 && off > size * 1e-13; pass++) {
     off = 0;
     for (let p = 0; p < n; p++) {
       for (let q = p + 1; q < n; q++) {
-        const entry = a[p]![q]!;
+        const entry = a[p * n + q]!;
         off = Math.max(off, Math.abs(entry));
         if (Math.abs(entry) <= size * 1e-16) continue;
-        const theta = (a[q]![q]! - a[p]![p]!) / (2 * entry);
+        const theta = (a[q * n + q]! - a[p * n + p]!) / (2 * entry);
         const t = (theta < 0 ? -1 : 1) / (Math.abs(theta) + Math.sqrt(theta * theta + 1));
         const c = 1 / Math.sqrt(t * t + 1);
         const s = t * c;
-        for (let i = 0; i < n; i++) {
-          rotate(a[i]!, p, a[i]!, q, c, s);
-          rotate(v[i]!, p, v[i]!, q, c, s);
-        }
-        for (let i = 0; i < n; i++) rotate(a[p]!, i, a[q]!, i, c, s);
+        rotate(a, p, q, n, n, c, s);
+        rotate(v, p, q, n, n, c, s);
+        rotate(a, p * n, q * n, 1, n, c, s);
       }
     }
   }
-  const order = a.map((_, i) => i).sort((i, j) => a[j]![j]! - a[i]![i]!);
-  return { values: order.map((i) => a[i]![i]!), vectors: v.map((row) => order.map((i) => row[i]!)) };
+  const order = Array.from({ length: n }, (_, i) => i).sort((i, j) => a[j * n + j]! - a[i * n + i]!);
+  return { values: order.map((i) => a[i * n + i]!), vectors: matrix.map((_, row) => order.map((i) => v[row * n + i]!)) };
 }
 
-function rotate(x: Float64Array, i: number, y: Float64Array, j: number, c: number, s: number): void {
-  const [left, right] = [x[i]!, y[j]!];
-  x[i] = c * left - s * right;
-  y[j] = s * left + c * right;
+/** Turns two rows or columns, which start at `p` and `q`, in their plane. */
+function rotate(m: Float64Array, p: number, q: number, stride: number, n: number, c: number, s: number): void {
+  for (let i = 0; i < n; i++, p += stride, q += stride) {
+    const left = m[p]!;
+    const right = m[q]!;
+    m[p] = c * left - s * right;
+    m[q] = s * left + c * right;
+  }
 }
