@@ -16,14 +16,16 @@ export function pictures(model, batch) {
   return { planar, interleaved };
 }
 
+/** Infinite where a value is no number or the lengths differ: neither is agreement. */
 export function maxAbsDiff(a, b) {
   if (a.length !== b.length) return Infinity;
   let max = 0;
   for (let i = 0; i < a.length; i++) {
     const diff = Math.abs(a[i] - b[i]);
-    if (!(diff <= max)) max = diff; // NaN counts as a difference
+    if (Number.isNaN(diff)) return Infinity;
+    max = Math.max(max, diff);
   }
-  return Number.isNaN(max) ? Infinity : max;
+  return max;
 }
 
 export function summary(times) {

@@ -46,7 +46,10 @@ function positionTable(hiddenSize) {
 
 const product = (shape) => shape.reduce((a, b) => a * b, 1);
 
-/** Shapes by Hugging Face name, in file order. */
+/**
+ * Hugging Face names and shapes, in file order.
+ * @returns {[name: string, shape: number[]][]}
+ */
 export function shapes({ hiddenSize: d, layers, mlpSize }) {
   const linear = (name, out, input) => [[`${name}.weight`, [out, input]], [`${name}.bias`, [out]]];
   const norm = (name) => [[`${name}.weight`, [d]], [`${name}.bias`, [d]]];

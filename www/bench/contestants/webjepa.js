@@ -6,7 +6,7 @@ export async function open({ libraries, model, batch, device, base, worker = tru
   const size = { width: model.imageSize, height: model.imageSize, channels: 3 };
   return {
     name: "webjepa",
-    setting: worker ? "in its worker" : "same thread",
+    setting: worker && typeof document === "object" ? "in its worker" : "in the calling thread",
     async run({ interleaved }) {
       const images = interleaved.map((data) => ({ data, ...size }));
       return (await jepa.embed(batch === 1 ? images[0] : images, { pool: "none", preprocess: false })).data;

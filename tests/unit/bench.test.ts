@@ -1,0 +1,68 @@
+// The parts of the bench that its verdicts stand on.
+import { readFileSync } from "node:fs";
+import { describe, expect, it } from "vitest";
+import { maxAbsDiff, pictures, summary } from "../../www/bench/measure.js";
+import { checkpoint, MODELS, pseudoRandom, weights } from "../../www/bench/models.mjs";
+
+describe("bench models", () => {
+  it("follow the fixtures' recipe", () => {
+    const [a, b, c, d] = pseudoRandom("input.image", 4, 1);
+    expect(a).toBeCloseTo(0.2578144073, 7);
+    expect(b).toBeCloseTo(-0.8255233765, 7);
+    expect(c).toBeCloseTo(0.3521999121, 7);
+    expect(d).toBeCloseTo(0.0408526659, 7);
+  });
+
+  it("have the tensors of the Hugging Face fixture, by name and shape, and its position table", () => {
+    const file = readFileSync(new URL("../fixtures/ijepa_ti16/model.safetensors", import.meta.url));
+    const start = 8 + Number(file.readBigUInt64LE(0));
+    const { __metadata__, ...header } = JSON.parse(file.toString("utf8", 8, start));
+    const ours = weights(MODELS["vit-ti"]);
+    const shapes = (entries: Iterable<[string, { shape: number[] }]>) => Object.fromEntries([...entries].map(([name, { shape }]) => [name, shape]));
+    expect(shapes(ours)).toEqual(shapes(Object.entries(header)));
+
+    const table = ours.get("embeddings.position_embeddings")!.data;
+    const [begin, end] = header["embeddings.position_embeddings"].data_offsets;
+    expect(end - begin).toBe(2 * table.length);
+    const worst = table.reduce((worst, value, i) => Math.max(worst, Math.abs(value - half(file.readUInt16LE(start + begin + 2 * i)))), 0);
+    expect(worst).toBeLessThan(5e-4);
+  });
+
+  it("make a file whose offsets cover its data exactly", () => {
+    const file = checkpoint(MODELS["vit-ti"])["model.safetensors"];
+    const start = 8 + Number(file.readBigUInt64LE(0));
+    const { __metadata__, ...header } = JSON.parse(file.toString("utf8", 8, start)) as Record<string, { data_offsets: [number, number] }>;
+    let at = 0;
+    for (const { data_offsets: [begin, end] } of Object.values(header)) {
+      expect(begin).toBe(at);
+      at = end;
+    }
+    expect(start + at).toBe(file.length);
+  });
+});
+
+describe("bench measures", () => {
+  it("give one batch in two layouts", () => {
+    const { planar, interleaved } = pictures(MODELS["vit-ti"], 2);
+    const plane = 224 * 224;
+    expect(interleaved[1]![3 * 5 + 2]).toBe(planar[(1 * 3 + 2) * plane + 5]);
+  });
+
+  it("never take a NaN or another length for agreement", () => {
+    expect(maxAbsDiff([1, 2], [1, 2.5])).toBe(0.5);
+    expect(maxAbsDiff([1, NaN, 3], [1, 2, 3])).toBe(Infinity);
+    expect(maxAbsDiff([1], [1, 2])).toBe(Infinity);
+  });
+
+  it("sum up by median and extremes", () => {
+    expect(summary([5, 1, 3])).toEqual({ median: 3, min: 1, max: 5, rounds: 3 });
+    expect(summary([4, 1, 2, 3]).median).toBe(2.5);
+  });
+});
+
+function half(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 31;
+  const fraction = bits & 1023;
+  return sign * (exponent === 0 ? fraction * 2 ** -24 : (1 + fraction / 1024) * 2 ** (exponent - 15));
+}
