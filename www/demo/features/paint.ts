@@ -28,6 +28,8 @@ export function paint(canvas: HTMLCanvasElement, picture: ImageBitmap, overlay: 
   const left = -((width - cutWidth) / 2) * scale;
   const top = -((height - cutHeight) / 2) * scale;
   context.globalAlpha = 1;
+  // A picture can be transparent in places.
+  context.clearRect(0, 0, outWidth, outHeight);
   context.imageSmoothingEnabled = true;
   context.imageSmoothingQuality = "high";
   context.drawImage(picture, left, top, width * scale, height * scale);

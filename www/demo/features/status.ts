@@ -29,7 +29,7 @@ function summary({ model, pictures }: State): string {
   const ready = pictures.filter((picture) => picture.state === "ready").length;
   const failed = pictures.filter((picture) => picture.state === "failed").length;
   const counts = [`${ready} ${ready === 1 ? "picture" : "pictures"} embedded`];
-  if (failed > 0) counts.push(`${failed} failed`);
+  if (failed > 0) counts.push(`${failed} not embedded`);
   const where = model.jepa.backend === "webgpu" ? "on WebGPU." : `on the CPU. ${model.jepa.fallbackReason ?? ""}`;
   return `Ready: ${counts.join(", ")}, ${where}`;
 }
