@@ -13,8 +13,9 @@ use crate::{Error, Result};
 
 /// Largest accepted configuration text, in bytes; published files have about 500.
 pub const MAX_JSON_BYTES: usize = 1 << 20;
-/// Largest accepted number of tokens of one input; attention is quadratic in it.
-pub const MAX_TOKENS: usize = 1 << 16;
+/// Largest accepted number of tokens of one input: its square, the number of attention scores, must fit the 32-bit sizes of
+/// WebAssembly.
+pub const MAX_TOKENS: usize = (1 << 16) - 1;
 
 const MAX_IMAGE_SIZE: usize = 1 << 16;
 const MAX_PATCH_SIZE: usize = 1 << 10;

@@ -2,14 +2,17 @@
 //! this list only, and only `wasm` knows JavaScript:
 //!
 //! - `wasm`: the exported functions; no maths.
-//! - [`model`]: one file per published system.
+//! - `model`: one file per published system.
 //! - [`probe`]: what is read off embeddings: pooling.
-//! - [`nn`]: the parts that systems share, and the kernels under them.
-//! - [`device`]: where the numbers are computed, and how weights are kept there.
+//! - `nn`: the parts that systems share, and the kernels under them.
+//! - `device`: where the numbers are computed, and how weights are kept there.
 //! - [`checkpoint`]: tensors by name, from bytes.
 //! - [`input`]: pixels to normalised tensors. No tensor library.
 //! - [`config`]: sizes, and every size derived from them.
 //! - [`error`]: the one error type.
+//!
+//! `wasm`, `model`, `nn` and `device` exist with a backend's feature (`cpu` or `webgpu`) only; the others need no tensor
+//! library.
 
 pub mod checkpoint;
 pub mod config;
