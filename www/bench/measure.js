@@ -41,16 +41,22 @@ export async function timed(work) {
   return { ms: performance.now() - start, value };
 }
 
-/** Warm rounds that fit the time budget, every side once a round, each round starting with another side. */
-export async function race(sides, input, { budgetMs, minRounds, maxRounds }) {
+/**
+ * Warm rounds that fit the time budget, every side once a round, each round starting with another side.
+ * Gives each side's times, and how far any of its outputs was from `references`.
+ */
+export async function race(sides, references, input, { budgetMs, minRounds, maxRounds }) {
   const times = sides.map(() => []);
+  const diffs = sides.map(() => 0);
   const start = performance.now();
   for (let round = 0; round < maxRounds; round++) {
     if (round >= minRounds && (performance.now() - start) * ((round + 1) / round) > budgetMs) break;
     for (let turn = 0; turn < sides.length; turn++) {
       const i = (round + turn) % sides.length;
-      times[i].push((await timed(() => sides[i].run(input))).ms);
+      const { ms, value } = await timed(() => sides[i].run(input));
+      times[i].push(ms);
+      diffs[i] = Math.max(diffs[i], maxAbsDiff(value, references[i]));
     }
   }
-  return times.map(summary);
+  return sides.map((_, i) => ({ time: summary(times[i]), diff: diffs[i] }));
 }

@@ -57,7 +57,7 @@ class Runner {
 
   /** Calls `bench[method](request)` in the page of a new browser, so that nothing is left over from the last case. */
   async inPage(method, request, isolated = true) {
-    const browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS });
+    const browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS, timeout: 180_000 });
     try {
       const page = await browser.newPage();
       page.on("console", (message) => {
@@ -98,7 +98,7 @@ class Runner {
       if (this.quick) entrants = this.contestants.map((contestant) => ({ contestant, options: SETTINGS[contestant][device][0] }));
       else {
         say(`${key}: choosing settings`);
-        const results = await this.encoder({ model: "vit-ti", batch: 1, device, threads, host, entrants, limits: { budgetMs: 5000, minRounds: 2, maxRounds: 9 } });
+        const results = await this.encoder({ model: "vit-ti", batch: 1, device, threads, host, entrants, limits: { warmUpMs: 5000, budgetMs: 5000, minRounds: 2, maxRounds: 9 } });
         const median = (result) => result.time?.median ?? Infinity;
         entrants = this.contestants.map((contestant) => {
           const [{ options }] = results.filter((result) => result.contestant === contestant).sort((a, b) => median(a) - median(b));
@@ -113,10 +113,16 @@ class Runner {
   async encoders(name) {
     const setup = ENCODERS[name];
     const cases = this.quick ? [["vit-ti", 1]] : [["vit-ti", 1], ["vit-ti", 8], ["vit-s", 1], ["vit-s", 8]];
-    const limits = this.quick ? { budgetMs: 10_000, minRounds: 2, maxRounds: 5 } : { budgetMs: 60_000, minRounds: 3, maxRounds: 25 };
+    const limits = this.quick ? { warmUpMs: 5000, budgetMs: 10_000, minRounds: 2, maxRounds: 9 } : { warmUpMs: 5000, budgetMs: 60_000, minRounds: 3, maxRounds: 25 };
     const rows = [];
     for (const [model, batch] of cases.filter(([model, batch]) => this.wants(`${name}/${model}/b${batch}`))) {
-      rows.push({ model, batch, results: await this.encoder({ model, batch, ...setup, entrants: await this.entrants(setup), limits }) });
+      const entrants = await this.entrants(setup);
+      // A host that dies takes its case with it, not the whole run.
+      const results = await this.encoder({ model, batch, ...setup, entrants, limits }).catch(({ message }) => {
+        say(`${name}/${model}/b${batch} failed: ${message}`);
+        return entrants.map((entrant) => ({ ...entrant, failed: message }));
+      });
+      rows.push({ model, batch, results });
     }
     return rows;
   }
