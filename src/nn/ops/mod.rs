@@ -118,6 +118,7 @@ impl Ops for burn::backend::Flex {}
 
 /// A matrix `[d_in, d_out]` in the form in which it is kept in memory.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a model holds few of them")]
 pub enum Weight {
     /// f32 values.
     Full(Tensor<2>),

@@ -483,7 +483,7 @@ mod tests {
                             weight,
                             residual,
                             gelu,
-                            tile_rows: 4,
+                            tile_rows: Linear::tile_rows(196, d_out),
                         }
                         .wgsl(),
                     );
