@@ -1,8 +1,7 @@
 // Where the numbers were taken, in lines that go above every table.
 import { cpus, release, totalmem, type } from "node:os";
 import { output, read } from "../../scripts/lib.mjs";
-
-export const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
+import { CHROMIUM } from "./hosts.mjs";
 
 const version = (path) => JSON.parse(read(path)).version;
 

@@ -3,24 +3,18 @@
 // NAME selects benches by prefix: "encoder-cpu", "encoder-webgpu/vit-ti", "first-embedding", …; none means all.
 // --browser and --node keep to what runs in that host.
 // --quick measures ViT-Ti at batch 1 with few rounds and leaves docs/benchmarks.md alone.
-import { fork } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { chromium } from "playwright-core";
 import { main, root, say, seconds, stop } from "../../scripts/lib.mjs";
-import { CHROMIUM, environment } from "./environment.mjs";
+import { environment } from "./environment.mjs";
+import { inNode, inPage, LAVAPIPE } from "./hosts.mjs";
 import { MODELS, shapes } from "./models.mjs";
 import { summary } from "./measure.js";
 import { table, updateDocument } from "./report.mjs";
 import { serve } from "./server.mjs";
 
-const FLAGS = ["--no-sandbox", "--enable-unsafe-webgpu", "--disable-gpu-watchdog", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
-/** Mesa's software adapter, for the Node host: Debian's mesa-vulkan-drivers. */
-const LAVAPIPE = "/usr/share/vulkan/icd.d/lvp_icd.json";
 const CONTESTANTS = ["webjepa", "onnxruntime", "jax"];
 // f32 against f32, as tests/fixtures/README.md §7 has it for real geometries.
 const TOLERANCE = { cpu: 5e-5, webgpu: 2e-4 };
@@ -55,39 +49,11 @@ class Runner {
     return this.names.length === 0 || this.names.some((wanted) => name.startsWith(wanted) || wanted.startsWith(`${name}/`));
   }
 
-  /** Calls `bench[method](request)` in the page of a new browser, so that nothing is left over from the last case. */
-  async inPage(method, request, isolated = true) {
-    const browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS, timeout: 180_000 });
-    try {
-      const page = await browser.newPage();
-      page.on("console", (message) => {
-        if (message.text().startsWith("bench: ")) say(message.text().slice(7));
-        else if (message.type() === "error") say(`page error: ${message.text()}`);
-      });
-      this.server.traffic.reset();
-      await page.goto(`${this.server.origin}/bench/page.html${isolated ? "?isolated" : ""}`);
-      await page.waitForFunction(() => "ready" in document.documentElement.dataset);
-      return await page.evaluate(([method, request]) => window.bench[method](request), [method, request]);
-    } finally {
-      await browser.close();
-    }
-  }
-
-  /** The same in a new Node process. */
-  inNode(method, request) {
-    const child = fork(fileURLToPath(new URL("node.mjs", import.meta.url)), { env: { ...process.env, VK_ICD_FILENAMES: LAVAPIPE, XDG_RUNTIME_DIR: tmpdir() }, stdio: ["ignore", "ignore", "inherit", "ipc"] });
-    return new Promise((resolve, reject) => {
-      child.on("message", ({ line, result, error }) => (line ? say(line) : error ? reject(new Error(error)) : resolve(result)));
-      child.on("exit", (code) => reject(new Error(`the Node host ended with ${code}`)));
-      child.send({ method, request, origin: this.server.origin });
-    });
-  }
-
   encoder({ host, ...request }) {
     const whole = { ...request, tolerance: TOLERANCE[request.device] };
-    if (host === "node") return this.inNode("encoder", whole);
+    if (host === "node") return inNode(this.server, "encoder", whole);
     // A page without shared memory is the only way to have jax-js run on one thread.
-    return this.inPage("encoder", whole, request.device === "webgpu" || request.threads > 1);
+    return inPage(this.server, "encoder", whole, request.device === "webgpu" || request.threads > 1);
   }
 
   /** Each contestant's best setting on this device, as entrants. */
@@ -136,7 +102,7 @@ class Runner {
         const { options } = (await this.entrants({ device, threads: 1 })).find((entrant) => entrant.contestant === contestant);
         const visits = [];
         for (let visit = 0; visit < (this.quick ? 2 : 6); visit++) {
-          visits.push(await this.inPage("first", { contestant, options, device, model: "vit-ti", batch: 1 }, device === "webgpu"));
+          visits.push(await inPage(this.server, "first", { contestant, options, device, model: "vit-ti", batch: 1 }, device === "webgpu"));
         }
         visits.shift();
         const { code, weights } = this.server.traffic;
@@ -155,7 +121,7 @@ class Runner {
       for (const { contestant, options } of await this.entrants({ device: "webgpu", threads: 1 })) {
         if (!this.wants(`gpu-work/${model}/${contestant}`)) continue;
         // The counters see this thread's calls only.
-        const calls = await this.inPage("work", { contestant, device: "webgpu", model, batch, options: { ...options, worker: false } });
+        const calls = await inPage(this.server, "work", { contestant, device: "webgpu", model, batch, options: { ...options, worker: false } });
         rows.push({ model, batch, contestant, ...calls });
         say(`WebGPU calls of a forward, ${model}, ${contestant}: ${JSON.stringify(calls)}`);
       }
@@ -168,7 +134,7 @@ class Runner {
     const rows = [];
     for (const device of ["cpu", "webgpu"]) {
       if (!this.wants(`memory/${device}`) || !this.contestants.includes("webjepa")) continue;
-      const sizes = await this.inPage("memory", { contestant: "webjepa", device, model: "vit-b", batch: 1, options: { worker: false } });
+      const sizes = await inPage(this.server, "memory", { contestant: "webjepa", device, model: "vit-b", batch: 1, options: { worker: false } });
       rows.push({ device, model: "vit-b", ...sizes, weightBytes: sum(tensors), largestTensorBytes: Math.max(...tensors) });
       say(`wasm memory after loading ViT-B, ${device}: ${(sizes.peakBytes / 1e6).toFixed(1)} MB`);
     }
@@ -212,7 +178,7 @@ await main(import.meta, async (args) => {
         continue;
       }
       if (!report.environments[host]) {
-        report.environments[host] = await environment(host, await (host === "node" ? runner.inNode("environment") : runner.inPage("environment")));
+        report.environments[host] = await environment(host, await (host === "node" ? inNode(server, "environment") : inPage(server, "environment")));
         console.log(report.environments[host].join("\n"));
       }
       const rows = (report.benches[name] = await runner.measure(name));
