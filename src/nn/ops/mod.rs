@@ -1,8 +1,12 @@
 //! The few operations that every model of this crate is made of, as an extension of burn's backends.
 //!
-//! On the CPU they compose burn's own operations. On WebGPU each one is a single hand-written WGSL kernel (see
-//! `webgpu.rs`): no autotuning before the first result, and none of the generated shaders that browsers reject.
+//! On the CPU they compose burn's own operations, but for what follows a matmul (see `cpu.rs`). On WebGPU each one is a
+//! single hand-written WGSL kernel (see `webgpu.rs`): no autotuning before the first result, and none of the generated
+//! shaders that browsers reject.
 
+#[cfg(feature = "cpu")]
+mod cpu;
+mod gelu;
 #[cfg(feature = "webgpu")]
 mod webgpu;
 #[cfg(any(feature = "webgpu", test))]
@@ -112,9 +116,6 @@ pub trait Ops: Backend {
         Self::float_swap_dims(x, 0, 1)
     }
 }
-
-#[cfg(feature = "cpu")]
-impl Ops for burn::backend::Flex {}
 
 /// A matrix `[d_in, d_out]` in the form in which it is kept in memory.
 #[derive(Clone, Debug)]

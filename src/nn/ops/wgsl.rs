@@ -7,6 +7,8 @@
 
 use std::fmt::Write;
 
+use super::gelu;
+
 /// Vec4 columns of the output that one invocation of `linear` holds in registers.
 pub const LINEAR_QUADS: u32 = 2;
 /// Workgroup of `linear`, columns first.
@@ -187,7 +189,7 @@ impl Linear {
         }
         output_rows(&mut s, binding + 1, d_out);
         if self.gelu {
-            s.push_str(GELU);
+            s.push_str(&gelu::wgsl());
         }
         let quads = d_out.div_ceil(4);
         let _ = write!(
@@ -278,15 +280,6 @@ fn inner_row(d_in: u32, lane: u32) -> String {
         format!("min(4u * k + {lane}u, {}u)", d_in - 1)
     }
 }
-
-/// GELU through erf, which WGSL lacks: Abramowitz and Stegun, formula 7.1.26, absolute error below 1.5e-7.
-const GELU: &str = "fn gelu(x: vec4<f32>) -> vec4<f32> {
-    let z = abs(x) * 0.70710678118654752;
-    let t = 1.0 / (1.0 + 0.3275911 * z);
-    let p = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t + 0.254829592) * t;
-    return 0.5 * x * (1.0 + sign(x) * (1.0 - p * exp(-z * z)));
-}
-";
 
 impl Norm {
     pub fn wgsl(&self) -> String {
