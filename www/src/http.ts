@@ -36,14 +36,22 @@ export function statusError(url: string, status: number): JepaError {
 
 /** `fetch` with its failures as JepaErrors. */
 export async function fetchFrom(url: string, init: RequestInit, signal: AbortSignal | undefined): Promise<Response> {
+  const attempt = () => fetch(url, { ...init, signal: signal ?? null });
   try {
-    return await fetch(url, { ...init, signal: signal ?? null });
+    // Node, unlike browsers, does not ask again by itself when a kept connection turns out to have been closed.
+    return await (inNode ? attempt().catch((error) => (isReset(error) ? attempt() : Promise.reject(error))) : attempt());
   } catch (error) {
     if (signal?.aborted) throw abortError(signal);
     const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
     const hint = inNode ? "" : " Check the address, the connection, and whether the server allows this site (CORS).";
     throw new JepaError("network", `${url} could not be fetched: ${messageOf(cause)}.${hint}`, { cause: error });
   }
+}
+
+/** Whether a connection ended before any answer. */
+function isReset(error: unknown): boolean {
+  const cause = error instanceof Error ? error.cause : undefined;
+  return cause instanceof Error && "code" in cause && (cause.code === "ECONNRESET" || cause.code === "UND_ERR_SOCKET");
 }
 
 class HttpFile implements ByteSource {
