@@ -61,25 +61,25 @@ impl Parameters {
         Ok(match self.precision {
             Precision::F32 => {
                 let weight = Tensor::from_data(TensorData::new(data, [d_out, d_in]), &self.device);
-                Weight::Full(ops::transposed(weight))
+                Weight::Full(ops::submitted(ops::transposed(weight)))
             }
             Precision::F16 => {
                 let halves = to_f16(name, &data)?;
                 drop(data);
                 let data = TensorData::new(transposed(&halves, d_in, d_out), [d_in, d_out]);
-                Weight::Half(Tensor::from_data(data, (&self.device, DType::F16)))
+                let half = Tensor::from_data(data, (&self.device, DType::F16));
+                Weight::Half(ops::submitted(half))
             }
             Precision::Q8 => {
                 let quantized = Q8::quantize(name, &data, d_out)?;
                 drop(data);
                 let values =
                     TensorData::new(transposed(&quantized.data, d_in, d_out), [d_in, d_out]);
+                let values = Tensor::<2, Int>::from_data(values, (&self.device, DType::I8));
+                let scales = TensorData::new(quantized.scales, [d_out]);
                 Weight::Quantized {
-                    values: Tensor::<2, Int>::from_data(values, (&self.device, DType::I8)),
-                    scales: Tensor::from_data(
-                        TensorData::new(quantized.scales, [d_out]),
-                        &self.device,
-                    ),
+                    values,
+                    scales: ops::submitted(Tensor::from_data(scales, &self.device)),
                 }
             }
         })

@@ -1,12 +1,15 @@
-//! [`Ops`] on the CPU: burn-flex's matmul, with everything that follows it in one pass over the result.
+//! [`Ops`] on the CPU: burn-flex's matmuls, with everything that follows them in loops that become SIMD.
 
-use burn::backend::ops::{FloatTensorOps, IntTensorOps};
+use burn::backend::ops::{AttentionModuleOptions, FloatTensorOps, IntTensorOps, ModuleOps};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Flex, FloatDType, TensorMetadata};
 use burn::tensor::Shape;
 
 use super::gelu::gelu;
-use super::{Ops, ResidualPrimitive, WeightPrimitive};
+use super::{Ops, ResidualPrimitive, WeightPrimitive, merge_heads, split_heads};
+
+/// Attention scores that are held at once, 64 MB; for more of them burn-flex's attention, which holds few, takes over.
+const SCORES: usize = 1 << 24;
 
 impl Ops for Flex {
     fn linear(
@@ -51,5 +54,144 @@ impl Ops for Flex {
             }
         }
         Self::float_reshape(y, Shape::from(dims))
+    }
+
+    fn self_attention(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
+        let [q, k, v] = split_heads::<Self>(qkv, heads);
+        let shape = q.shape();
+        let (tokens, head_dim) = (shape[2], shape[3]);
+        let few = shape[0]
+            .checked_mul(heads)
+            .and_then(|n| n.checked_mul(tokens))
+            .and_then(|n| n.checked_mul(tokens))
+            .is_some_and(|scores| scores <= SCORES);
+        let out = if few {
+            let mut scores = Self::float_matmul(q, Self::float_swap_dims(k, 2, 3));
+            let scale = (head_dim as f32).sqrt().recip();
+            let rows: &mut [f32] = scores.storage_mut();
+            rows.chunks_exact_mut(tokens)
+                .for_each(|row| softmax(row, scale));
+            Self::float_matmul(scores, v)
+        } else {
+            Self::attention(q, k, v, None, None, AttentionModuleOptions::default())
+        };
+        merge_heads::<Self>(out)
+    }
+}
+
+/// `softmax(scale · row)` in place; `scale` is positive.
+fn softmax(row: &mut [f32], scale: f32) {
+    let top = reduced(row, f32::NEG_INFINITY, |a, b| if a > b { a } else { b });
+    row.iter_mut()
+        .for_each(|v| *v = exp_of_negative((*v - top) * scale));
+    let share = reduced(row, 0.0, |a, b| a + b).recip();
+    row.iter_mut().for_each(|v| *v *= share);
+}
+
+/// Reduces in eight lanes, which the compiler may not invent for floats by itself.
+fn reduced(row: &[f32], start: f32, combine: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [start; 8];
+    let chunks = row.chunks_exact(8);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        lanes
+            .iter_mut()
+            .zip(chunk)
+            .for_each(|(lane, &v)| *lane = combine(*lane, v));
+    }
+    lanes.iter().chain(rest).fold(start, |a, &b| combine(a, b))
+}
+
+/// `e^x` for `x ≤ 0`, 0 below -87, without branches or calls: Cephes' `expf`, relative error below 2e-7.
+#[inline]
+fn exp_of_negative(x: f32) -> f32 {
+    const COEFFICIENTS: [f32; 6] = [
+        1.987_569_1e-4,
+        1.398_2e-3,
+        8.333_452e-3,
+        4.166_579_6e-2,
+        1.666_666_5e-1,
+        5.000_000_1e-1,
+    ];
+    // ln 2 in two parts, so that the reduced argument is exact.
+    const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
+    let power = (x.max(-88.0) * std::f32::consts::LOG2_E + 0.5).floor();
+    let r = x.max(-88.0) - power * LN_2[0] - power * LN_2[1];
+    let polynomial = COEFFICIENTS.iter().fold(0.0, |sum, c| sum * r + c);
+    let two_to_power = f32::from_bits(((power as i32 + 127) << 23) as u32);
+    let value = (polynomial * r * r + r + 1.0) * two_to_power;
+    if x < -87.0 { 0.0 } else { value }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tensor, TensorData};
+
+    use super::exp_of_negative;
+    use crate::nn::ops::self_attention;
+
+    #[test]
+    fn exp_is_exact_to_rounding() {
+        for i in 0..=86_000 {
+            let x = -(i as f32) * 1e-3;
+            let exact = f64::from(x).exp();
+            let error = (f64::from(exp_of_negative(x)) - exact).abs() / exact;
+            assert!(error <= 2e-7, "exp({x}) is off by {error}");
+        }
+        assert_eq!(exp_of_negative(0.0), 1.0);
+        assert_eq!(exp_of_negative(-1e9), 0.0);
+    }
+
+    /// The definition of attention, in f64, for some queries of some heads.
+    fn check_attention(tokens: usize, heads: usize, head_dim: usize) {
+        let d = heads * head_dim;
+        let data: Vec<f32> = (0..tokens * 3 * d)
+            .map(|i| ((i as f32) * 0.37).sin() * 2.0)
+            .collect();
+        let at = |token: usize, part: usize, head: usize, i: usize| {
+            f64::from(data[token * 3 * d + part * d + head * head_dim + i])
+        };
+        let qkv = Tensor::<3>::from_data(
+            TensorData::new(data.clone(), [1, tokens, 3 * d]),
+            &Device::flex(),
+        );
+        let out: Vec<f32> = self_attention(qkv, heads)
+            .into_data()
+            .try_into_vec()
+            .unwrap();
+        for query in [0, tokens / 2, tokens - 1] {
+            for head in 0..heads {
+                let score = |key| {
+                    let dot: f64 = (0..head_dim)
+                        .map(|i| at(query, 0, head, i) * at(key, 1, head, i))
+                        .sum();
+                    (dot / (head_dim as f64).sqrt()).exp()
+                };
+                let scores: Vec<f64> = (0..tokens).map(score).collect();
+                let total: f64 = scores.iter().sum();
+                for i in 0..head_dim {
+                    let exact: f64 = (0..tokens)
+                        .map(|key| scores[key] * at(key, 2, head, i))
+                        .sum();
+                    let got = f64::from(out[query * d + head * head_dim + i]);
+                    assert!(
+                        (got - exact / total).abs() < 1e-5,
+                        "{got} for {}",
+                        exact / total
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn attention_is_its_definition() {
+        check_attention(1, 1, 1);
+        check_attention(50, 3, 6);
+    }
+
+    #[test]
+    fn attention_with_too_many_scores_to_hold_is_the_same() {
+        check_attention(4_200, 1, 4);
     }
 }

@@ -88,33 +88,47 @@ pub trait Ops: Backend {
     /// Softmax attention of every token to every token of its sequence. `qkv [batch, tokens, 3·d]` holds
     /// `[q | k | v]`, each split into heads; the scores are scaled by `head_dim^-0.5`. Returns `[batch, tokens, d]`.
     fn self_attention(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
-        let shape = qkv.shape();
-        let (batch, tokens, d) = (shape[0], shape[1], shape[2] / 3);
-        let qkv = Self::float_reshape(qkv, Shape::new([batch, tokens, 3, heads, d / heads]));
-        let part = |i: usize| {
-            let slice = [
-                (0..batch).into(),
-                (0..tokens).into(),
-                (i..i + 1).into(),
-                (0..heads).into(),
-                (0..d / heads).into(),
-            ];
-            let part = Self::float_slice(qkv.clone(), &slice);
-            let part = Self::float_reshape(part, Shape::new([batch, tokens, heads, d / heads]));
-            Self::float_swap_dims(part, 1, 2) // [batch, heads, tokens, head_dim]
-        };
-        let options = AttentionModuleOptions::default();
-        let out = Self::attention(part(0), part(1), part(2), None, None, options);
-        Self::float_reshape(
-            Self::float_swap_dims(out, 1, 2),
-            Shape::new([batch, tokens, d]),
-        )
+        let [q, k, v] = split_heads::<Self>(qkv, heads);
+        let out = Self::attention(q, k, v, None, None, AttentionModuleOptions::default());
+        merge_heads::<Self>(out)
+    }
+
+    /// The same tensor, once everything queued so far is on its way to the device: a queue keeps the host's copy of what is
+    /// to be uploaded.
+    fn submitted(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        x
     }
 
     /// A `[rows, columns]` matrix with its axes exchanged, laid out as the backend's `linear` likes to read it.
     fn transposed(x: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::float_swap_dims(x, 0, 1)
     }
+}
+
+/// `[batch, tokens, 3·d]` holding `[q | k | v]` to three views `[batch, heads, tokens, head_dim]`.
+fn split_heads<B: Backend>(qkv: FloatTensor<B>, heads: usize) -> [FloatTensor<B>; 3] {
+    let shape = qkv.shape();
+    let (batch, tokens, head_dim) = (shape[0], shape[1], shape[2] / 3 / heads);
+    let qkv = B::float_reshape(qkv, Shape::new([batch, tokens, 3, heads, head_dim]));
+    [0, 1, 2].map(|i| {
+        let slice = [
+            (0..batch).into(),
+            (0..tokens).into(),
+            (i..i + 1).into(),
+            (0..heads).into(),
+            (0..head_dim).into(),
+        ];
+        let part = B::float_slice(qkv.clone(), &slice);
+        let part = B::float_reshape(part, Shape::new([batch, tokens, heads, head_dim]));
+        B::float_swap_dims(part, 1, 2)
+    })
+}
+
+/// `[batch, heads, tokens, head_dim]` to `[batch, tokens, heads·head_dim]`.
+fn merge_heads<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let shape = x.shape();
+    let merged = Shape::new([shape[0], shape[2], shape[1] * shape[3]]);
+    B::float_reshape(B::float_swap_dims(x, 1, 2), merged)
 }
 
 /// A matrix `[d_in, d_out]` in the form in which it is kept in memory.
@@ -187,4 +201,9 @@ pub fn self_attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
 /// See [`Ops::transposed`].
 pub fn transposed(x: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as Ops>::transposed(x.into_dispatch()))
+}
+
+/// See [`Ops::submitted`].
+pub fn submitted<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as Ops>::submitted(x.into_dispatch()))
 }

@@ -111,6 +111,12 @@ impl Ops for CubeBackend {
         )
     }
 
+    fn submitted(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        // A failure taints what it was about to write, and the read of any result reports it.
+        let _ = x.client.flush();
+        x
+    }
+
     fn transposed(x: FloatTensor<Self>) -> FloatTensor<Self> {
         let shape = x.shape();
         let (rows, columns) = (shape[0], shape[1]);
