@@ -111,7 +111,7 @@ fn exp_of_negative(x: f32) -> f32 {
         8.333_452e-3,
         4.166_579_6e-2,
         1.666_666_5e-1,
-        5.000_000_1e-1,
+        0.5,
     ];
     // ln 2 in two parts, so that the reduced argument is exact.
     const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
