@@ -4,6 +4,7 @@ import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { chromium, type Browser, type ConsoleMessage, type Page } from "playwright-core";
 import { afterAll, beforeAll, expect } from "vitest";
+import { CHROMIUM, CHROMIUM_FLAGS } from "../../scripts/hosts.mjs";
 import { startServer, type TestServer } from "../unit/server.js";
 
 declare global {
@@ -15,18 +16,8 @@ const path = (relative: string) => fileURLToPath(new URL(relative, import.meta.u
 export const FIXTURES = path("../fixtures");
 export const DIST = path("../../pkg/dist");
 
-const EXECUTABLE = process.env.CHROMIUM ?? "/usr/bin/chromium";
-const ARGUMENTS = [
-  "--no-sandbox",
-  "--enable-unsafe-webgpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-  // A name that is no secure context, unlike localhost.
-  "--host-resolver-rules=MAP plain.test 127.0.0.1",
-];
+// A name that is no secure context, unlike localhost.
+const ARGUMENTS = [...CHROMIUM_FLAGS, "--host-resolver-rules=MAP plain.test 127.0.0.1"];
 
 export interface TestPage {
   page: Page;
@@ -56,7 +47,7 @@ export function useLab(): Lab {
     if (!existsSync(DIST)) throw new Error("pkg/ is not there: npm run build");
     lab.server = await startLabServer();
     lab.other = await startLabServer();
-    lab.browser = await chromium.launch({ executablePath: EXECUTABLE, args: ARGUMENTS });
+    lab.browser = await chromium.launch({ executablePath: CHROMIUM, args: ARGUMENTS });
   });
   afterAll(async () => {
     await lab.browser?.close();

@@ -1,18 +1,18 @@
 // The package in Node on WebGPU, as the npm package "webgpu" brings it, on Mesa's software adapter where that is installed.
 
 import { execFile } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { promisify } from "node:util";
 import { expect, it } from "vitest";
+import { LAVAPIPE } from "../../scripts/hosts.mjs";
 import { DIST, FIXTURES } from "./harness.js";
 
-const LAVAPIPE = "/usr/share/vulkan/icd.d/lvp_icd.json";
 const run = promisify(execFile);
 
-it.skipIf(!existsSync(LAVAPIPE))("Node embeds a photo on WebGPU as the published implementation does", async () => {
+it.skipIf(!LAVAPIPE)("Node embeds a photo on WebGPU as the published implementation does", async () => {
   const script = `
     import { create } from "webgpu";
     import { Jepa, probeDevice } from ${JSON.stringify(pathToFileURL(join(DIST, "index.js")).href)};

@@ -7,19 +7,9 @@ import { extname, join, relative, resolve, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { chromium } from "playwright-core";
+import { CHROMIUM, CHROMIUM_FLAGS, LAVAPIPE } from "../../scripts/hosts.mjs";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
-const LAVAPIPE = process.env.VK_ICD_FILENAMES ?? lavapipe("/usr/share/vulkan/icd.d");
-export const CHROMIUM_FLAGS = [
-  "--no-sandbox",
-  "--enable-unsafe-webgpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-];
-
 const { values } = parseArgs({
   options: {
     fixtures: { type: "string", default: join(root, "tests", "fixtures") },
@@ -46,12 +36,6 @@ for (const [backend, runs] of Object.entries(hosts)) {
 }
 report();
 
-/** Mesa's software driver, whose file name depends on the version. */
-function lavapipe(folder) {
-  const name = existsSync(folder) && readdirSync(folder).find((file) => /^lvp_icd.*\.json$/.test(file));
-  return name ? join(folder, name) : undefined;
-}
-
 function native() {
   const { stdout, stderr, status } = spawnSync(process.env.WEBJEPA_CONFORMANCE, [fixtures, ...values.only], { encoding: "utf8", maxBuffer: 1 << 28 });
   return status === 0 ? Promise.resolve(JSON.parse(stdout)) : Promise.reject(new Error(stderr));
@@ -74,7 +58,7 @@ function inNode(backend, env) {
 /** A real browser. Whatever it reports besides the results (console errors, WebGPU errors) is a failed check. */
 async function webgpuInChromium() {
   const server = await serve();
-  const browser = await chromium.launch({ executablePath: process.env.CHROMIUM_PATH ?? "/usr/bin/chromium", args: CHROMIUM_FLAGS });
+  const browser = await chromium.launch({ executablePath: CHROMIUM, args: CHROMIUM_FLAGS });
   try {
     const page = await browser.newPage();
     const complaints = [];

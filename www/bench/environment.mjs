@@ -1,7 +1,7 @@
 // Where the numbers were taken, in lines that go above every table.
 import { cpus, release, totalmem, type } from "node:os";
 import { output, read } from "../../scripts/lib.mjs";
-import { CHROMIUM } from "./hosts.mjs";
+import { CHROMIUM } from "../../scripts/hosts.mjs";
 
 const version = (path) => JSON.parse(read(path)).version;
 

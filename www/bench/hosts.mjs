@@ -3,14 +3,11 @@ import { fork } from "node:child_process";
 import { tmpdir } from "node:os";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
+import { CHROMIUM, CHROMIUM_FLAGS, LAVAPIPE } from "../../scripts/hosts.mjs";
 import { say } from "../../scripts/lib.mjs";
 
-export const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
-/** Mesa's software adapter, for the Node host: Debian's mesa-vulkan-drivers. */
-export const LAVAPIPE = "/usr/share/vulkan/icd.d/lvp_icd.json";
-
 // A dispatch on a software adapter can outlast the patience of the GPU watchdog.
-const FLAGS = ["--no-sandbox", "--enable-unsafe-webgpu", "--disable-gpu-watchdog", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+const FLAGS = [...CHROMIUM_FLAGS, "--disable-gpu-watchdog"];
 
 /** Runs a task in a page of a new browser. */
 export async function inPage(server, method, request, isolated = true) {

@@ -2,14 +2,16 @@
 //
 // NAME selects benches by prefix: "encoder-cpu", "encoder-webgpu/vit-ti", "first-embedding", …; none means all.
 // --browser and --node keep to what runs in that host.
+// --document writes the tables of a selection into docs/benchmarks.md, too; otherwise only whole benches are written.
 // --quick measures ViT-Ti at batch 1 with few rounds and leaves docs/benchmarks.md alone.
 import { existsSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { LAVAPIPE } from "../../scripts/hosts.mjs";
 import { main, root, say, seconds, stop } from "../../scripts/lib.mjs";
 import { environment } from "./environment.mjs";
-import { inNode, inPage, LAVAPIPE } from "./hosts.mjs";
+import { inNode, inPage } from "./hosts.mjs";
 import { MODELS, shapes } from "./models.mjs";
 import { summary } from "./measure.js";
 import { table, updateDocument } from "./report.mjs";
@@ -79,7 +81,7 @@ class Runner {
   async encoders(name) {
     const setup = ENCODERS[name];
     const cases = this.quick ? [["vit-ti", 1]] : [["vit-ti", 1], ["vit-ti", 8], ["vit-s", 1], ["vit-s", 8]];
-    const limits = this.quick ? { warmUpMs: 5000, budgetMs: 10_000, minRounds: 2, maxRounds: 9 } : { warmUpMs: 5000, budgetMs: 60_000, minRounds: 3, maxRounds: 25 };
+    const limits = this.quick ? { warmUpMs: 5000, budgetMs: 10_000, minRounds: 2, maxRounds: 9 } : { warmUpMs: 5000, budgetMs: 20_000, minRounds: 3, maxRounds: 25 };
     const rows = [];
     for (const [model, batch] of cases.filter(([model, batch]) => this.wants(`${name}/${model}/b${batch}`))) {
       const entrants = await this.entrants(setup);
@@ -155,6 +157,7 @@ await main(import.meta, async (args) => {
       browser: { type: "boolean", default: false },
       node: { type: "boolean", default: false },
       quick: { type: "boolean", default: false },
+      document: { type: "boolean", default: false },
       without: { type: "string", multiple: true, default: [] },
     },
   });
@@ -173,8 +176,8 @@ await main(import.meta, async (args) => {
   try {
     for (const name of benches) {
       const host = hostOf(name);
-      if (host === "node" && !existsSync(LAVAPIPE)) {
-        say(`${name}: left out, as ${LAVAPIPE} is not installed`);
+      if (host === "node" && !LAVAPIPE) {
+        say(`${name}: left out, as lavapipe is not installed`);
         continue;
       }
       if (!report.environments[host]) {
@@ -186,7 +189,7 @@ await main(import.meta, async (args) => {
       console.log(`\n${table(name, rows)}\n`);
       await mkdir(join(root, ".bench"), { recursive: true });
       await writeFile(join(root, ".bench/latest.json"), JSON.stringify(report, null, 2));
-      const whole = names.length === 0 || names.some((wanted) => name.startsWith(wanted));
+      const whole = values.document || names.length === 0 || names.some((wanted) => name.startsWith(wanted));
       if (whole && !values.quick && contestants.length === CONTESTANTS.length) {
         await updateDocument(join(root, "docs/benchmarks.md"), name, rows, report.environments[host]);
       }
