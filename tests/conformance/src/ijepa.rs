@@ -28,9 +28,9 @@ const TRAINING: [&str; 5] = [
 pub async fn tiny(folder: &Folder, file: &str, device: &Device, report: &mut Report) -> Outcome {
     let expected = folder.json(file)?;
     let entry = folder.entry(file)?;
-    let config = tiny_config(&entry["params"])?;
     let weights = entry["weights"].as_str().ok_or("no weights")?;
     let (pixels, shape) = folder.input(file, "image")?;
+    let config = tiny_config(&entry["params"], &shape)?;
     let pictures = Pictures {
         pixels,
         batch: shape[0],
@@ -335,16 +335,15 @@ async fn encode(
     Ok(layers.pop().ok_or("no output")?.data)
 }
 
-fn tiny_config(params: &Value) -> Result<ModelConfig, String> {
+fn tiny_config(params: &Value, input: &[usize]) -> Result<ModelConfig, String> {
     let embed = size(params, "embed")?;
     let ratio = params["mlp_ratio_encoder"]
         .as_f64()
         .ok_or("no mlp_ratio_encoder")?;
-    let image = sizes_or_square(&params["img"])?;
     let config = ModelConfig {
-        image_size: image,
+        image_size: [input[2], input[3]],
         patch_size: size(params, "patch")?,
-        channels: 3,
+        channels: input[1],
         frames: 1,
         tubelet: 1,
         hidden_size: embed,
@@ -358,14 +357,6 @@ fn tiny_config(params: &Value) -> Result<ModelConfig, String> {
     };
     config.validate().map_err(text)?;
     Ok(config)
-}
-
-fn sizes_or_square(value: &Value) -> Result<[usize; 2], String> {
-    match sizes(value)[..] {
-        [side] => Ok([side, side]),
-        [height, width] => Ok([height, width]),
-        _ => Err("no image size".into()),
-    }
 }
 
 fn hf_config(folder: &Folder, hf: &str) -> Result<ModelConfig, String> {

@@ -1,0 +1,85 @@
+// The backends agree on geometries that no published model has: head widths and matrices that are no multiple of four, grey
+// pictures, grids that are not square, one token, more tokens than fill a workgroup.
+
+import { afterEach, beforeEach, expect, it } from "vitest";
+import { pseudoRandom } from "../../www/bench/models.mjs";
+import type { Dtype, ModelConfig } from "../../www/src/index.js";
+import { useLab, type TestPage } from "./harness.js";
+
+const lab = useLab();
+let test: TestPage;
+beforeEach(async () => {
+  test = await lab.openPage();
+});
+afterEach(() => test.close());
+
+const GEOMETRIES: Record<string, ModelConfig> = {
+  "odd heads and matrices": { imageSize: [21, 35], patchSize: 7, channels: 1, hiddenSize: 36, layers: 4, heads: 6, mlpRatio: 65 / 36, predictor: null },
+  "one token": { imageSize: 8, patchSize: 8, hiddenSize: 8, layers: 4, heads: 1, mlpRatio: 4, predictor: null },
+  "many tokens": { imageSize: [60, 92], patchSize: 4, hiddenSize: 24, layers: 4, heads: 2, mlpRatio: 3, predictor: null },
+};
+
+/** A safetensors file in the original naming, without position table, of the fixtures' pseudo-random weights. */
+function checkpoint({ patchSize, channels = 3, hiddenSize: d, layers, mlpRatio = 4 }: ModelConfig): Buffer {
+  const hidden = Math.floor(d * mlpRatio);
+  const block = (i: number): [string, number[]][] => [
+    [`blocks.${i}.norm1.weight`, [d]],
+    [`blocks.${i}.norm1.bias`, [d]],
+    [`blocks.${i}.attn.qkv.weight`, [3 * d, d]],
+    [`blocks.${i}.attn.qkv.bias`, [3 * d]],
+    [`blocks.${i}.attn.proj.weight`, [d, d]],
+    [`blocks.${i}.attn.proj.bias`, [d]],
+    [`blocks.${i}.norm2.weight`, [d]],
+    [`blocks.${i}.norm2.bias`, [d]],
+    [`blocks.${i}.mlp.fc1.weight`, [hidden, d]],
+    [`blocks.${i}.mlp.fc1.bias`, [hidden]],
+    [`blocks.${i}.mlp.fc2.weight`, [d, hidden]],
+    [`blocks.${i}.mlp.fc2.bias`, [d]],
+  ];
+  const shapes: [string, number[]][] = [
+    ["patch_embed.proj.weight", [d, channels, patchSize, patchSize]],
+    ["patch_embed.proj.bias", [d]],
+    ...Array.from({ length: layers }, (_, i) => block(i)).flat(),
+    ["norm.weight", [d]],
+    ["norm.bias", [d]],
+  ];
+  const header: Record<string, { dtype: string; shape: number[]; data_offsets: number[] }> = {};
+  let end = 0;
+  const parts = shapes.map(([name, shape]) => {
+    const data = pseudoRandom(name, shape.reduce((a, b) => a * b, 1), 0.1);
+    if (/norm\d?\.weight$/.test(name)) data.forEach((value, i) => (data[i] = value + 1));
+    header[name] = { dtype: "F32", shape, data_offsets: [end, (end += data.byteLength)] };
+    return Buffer.from(data.buffer);
+  });
+  const json = Buffer.from(JSON.stringify(header));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(json.length));
+  return Buffer.concat([length, json, ...parts]);
+}
+
+const dtypes: Dtype[] = ["f32", "f16", "q8"];
+it.each(Object.keys(GEOMETRIES).flatMap((name) => dtypes.map((dtype) => [name, dtype] as const)))("on %s, weights in %s", async (name, dtype) => {
+  const config = GEOMETRIES[name]!;
+  lab.server.files.set("odd.safetensors", checkpoint(config));
+  const [cpu, gpu] = await test.page.evaluate(
+    async ({ config, dtype }) => {
+      const [height, width] = typeof config.imageSize === "number" ? [config.imageSize, config.imageSize] : config.imageSize;
+      const channels = config.channels ?? 3;
+      const picture = (seed: number) => ({ data: Float32Array.from({ length: height * width * channels }, (_, i) => Math.sin(i * 0.7 + seed)), width, height, channels });
+      const embedded = async (backend: "cpu" | "webgpu") => {
+        const jepa = await webjepa.Jepa.load("/odd.safetensors", { config, dtype, backend, worker: false });
+        const { data, shape } = await jepa.embed([picture(0), picture(1), picture(2)], { pool: "none", preprocess: false });
+        const last4 = await jepa.embed([picture(0), picture(1), picture(2)], { pool: "last4-mean", preprocess: false });
+        await jepa.dispose();
+        return { data: [...data, ...last4.data], shape };
+      };
+      return [await embedded("cpu"), await embedded("webgpu")];
+    },
+    { config, dtype },
+  );
+  expect(gpu!.shape).toEqual(cpu!.shape);
+  const worst = cpu!.data.reduce((most, value, i) => Math.max(most, Math.abs(value - gpu!.data[i]!)), 0);
+  expect(cpu!.data.some((value) => Math.abs(value) > 0.5)).toBe(true);
+  // The tolerance of the fixtures for activations in f32 on WebGPU; both sides hold the same rounded weights.
+  expect(worst).toBeLessThan(1e-4);
+});
