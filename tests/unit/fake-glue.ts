@@ -15,6 +15,8 @@ export interface Faults {
 }
 
 export interface FakeState {
+  /** What the model says that it runs on. */
+  backend: "cpu" | "webgpu";
   faults: Faults;
   /** How often the module was loaded, and its instance replaced. */
   loads: number;
@@ -30,10 +32,10 @@ export interface FakeState {
 
 const newMemory = () => new WebAssembly.Memory({ initial: 1 });
 
-export const fake: FakeState = { faults: {}, loads: 0, resets: 0, alive: new Set(), batches: [], chunks: [], options: [], memory: newMemory() };
+export const fake: FakeState = { backend: "cpu", faults: {}, loads: 0, resets: 0, alive: new Set(), batches: [], chunks: [], options: [], memory: newMemory() };
 
 export function resetFake(): void {
-  Object.assign(fake, { faults: {}, loads: 0, resets: 0, batches: [], chunks: [], options: [], memory: newMemory() });
+  Object.assign(fake, { backend: "cpu", faults: {}, loads: 0, resets: 0, batches: [], chunks: [], options: [], memory: newMemory() });
   fake.alive.clear();
 }
 
@@ -156,7 +158,7 @@ class FakeModel implements GlueModel {
       grid: [1, side, side] as [number, number, number],
       hiddenSize: 4,
       dtype: "f32" as const,
-      backend: "cpu" as const,
+      backend: fake.backend,
       parameters: 1,
       weightBytes: 4,
     };

@@ -81,7 +81,14 @@ describe("embed", () => {
     });
   });
 
-  it("goes through many pictures in batches", async () => {
+  it("goes through many pictures one by one on the CPU", async () => {
+    await using jepa = await load();
+    await jepa.embed([flat(1), flat(2), flat(3)]);
+    expect(fake.batches).toEqual([1, 1, 1]);
+  });
+
+  it("goes through many pictures in batches on WebGPU", async () => {
+    fake.backend = "webgpu";
     await using jepa = await load();
     // 64 × 64 pixels are 16 tokens, of which 16 · 196 go at once.
     const { shape, data } = await jepa.embed(Array.from({ length: 400 }, (_, i) => flat(i % 256)), { imageSize: 64 });
@@ -189,6 +196,7 @@ describe("aborting", () => {
   });
 
   it("between batches", async () => {
+    fake.backend = "webgpu";
     await using jepa = await load();
     const controller = new AbortController();
     fake.faults.embed = async () => controller.abort(reason);

@@ -190,7 +190,7 @@ await main(import.meta, async (args) => {
       await mkdir(join(root, ".bench"), { recursive: true });
       await writeFile(join(root, ".bench/latest.json"), JSON.stringify(report, null, 2));
       const whole = values.document || names.length === 0 || names.some((wanted) => name.startsWith(wanted));
-      if (whole && !values.quick && contestants.length === CONTESTANTS.length) {
+      if (whole && (!values.quick || values.document) && contestants.length === CONTESTANTS.length) {
         await updateDocument(join(root, "docs/benchmarks.md"), name, rows, report.environments[host]);
       }
     }

@@ -1,12 +1,13 @@
 //! [`Ops`] on the CPU: burn-flex's matmuls, with everything that follows them in loops that become SIMD.
 
+use burn::backend::flex::FlexTensor;
 use burn::backend::ops::{AttentionModuleOptions, FloatTensorOps, IntTensorOps, ModuleOps};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Flex, FloatDType, TensorMetadata};
 use burn::tensor::Shape;
 
 use super::gelu::gelu;
-use super::{Ops, ResidualPrimitive, WeightPrimitive, merge_heads, split_heads};
+use super::{Ops, ResidualPrimitive, WeightPrimitive};
 
 /// Attention scores that are held at once, 64 MB; for more of them burn-flex's attention, which holds few, takes over.
 const SCORES: usize = 1 << 24;
@@ -57,7 +58,7 @@ impl Ops for Flex {
     }
 
     fn self_attention(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
-        let [q, k, v] = split_heads::<Self>(qkv, heads);
+        let [q, k, v] = split_heads(qkv, heads);
         let shape = q.shape();
         let (tokens, head_dim) = (shape[2], shape[3]);
         let few = shape[0]
@@ -75,8 +76,34 @@ impl Ops for Flex {
         } else {
             Self::attention(q, k, v, None, None, AttentionModuleOptions::default())
         };
-        merge_heads::<Self>(out)
+        merge_heads(out)
     }
+}
+
+/// `[batch, tokens, 3·d]` holding `[q | k | v]` to three views `[batch, heads, tokens, head_dim]`.
+fn split_heads(qkv: FlexTensor, heads: usize) -> [FlexTensor; 3] {
+    let shape = qkv.shape();
+    let (batch, tokens, head_dim) = (shape[0], shape[1], shape[2] / 3 / heads);
+    let qkv = Flex::float_reshape(qkv, Shape::new([batch, tokens, 3, heads, head_dim]));
+    [0, 1, 2].map(|i| {
+        let slice = [
+            (0..batch).into(),
+            (0..tokens).into(),
+            (i..i + 1).into(),
+            (0..heads).into(),
+            (0..head_dim).into(),
+        ];
+        let part = Flex::float_slice(qkv.clone(), &slice);
+        let part = Flex::float_reshape(part, Shape::new([batch, tokens, heads, head_dim]));
+        Flex::float_swap_dims(part, 1, 2)
+    })
+}
+
+/// `[batch, heads, tokens, head_dim]` to `[batch, tokens, heads·head_dim]`.
+fn merge_heads(x: FlexTensor) -> FlexTensor {
+    let shape = x.shape();
+    let merged = Shape::new([shape[0], shape[2], shape[1] * shape[3]]);
+    Flex::float_reshape(Flex::float_swap_dims(x, 1, 2), merged)
 }
 
 /// `softmax(scale · row)` in place; `scale` is positive.

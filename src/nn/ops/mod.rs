@@ -13,11 +13,11 @@ mod webgpu;
 mod wgsl;
 
 use burn::backend::{
-    Backend, Dispatch, ExtensionType, FloatDType, TensorMetadata, backend_extension,
-    ops::{ActivationOps, AttentionModuleOptions, ModuleOps},
+    Backend, Dispatch, ExtensionType, backend_extension,
+    ops::ModuleOps,
     tensor::{FloatTensor, IntTensor},
 };
-use burn::tensor::{Int, Shape, Tensor};
+use burn::tensor::{Int, Tensor};
 
 /// A matrix `[d_in, d_out]` in the form in which it is kept in memory.
 #[derive(ExtensionType)]
@@ -44,7 +44,7 @@ pub enum ResidualPrimitive<B: Backend> {
     Rows(FloatTensor<B>),
 }
 
-/// Operations with a default body made of burn's own, so that a backend overrides only what it does better.
+/// Operations of a forward pass and of loading; where burn's own serve, they are the default body.
 #[backend_extension(Flex: cfg(feature = "cpu"), Cube: cfg(feature = "webgpu"))]
 pub trait Ops: Backend {
     /// `y = act(x · w + bias) + residual`: `x [.., d_in]`, `w [d_in, d_out]`, `bias [d_out]`, `act` the exact (erf) GELU
@@ -55,25 +55,7 @@ pub trait Ops: Backend {
         bias: FloatTensor<Self>,
         #[extension_type] residual: ResidualPrimitive<Self>,
         gelu: bool,
-    ) -> FloatTensor<Self> {
-        let weight = match weight {
-            WeightPrimitive::Full(weight) => weight,
-            WeightPrimitive::Half(weight) => Self::float_cast(weight, FloatDType::F32),
-            WeightPrimitive::Quantized { values, scales } => {
-                let d_out = scales.shape()[0];
-                let scales = Self::float_reshape(scales, Shape::new([1, d_out]));
-                Self::float_mul(Self::int_into_float(values, FloatDType::F32), scales)
-            }
-        };
-        let mut y = <Self as ModuleOps<Self>>::linear(x, weight, Some(bias));
-        if gelu {
-            y = <Self as ActivationOps<Self>>::gelu(y);
-        }
-        match residual {
-            ResidualPrimitive::Rows(residual) => Self::float_add(y, residual),
-            ResidualPrimitive::Nothing => y,
-        }
-    }
+    ) -> FloatTensor<Self>;
 
     /// LayerNorm over the last axis with biased variance: `x [.., d]`, `gain [d]`, `shift [d]`.
     fn norm(
@@ -87,11 +69,7 @@ pub trait Ops: Backend {
 
     /// Softmax attention of every token to every token of its sequence. `qkv [batch, tokens, 3·d]` holds
     /// `[q | k | v]`, each split into heads; the scores are scaled by `head_dim^-0.5`. Returns `[batch, tokens, d]`.
-    fn self_attention(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
-        let [q, k, v] = split_heads::<Self>(qkv, heads);
-        let out = Self::attention(q, k, v, None, None, AttentionModuleOptions::default());
-        merge_heads::<Self>(out)
-    }
+    fn self_attention(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self>;
 
     /// The same tensor, once everything queued so far is on its way to the device: a queue keeps the host's copy of what is
     /// to be uploaded.
@@ -103,32 +81,6 @@ pub trait Ops: Backend {
     fn transposed(x: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::float_swap_dims(x, 0, 1)
     }
-}
-
-/// `[batch, tokens, 3·d]` holding `[q | k | v]` to three views `[batch, heads, tokens, head_dim]`.
-fn split_heads<B: Backend>(qkv: FloatTensor<B>, heads: usize) -> [FloatTensor<B>; 3] {
-    let shape = qkv.shape();
-    let (batch, tokens, head_dim) = (shape[0], shape[1], shape[2] / 3 / heads);
-    let qkv = B::float_reshape(qkv, Shape::new([batch, tokens, 3, heads, head_dim]));
-    [0, 1, 2].map(|i| {
-        let slice = [
-            (0..batch).into(),
-            (0..tokens).into(),
-            (i..i + 1).into(),
-            (0..heads).into(),
-            (0..head_dim).into(),
-        ];
-        let part = B::float_slice(qkv.clone(), &slice);
-        let part = B::float_reshape(part, Shape::new([batch, tokens, heads, head_dim]));
-        B::float_swap_dims(part, 1, 2)
-    })
-}
-
-/// `[batch, heads, tokens, head_dim]` to `[batch, tokens, heads·head_dim]`.
-fn merge_heads<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
-    let shape = x.shape();
-    let merged = Shape::new([shape[0], shape[2], shape[1] * shape[3]]);
-    B::float_reshape(B::float_swap_dims(x, 1, 2), merged)
 }
 
 /// A matrix `[d_in, d_out]` in the form in which it is kept in memory.
