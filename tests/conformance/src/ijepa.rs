@@ -9,7 +9,7 @@ use webjepa::model::ijepa::{Encoder, Pictures, read};
 use webjepa::nn::{norm, positions};
 use webjepa::probe::pool;
 
-use crate::expected::{Expected, flat, largest};
+use crate::expected::{flat, largest};
 use crate::folder::{Folder, sizes};
 use crate::report::Report;
 use crate::tolerance::Quantity;
@@ -45,17 +45,17 @@ pub async fn tiny(folder: &Folder, file: &str, device: &Device, report: &mut Rep
     report.compare(
         "patch_embed",
         &patches.data,
-        &Expected::read(&expected["patch_embed"])?,
+        &expected["patch_embed"],
         Quantity::Activation,
-    );
+    )?;
 
     let full = encode(&context, &pictures, None).await?;
     report.compare(
         "enc_full",
         &full,
-        &Expected::read(&expected["enc_full"])?,
+        &expected["enc_full"],
         Quantity::Activation,
-    );
+    )?;
 
     let mut masked = Vec::new();
     for masks in expected["config"]["masks_ctx"]
@@ -67,17 +67,17 @@ pub async fn tiny(folder: &Folder, file: &str, device: &Device, report: &mut Rep
     report.compare(
         "enc_ctx",
         &masked,
-        &Expected::read(&expected["enc_ctx"])?,
+        &expected["enc_ctx"],
         Quantity::Activation,
-    );
+    )?;
 
     let tokens = encode(&target, &pictures, None).await?;
     report.compare(
         "tgt_full",
         &tokens,
-        &Expected::read(&expected["tgt_full"])?,
+        &expected["tgt_full"],
         Quantity::Activation,
-    );
+    )?;
 
     let normed = norm::without_affine(&tokens, config.hidden_size, 1e-5);
     let per_picture = config.tokens() * config.hidden_size;
@@ -97,25 +97,20 @@ pub async fn tiny(folder: &Folder, file: &str, device: &Device, report: &mut Rep
     report.compare(
         "targets",
         &targets,
-        &Expected::read(&expected["targets"])?,
+        &expected["targets"],
         Quantity::Activation,
-    );
+    )?;
 
     let [_, h, w] = config.grid();
     let table = positions::sincos_2d([h, w], config.hidden_size);
-    report.compare(
-        "pos_embed",
-        &table,
-        &Expected::read(&expected["pos_embed"])?,
-        Quantity::Table,
-    );
+    report.compare("pos_embed", &table, &expected["pos_embed"], Quantity::Table)?;
     let table = positions::sincos_2d([h, w], size(&entry["params"], "pred_dim")?);
     report.compare(
         "predictor_pos_embed",
         &table,
-        &Expected::read(&expected["predictor_pos_embed"])?,
+        &expected["predictor_pos_embed"],
         Quantity::Table,
-    );
+    )?;
 
     if let Some(hf) = entry["hf_folder"].as_str() {
         let config = hf_config(folder, hf)?;
@@ -129,9 +124,9 @@ pub async fn tiny(folder: &Folder, file: &str, device: &Device, report: &mut Rep
         report.compare(
             &format!("{hf}: enc_full"),
             &out,
-            &Expected::read(&expected["enc_full"])?,
+            &expected["enc_full"],
             Quantity::Activation,
-        );
+        )?;
     }
     for name in TRAINING {
         if expected.get(name).is_some() {
@@ -165,19 +160,9 @@ pub async fn interpolated(
     };
     let [_, h, w] = config.grid_for(pictures.size).map_err(text)?;
     let table = encoder.positions([h, w]).map_err(text)?;
-    report.compare(
-        "pos",
-        &table,
-        &Expected::read(&expected["pos"])?,
-        Quantity::Interpolation,
-    );
+    report.compare("pos", &table, &expected["pos"], Quantity::Interpolation)?;
     let out = encode(&encoder, &pictures, None).await?;
-    report.compare(
-        "out",
-        &out,
-        &Expected::read(&expected["out"])?,
-        Quantity::Activation,
-    );
+    report.compare("out", &out, &expected["out"], Quantity::Activation)?;
     Ok(())
 }
 
@@ -209,9 +194,9 @@ pub async fn photo(folder: &Folder, file: &str, device: &Device, report: &mut Re
     report.compare(
         "pixel_values",
         &pixels,
-        &Expected::read(&expected["pixel_values"])?,
+        &expected["pixel_values"],
         Quantity::Pixels,
-    );
+    )?;
     let pictures = Pictures {
         pixels,
         batch: 1,
@@ -224,12 +209,7 @@ pub async fn photo(folder: &Folder, file: &str, device: &Device, report: &mut Re
         let squares: f64 = values.iter().map(|&v| f64::from(v).powi(2)).sum();
         rms.push((squares / values.len() as f64).sqrt() as f32);
     }
-    report.compare(
-        "layer_rms",
-        &rms,
-        &Expected::read(&expected["layer_rms"])?,
-        Quantity::Photo,
-    );
+    report.compare("layer_rms", &rms, &expected["layer_rms"], Quantity::Photo)?;
 
     let tokens = encode(&encoder, &pictures, None).await?;
     output(
@@ -281,17 +261,21 @@ fn output(
     report.compare(
         &format!("{what}: mean_pooled"),
         &mean,
-        &Expected::read(&expected["mean_pooled"])?,
+        &expected["mean_pooled"],
         pooled,
-    );
+    )?;
     if let Some(some) = expected["tokens_first8_dims16"].as_array() {
         let width = flat(&some[0]).len();
         let got: Vec<f32> = (0..some.len())
             .flat_map(|t| &tokens[t * d..t * d + width])
             .copied()
             .collect();
-        let some = Expected::read(&expected["tokens_first8_dims16"])?;
-        report.compare(&format!("{what}: tokens_first8_dims16"), &got, &some, each);
+        report.compare(
+            &format!("{what}: tokens_first8_dims16"),
+            &got,
+            &expected["tokens_first8_dims16"],
+            each,
+        )?;
     }
     let lengths: Vec<f32> = tokens
         .chunks_exact(d)
@@ -300,9 +284,9 @@ fn output(
     report.compare(
         &format!("{what}: token_l2"),
         &lengths,
-        &Expected::read(&expected["token_l2"])?,
+        &expected["token_l2"],
         pooled,
-    );
+    )?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use webjepa::input::resize::{
     Filter, Geometry, Library, Sampling, interpolate, resize_f32, resize_u8,
 };
 
-use crate::expected::{Expected, flat};
+use crate::expected::flat;
 use crate::folder::{Folder, sizes};
 use crate::report::Report;
 use crate::tolerance::Quantity;
@@ -43,7 +43,7 @@ pub fn operations(folder: &Folder, file: &str, report: &mut Report) -> Result<()
             ),
             other => return Err(format!("case {key} is of the unknown kind {other}")),
         };
-        report.compare(key, &got, &Expected::read(&expected[key])?, quantity);
+        report.compare(key, &got, &expected[key], quantity)?;
     }
     Ok(())
 }

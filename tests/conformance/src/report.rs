@@ -1,6 +1,7 @@
 //! What was compared with what, and how it came out.
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::expected::Expected;
 use crate::tolerance::{Arithmetic, Quantity};
@@ -60,8 +61,15 @@ impl Report {
         file.clone_into(&mut self.file);
     }
 
-    /// Compares `got` with a tensor of the fixture.
-    pub fn compare(&mut self, check: &str, got: &[f32], expected: &Expected, quantity: Quantity) {
+    /// Compares `got` with a tensor of the fixture, in any of its formats.
+    pub fn compare(
+        &mut self,
+        check: &str,
+        got: &[f32],
+        expected: &Value,
+        quantity: Quantity,
+    ) -> Result<(), String> {
+        let expected = Expected::read(expected).map_err(|why| format!("{check}: {why}"))?;
         let tolerance = quantity.tolerance(self.arithmetic);
         for (part, allowed, result) in expected.differences(got, tolerance) {
             let name = if part.is_empty() {
@@ -74,6 +82,7 @@ impl Report {
                 Err(why) => self.push(&name, None, Some(allowed), Verdict::Fail, why),
             }
         }
+        Ok(())
     }
 
     /// Records a difference against its tolerance.
