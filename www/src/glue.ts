@@ -12,6 +12,12 @@ export interface Glue {
   /** Length of the JSON header that follows the first 8 bytes of a safetensors file of `fileSize` bytes. */
   headerLength(prefix: Uint8Array, fileSize: number): number;
   ModelLoader: new (options: GlueLoadOptions) => GlueModelLoader;
+  Trainer: {
+    /** A trainer with freshly initialised weights. */
+    create(options: GlueTrainerOptions): Promise<GlueTrainer>;
+    /** A trainer as `save` left it; `options` may only repeat what the file says. */
+    resume(file: Uint8Array, options: Partial<GlueTrainerOptions>): Promise<GlueTrainer>;
+  };
   /** Replaces the wasm instance by a fresh one; everything that the old one made is stale afterwards. */
   __wbg_reset_state(): void;
 }
@@ -34,6 +40,8 @@ export interface GlueModelLoader {
   write(chunk: Uint8Array): void;
   /** After the last tensor. Consumes the loader. */
   finish(): Promise<GlueModel>;
+  /** After the last tensor: a trainer that goes on from these weights. Consumes the loader. */
+  finishTrainer(options: Omit<GlueTrainerOptions, "model">): Promise<GlueTrainer>;
   free(): void;
 }
 
@@ -50,7 +58,87 @@ export interface GlueModel {
   newBatch(size?: [number, number], preprocess?: boolean): GlueBatch;
   /** Consumes the batch. `shape` has the leading batch axis. */
   embed(batch: GlueBatch, pool: string, normalize: boolean): Promise<{ data: Float32Array; shape: number[]; grid: [number, number, number] }>;
+  /** Consumes a batch of one picture. `targets` is one list of token indices per block, all of one length. */
+  predict(batch: GlueBatch, context: Uint32Array, targets: Uint32Array[]): Promise<GluePrediction>;
   free(): void;
+}
+
+export interface GluePrediction {
+  /** `[blocks, K, D]`. */
+  predicted: Float32Array;
+  /** `[blocks, K, D]`. */
+  target: Float32Array;
+  /** `[blocks, K]`. */
+  error: Float32Array;
+  shape: [blocks: number, tokens: number, d: number];
+}
+
+/** `www/src/trainer.ts` documents and checks these; Rust checks them again. Absent fields have the recipe's defaults. */
+export interface GlueTrainerOptions {
+  model: string | ModelConfig;
+  objective: string | { kind: string; [parameter: string]: unknown };
+  seed: number;
+  batchSize: number;
+  schedule?: object;
+  optimizer?: object;
+  masks?: object;
+  augmentation?: object;
+  projector?: object;
+  /** What is trained of a loaded model: everything, its last blocks, or low-rank adapters. */
+  train?: "full" | { lastBlocks: number } | { lora: { rank: number; alpha?: number } };
+  /** Batches whose gradients are summed before a step of the optimizer. */
+  accumulate?: number;
+  normalization?: { mean: number[]; std: number[] };
+}
+
+export interface GlueTrainer {
+  info(): GlueTrainerInfo;
+  /** Which pictures of a data set of `length` the next step takes: `batchSize · accumulate` indices, shuffled anew each epoch. */
+  nextIndices(length: number): Uint32Array;
+  /** An empty batch for the next step; pictures are augmented as they are pushed, in the order of the step's random numbers. */
+  newBatch(): GlueBatch;
+  /** Consumes the batch. */
+  step(batch: GlueBatch): Promise<GlueTrainStep>;
+  /** The masks of the last step: token indices, raster order; empty where the objective has none. */
+  lastMasks(): { context: Uint32Array[]; targets: Uint32Array[][] };
+  save(): Promise<Uint8Array>;
+  /** `"hf"`: the encoder as transformers loads it. `"original"`: encoder, predictor and target encoder by the original project's names. */
+  export(layout: "hf" | "original"): Promise<Record<string, Uint8Array>>;
+  /** A model on the present weights of the target encoder, or of the online encoder where there is no other; later steps do not change it. */
+  model(): Promise<GlueModel>;
+  free(): void;
+}
+
+export interface GlueTrainerInfo {
+  config: ModelConfig;
+  grid: [number, number, number];
+  backend: Backend;
+  objective: string;
+  step: number;
+  batchSize: number;
+  accumulate: number;
+  /** Steps of the schedule. */
+  steps: number;
+  trainable: number;
+  parameters: number;
+}
+
+export interface GlueTrainStep {
+  step: number;
+  loss: number;
+  /** The parts of the loss, where it has several. */
+  parts: Record<string, number>;
+  lr: number;
+  weightDecay: number;
+  /** Momentum of the target encoder; 1 where there is none. */
+  ema: number;
+  std: number;
+  effectiveRank: number;
+  cosine: number;
+  gradNorm: number;
+  /** Root mean square difference of target and online encoder, relative to the latter's root mean square. */
+  emaDistance: number;
+  warning?: string;
 }
 
 export interface GlueModelInfo {
