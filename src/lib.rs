@@ -11,8 +11,8 @@
 //! - [`config`]: sizes, and every size derived from them.
 //! - [`error`]: the one error type.
 //!
-//! `wasm`, `model`, `nn` and `device` exist with a backend's feature (`cpu` or `webgpu`) only; the others need no tensor
-//! library.
+//! `model`, `nn` and `device` exist with a backend's feature (`cpu` or `webgpu`) only; the others need no tensor library.
+//! `wasm` exports what the features give.
 
 pub mod checkpoint;
 pub mod config;
@@ -25,7 +25,7 @@ pub mod model;
 #[cfg(feature = "tensor")]
 pub mod nn;
 pub mod probe;
-#[cfg(all(feature = "tensor", target_family = "wasm"))]
+#[cfg(target_family = "wasm")]
 mod wasm;
 
 pub use error::{Error, Result};
