@@ -4,6 +4,7 @@
 //! - `wasm`: the exported functions; no maths.
 //! - `model`: one file per published system.
 //! - [`probe`]: what is read off embeddings: pooling.
+//! - [`objective`]: losses of training and their gradients, on the host.
 //! - `nn`: the parts that systems share, and the kernels under them.
 //! - `device`: where the numbers are computed, and how weights are kept there.
 //! - [`checkpoint`]: tensors by name, from bytes.
@@ -24,6 +25,7 @@ pub mod input;
 pub mod model;
 #[cfg(feature = "tensor")]
 pub mod nn;
+pub mod objective;
 pub mod probe;
 #[cfg(target_family = "wasm")]
 mod wasm;

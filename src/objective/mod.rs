@@ -1,0 +1,30 @@
+//! Training objectives: a loss and its gradient, on the host, from row-major slices of embeddings.
+//!
+//! - [`distance`]: between predicted and target tokens.
+//! - [`sigreg`]: how far embeddings are from an isotropic Gaussian.
+//! - [`lejepa`]: the total losses of LeJEPA.
+//! - [`vicreg`]: variance, invariance and covariance, as EB-JEPA has them.
+//!
+//! Values are summed in f64 on every backend, so that a loss does not depend on where the network runs. NaN and infinity
+//! in the embeddings come out in the loss.
+
+#[cfg(test)]
+mod difference;
+pub mod distance;
+
+use crate::{Error, Result};
+
+/// The number of values that `shape` asks for.
+///
+/// # Errors
+/// [`Error::BadInput`] when an axis is empty or `data` holds another number of values.
+fn checked(what: &str, data: &[f32], shape: &[usize]) -> Result<usize> {
+    let count = shape.iter().try_fold(1usize, |n, &s| n.checked_mul(s));
+    match count {
+        Some(count) if count > 0 && count == data.len() => Ok(count),
+        _ => Err(Error::BadInput(format!(
+            "{what} of shape {shape:?} cannot be made of {} values; pass one value for each element, and no empty axis",
+            data.len()
+        ))),
+    }
+}
