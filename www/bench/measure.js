@@ -2,9 +2,9 @@
 import { pseudoRandom } from "./models.mjs";
 
 /** One batch of normalised pictures in the two layouts in use: planar [B, 3, H, W], and per picture interleaved [H, W, 3]. */
-export function pictures(model, batch) {
+export function pictures(model, batch, name = "bench/input.image") {
   const side = model.imageSize;
-  const planar = pseudoRandom("bench/input.image", batch * 3 * side * side, 1);
+  const planar = pseudoRandom(name, batch * 3 * side * side, 1);
   const interleaved = Array.from({ length: batch }, (_, image) => {
     const out = new Float32Array(side * side * 3);
     for (let channel = 0; channel < 3; channel++) {

@@ -28,11 +28,11 @@ export function pseudoRandom(name, length, amplitude) {
 }
 
 /** I-JEPA's fixed 2-D sincos table; the first half of the channels encodes the column. */
-function positionTable(hiddenSize) {
+export function positionTable([rows, columns], hiddenSize) {
   const quarter = hiddenSize / 4;
-  const out = new Float32Array(TOKENS * hiddenSize);
-  for (let token = 0; token < TOKENS; token++) {
-    [token % GRID, Math.floor(token / GRID)].forEach((position, half) => {
+  const out = new Float32Array(rows * columns * hiddenSize);
+  for (let token = 0; token < rows * columns; token++) {
+    [token % columns, Math.floor(token / columns)].forEach((position, half) => {
       for (let i = 0; i < quarter; i++) {
         const angle = position * 10000 ** (-i / quarter);
         const at = token * hiddenSize + half * 2 * quarter + i;
@@ -74,7 +74,7 @@ export function shapes({ hiddenSize: d, layers, mlpSize }) {
 }
 
 function values(name, shape) {
-  if (name === "embeddings.position_embeddings") return positionTable(shape[2]);
+  if (name === "embeddings.position_embeddings") return positionTable([GRID, GRID], shape[2]);
   const data = pseudoRandom(SALT + name, product(shape), 0.1);
   if (/norm.*\.weight$/.test(name)) for (let i = 0; i < data.length; i++) data[i] += 1;
   return data;
