@@ -28,6 +28,8 @@ export interface GlueLoadOptions {
   preprocessor?: string;
   dtype: "f32" | "f16" | "q8";
   encoder?: "auto" | "context" | "target";
+  /** Whether the predictor is read where the checkpoint has one, and with it both encoders where it has two. */
+  predictor: boolean;
 }
 
 export interface GlueModelLoader {
@@ -93,11 +95,17 @@ export interface GlueTrainerOptions {
 
 export interface GlueTrainer {
   info(): GlueTrainerInfo;
-  /** Which pictures of a data set of `length` the next step takes: `batchSize · accumulate` indices, shuffled anew each epoch. */
+  /**
+   * Which pictures of a data set of `length` the next step takes: `batchSize · accumulate` different indices, shuffled anew each
+   * epoch. Until that step is taken the answer stays the same.
+   */
   nextIndices(length: number): Uint32Array;
-  /** An empty batch for the next step; pictures are augmented as they are pushed, in the order of the step's random numbers. */
+  /**
+   * An empty batch for the next step; pictures are augmented as they are pushed, in the order of the step's random numbers. A batch
+   * that is freed leaves no trace: the next one begins those numbers anew.
+   */
   newBatch(): GlueBatch;
-  /** Consumes the batch. */
+  /** Consumes the batch. A failure with a code leaves the trainer as it was before the step. */
   step(batch: GlueBatch): Promise<GlueTrainStep>;
   /** The masks of the last step: token indices, raster order; empty where the objective has none. */
   lastMasks(): { context: Uint32Array[]; targets: Uint32Array[][] };
@@ -114,6 +122,7 @@ export interface GlueTrainerInfo {
   grid: [number, number, number];
   backend: Backend;
   objective: string;
+  /** Steps that have been taken. */
   step: number;
   batchSize: number;
   accumulate: number;
@@ -124,6 +133,7 @@ export interface GlueTrainerInfo {
 }
 
 export interface GlueTrainStep {
+  /** Steps that have been taken, this one included. */
   step: number;
   loss: number;
   /** The parts of the loss, where it has several. */
@@ -149,6 +159,8 @@ export interface GlueModelInfo {
   backend: Backend;
   parameters: number;
   weightBytes: number;
+  /** Whether `predict` can be called. */
+  predictor: boolean;
 }
 
 export interface GlueBatch {
