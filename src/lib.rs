@@ -10,6 +10,7 @@
 //! - [`checkpoint`]: tensors by name, from bytes.
 //! - [`input`]: pixels to normalised tensors. No tensor library.
 //! - [`config`]: sizes, and every size derived from them.
+//! - [`rng`]: random numbers that can be replayed.
 //! - [`error`]: the one error type.
 //!
 //! `model`, `nn` and `device` exist with a backend's feature (`cpu` or `webgpu`) only; the others need no tensor library.
@@ -27,6 +28,7 @@ pub mod model;
 pub mod nn;
 pub mod objective;
 pub mod probe;
+pub mod rng;
 #[cfg(target_family = "wasm")]
 mod wasm;
 
