@@ -80,7 +80,7 @@ impl Distance {
     }
 
     /// The distance of one element and its slope.
-    fn element(self, delta: f64) -> (f64, f64) {
+    pub(crate) fn element(self, delta: f64) -> (f64, f64) {
         let size = delta.abs();
         // f64's own signum of 0 is 1.
         let sign = if delta == 0.0 { 0.0 } else { delta.signum() };

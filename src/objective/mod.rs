@@ -11,6 +11,7 @@
 #[cfg(test)]
 mod difference;
 pub mod distance;
+pub mod sigreg;
 
 use crate::{Error, Result};
 
