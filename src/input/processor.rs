@@ -362,7 +362,7 @@ impl Processor {
 }
 
 /// Pillow's conversion to mode "L".
-fn grey_u8(pixel: &[u8]) -> u8 {
+pub(super) fn grey_u8(pixel: &[u8]) -> u8 {
     let [r, g, b] = [pixel[0], pixel[1], pixel[2]].map(u32::from);
     ((r * 19595 + g * 38470 + b * 7471 + (1 << 15)) >> 16) as u8
 }
