@@ -1,6 +1,6 @@
 //! Where the numbers are computed, and how weights are kept there.
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 
 use crate::{Error, Result};
 
@@ -53,6 +53,19 @@ impl Backend {
             ))),
         }
     }
+}
+
+/// A tensor's values on the host, row-major.
+///
+/// # Errors
+/// [`Error::Internal`] when the device fails.
+pub async fn read_values<const D: usize>(x: Tensor<D>) -> Result<Vec<f32>> {
+    let data = x
+        .into_data_async()
+        .await
+        .map_err(|e| Error::Internal(format!("the device did not return the result: {e}")))?;
+    data.try_into_vec::<f32>()
+        .map_err(|e| Error::Internal(format!("the result has another type: {e:?}")))
 }
 
 /// How weight matrices are kept in memory. Arithmetic is f32 in every case; norms, biases and positions stay f32.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::config::{ModelConfig, Positions};
-use crate::device::Precision;
+use crate::device::{Precision, read_values};
 use crate::nn::{Block, LayerNorm, Linear, Parameters, patch, positions};
 use crate::{Error, Result};
 
@@ -247,14 +247,10 @@ impl Encoder {
 /// [`Error::Internal`] when the device fails.
 pub async fn read(x: Tensor<3>) -> Result<Tokens> {
     let shape = x.dims();
-    let data = x
-        .into_data_async()
-        .await
-        .map_err(|e| Error::Internal(format!("the device did not return the result: {e}")))?;
-    let data = data
-        .try_into_vec::<f32>()
-        .map_err(|e| Error::Internal(format!("the result has another type: {e:?}")))?;
-    Ok(Tokens { data, shape })
+    Ok(Tokens {
+        data: read_values(x).await?,
+        shape,
+    })
 }
 
 fn check_masks(tokens: &[Vec<usize>], batch: usize, count: usize) -> Result<()> {

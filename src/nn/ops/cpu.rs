@@ -2,12 +2,14 @@
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::ops::{AttentionModuleOptions, FloatTensorOps, IntTensorOps, ModuleOps};
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Flex, FloatDType, TensorMetadata};
 use burn::tensor::Shape;
 
+use super::cpu_backward::tensor;
 use super::gelu::gelu;
-use super::{Ops, ResidualPrimitive, WeightPrimitive};
+use super::{Activation, Ops, ResidualPrimitive, WeightPrimitive};
+use crate::objective::distance::Distance;
 
 /// Attention scores that are held at once, 64 MB; for more of them burn-flex's attention, which holds few, takes over.
 const SCORES: usize = 1 << 24;
@@ -26,14 +28,7 @@ impl Ops for Flex {
         let d_out = bias.shape()[0];
         dims.push(d_out);
 
-        let weight = match weight {
-            WeightPrimitive::Full(weight) => weight,
-            WeightPrimitive::Half(weight) => Self::float_cast(weight, FloatDType::F32),
-            WeightPrimitive::Quantized { values, scales } => {
-                let scales = Self::float_reshape(scales, Shape::new([1, d_out]));
-                Self::float_mul(Self::int_into_float(values, FloatDType::F32), scales)
-            }
-        };
+        let weight = widened(weight);
         let x = Self::float_reshape(x, Shape::new([rows, d_in]));
         let mut y = Self::float_matmul(x, weight);
 
@@ -58,34 +53,221 @@ impl Ops for Flex {
     }
 
     fn self_attention(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
-        let [q, k, v] = split_heads(qkv, heads);
-        let shape = q.shape();
-        let (tokens, head_dim) = (shape[2], shape[3]);
-        let few = shape[0]
+        let [batch, tokens] = [qkv.shape()[0], qkv.shape()[1]];
+        let few = batch
             .checked_mul(heads)
             .and_then(|n| n.checked_mul(tokens))
             .and_then(|n| n.checked_mul(tokens))
             .is_some_and(|scores| scores <= SCORES);
-        let out = if few {
-            let mut scores = Self::float_matmul(q, Self::float_swap_dims(k, 2, 3));
-            let scale = (head_dim as f32).sqrt().recip();
-            let rows: &mut [f32] = scores.storage_mut();
-            rows.chunks_exact_mut(tokens)
-                .for_each(|row| softmax(row, scale));
-            Self::float_matmul(scores, v)
-        } else {
-            Self::attention(q, k, v, None, None, AttentionModuleOptions::default())
-        };
-        merge_heads(out)
+        if few {
+            return attention(qkv, heads).0;
+        }
+        let [q, k, v] = split_heads(qkv, heads);
+        merge_heads(Self::attention(
+            q,
+            k,
+            v,
+            None,
+            None,
+            AttentionModuleOptions::default(),
+        ))
+    }
+
+    fn activate(mut x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
+        if !x.is_contiguous() {
+            x = x.to_contiguous();
+        }
+        let values: &mut [f32] = x.storage_mut();
+        match activation {
+            Activation::Gelu => values.iter_mut().for_each(|v| *v = gelu(*v)),
+            Activation::Relu => values.iter_mut().for_each(|v| *v = v.max(0.0)),
+        }
+        x
+    }
+
+    fn select(
+        x: FloatTensor<Self>,
+        rest: ResidualPrimitive<Self>,
+        added: ResidualPrimitive<Self>,
+        index: IntTensor<Self>,
+        _offsets: IntTensor<Self>,
+        _places: IntTensor<Self>,
+        batch: usize,
+    ) -> FloatTensor<Self> {
+        let x = x.to_contiguous();
+        let d = x.shape()[x.rank() - 1];
+        let index = index.storage::<i32>();
+        let rest = contiguous(rest);
+        let added = contiguous(added);
+        let (first, rest) = (values(&x), rest.as_ref().map_or(&[][..], values));
+        let mut data = Vec::with_capacity(index.len() * d);
+        for &row in index {
+            let at = row as usize * d;
+            data.extend_from_slice(match at.checked_sub(first.len()) {
+                None => &first[at..at + d],
+                Some(at) => &rest[at..at + d],
+            });
+        }
+        if let Some(added) = &added {
+            data.iter_mut()
+                .zip(values(added))
+                .for_each(|(y, a)| *y += a);
+        }
+        tensor(data, vec![batch, index.len() / batch, d])
+    }
+
+    fn distance(
+        prediction: FloatTensor<Self>,
+        target: FloatTensor<Self>,
+        distance: Distance,
+        scale: f32,
+    ) -> FloatTensor<Self> {
+        let d = prediction.shape()[prediction.rank() - 1];
+        let (prediction, target) = (prediction.to_contiguous(), target.to_contiguous());
+        let rows = values(&prediction)
+            .chunks_exact(d)
+            .zip(values(&target).chunks_exact(d));
+        let data: Vec<f32> = rows
+            .map(|(prediction, target)| {
+                let pairs = prediction.iter().zip(target);
+                let sum: f64 = pairs
+                    .map(|(p, t)| distance.element(f64::from(p - t)).0)
+                    .sum();
+                (f64::from(scale) * sum / d as f64) as f32
+            })
+            .collect();
+        let rows = data.len();
+        tensor(data, vec![rows])
+    }
+
+    fn pooled(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let x = x.to_contiguous();
+        let [batch, tokens, d] = [x.shape()[0], x.shape()[1], x.shape()[2]];
+        let mut data = vec![0.0; batch * d];
+        for (mean, tokens) in data
+            .chunks_exact_mut(d)
+            .zip(values(&x).chunks_exact(tokens * d))
+        {
+            for token in tokens.chunks_exact(d) {
+                mean.iter_mut().zip(token).for_each(|(m, v)| *m += v);
+            }
+        }
+        let share = (tokens as f32).recip();
+        data.iter_mut().for_each(|v| *v *= share);
+        tensor(data, vec![batch, d])
+    }
+
+    fn batch_norm(
+        x: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let x = x.to_contiguous();
+        let (gain, shift) = (gain.to_contiguous(), shift.to_contiguous());
+        let (rows, d) = (rows_of(&x), gain.shape()[0]);
+        let share = (rows as f32).recip();
+        let (mut mean, mut variance) = (vec![0.0f32; d], vec![0.0f32; d]);
+        for row in values(&x).chunks_exact(d) {
+            mean.iter_mut().zip(row).for_each(|(m, v)| *m += v * share);
+        }
+        for row in values(&x).chunks_exact(d) {
+            let pairs = variance.iter_mut().zip(row).zip(&mean);
+            pairs.for_each(|((sum, v), m)| *sum += (v - m) * (v - m) * share);
+        }
+        let factor: Vec<f32> = values(&gain)
+            .iter()
+            .zip(&variance)
+            .map(|(g, v)| g / (v + eps as f32).sqrt())
+            .collect();
+        let mut data = Vec::with_capacity(rows * d);
+        for row in values(&x).chunks_exact(d) {
+            let columns = row.iter().zip(&mean).zip(&factor).zip(values(&shift));
+            data.extend(columns.map(|(((v, m), f), s)| (v - m) * f + s));
+        }
+        (
+            tensor(data, vec![rows, d]),
+            tensor(mean, vec![d]),
+            tensor(variance, vec![d]),
+        )
+    }
+
+    fn with_gradient(_x: FloatTensor<Self>, _gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        tensor(vec![0.0], vec![1])
     }
 }
 
-/// `[batch, tokens, 3·d]` holding `[q | k | v]` to three views `[batch, heads, tokens, head_dim]`.
-fn split_heads(qkv: FlexTensor, heads: usize) -> [FlexTensor; 3] {
+/// Rows of a tensor: everything but its last axis.
+pub(super) fn rows_of(x: &FlexTensor) -> usize {
+    let shape = x.shape();
+    shape.num_elements() / shape[shape.num_dims() - 1]
+}
+
+/// The values of a contiguous tensor.
+pub(super) fn values(x: &FlexTensor) -> &[f32] {
+    &x.storage()[..x.shape().num_elements()]
+}
+
+fn contiguous(rows: ResidualPrimitive<Flex>) -> Option<FlexTensor> {
+    match rows {
+        ResidualPrimitive::Nothing => None,
+        ResidualPrimitive::Rows(rows) => Some(rows.to_contiguous()),
+    }
+}
+
+/// A weight as f32, `[d_in, d_out]`.
+pub(super) fn widened(weight: WeightPrimitive<Flex>) -> FlexTensor {
+    match weight {
+        WeightPrimitive::Full(weight) => weight,
+        WeightPrimitive::Half(weight) => Flex::float_cast(weight, FloatDType::F32),
+        WeightPrimitive::Quantized { values, scales } => {
+            let d_out = scales.shape()[0];
+            let scales = Flex::float_reshape(scales, Shape::new([1, d_out]));
+            Flex::float_mul(Flex::int_into_float(values, FloatDType::F32), scales)
+        }
+    }
+}
+
+/// Attention with its scores held at once, and the logarithm of each query's sum of exponentials,
+/// `[batch, heads, tokens]`.
+pub(super) fn attention(qkv: FlexTensor, heads: usize) -> (FlexTensor, FlexTensor) {
+    let [q, k, v] = split_heads(qkv, heads);
+    let shape = q.shape();
+    let (tokens, head_dim) = (shape[2], shape[3]);
+    let mut scores = Flex::float_matmul(q, Flex::float_swap_dims(k, 2, 3));
+    let scale = (head_dim as f32).sqrt().recip();
+    let rows: &mut [f32] = scores.storage_mut();
+    let sums = rows
+        .chunks_exact_mut(tokens)
+        .map(|row| softmax(row, scale))
+        .collect();
+    (
+        merge_heads(Flex::float_matmul(scores, v)),
+        tensor(sums, vec![shape[0], heads, tokens]),
+    )
+}
+
+/// Ranges of the batch whose attention scores are held at once.
+pub(super) fn attention_groups(
+    batch: usize,
+    heads: usize,
+    tokens: usize,
+) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let images = (SCORES / (heads * tokens * tokens)).max(1);
+    (0..batch)
+        .step_by(images)
+        .map(move |start| start..batch.min(start + images))
+}
+
+/// `[batch, tokens, PARTS·d]` holding, as `[q | k | v]` does, parts to views `[batch, heads, tokens, head_dim]`.
+pub(super) fn split_heads<const PARTS: usize>(
+    qkv: FlexTensor,
+    heads: usize,
+) -> [FlexTensor; PARTS] {
     let shape = qkv.shape();
-    let (batch, tokens, head_dim) = (shape[0], shape[1], shape[2] / 3 / heads);
-    let qkv = Flex::float_reshape(qkv, Shape::new([batch, tokens, 3, heads, head_dim]));
-    [0, 1, 2].map(|i| {
+    let (batch, tokens, head_dim) = (shape[0], shape[1], shape[2] / PARTS / heads);
+    let qkv = Flex::float_reshape(qkv, Shape::new([batch, tokens, PARTS, heads, head_dim]));
+    std::array::from_fn(|i| {
         let slice = [
             (0..batch).into(),
             (0..tokens).into(),
@@ -106,17 +288,19 @@ fn merge_heads(x: FlexTensor) -> FlexTensor {
     Flex::float_reshape(Flex::float_swap_dims(x, 1, 2), merged)
 }
 
-/// `softmax(scale · row)` in place; `scale` is positive.
-fn softmax(row: &mut [f32], scale: f32) {
+/// `softmax(scale · row)` in place, and the logarithm of the sum of exponentials of `scale · row`; `scale` is positive.
+fn softmax(row: &mut [f32], scale: f32) -> f32 {
     let top = reduced(row, f32::NEG_INFINITY, |a, b| if a > b { a } else { b });
     row.iter_mut()
         .for_each(|v| *v = exp_of_negative((*v - top) * scale));
-    let share = reduced(row, 0.0, |a, b| a + b).recip();
+    let sum = reduced(row, 0.0, |a, b| a + b);
+    let share = sum.recip();
     row.iter_mut().for_each(|v| *v *= share);
+    top * scale + sum.ln()
 }
 
 /// Reduces in eight lanes, which the compiler may not invent for floats by itself.
-fn reduced(row: &[f32], start: f32, combine: impl Fn(f32, f32) -> f32) -> f32 {
+pub(super) fn reduced(row: &[f32], start: f32, combine: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [start; 8];
     let chunks = row.chunks_exact(8);
     let rest = chunks.remainder();
@@ -131,7 +315,7 @@ fn reduced(row: &[f32], start: f32, combine: impl Fn(f32, f32) -> f32) -> f32 {
 
 /// `e^x` for `x ≤ 0`, 0 below -87, without branches or calls: Cephes' `expf`, relative error below 2e-7.
 #[inline]
-fn exp_of_negative(x: f32) -> f32 {
+pub(super) fn exp_of_negative(x: f32) -> f32 {
     const COEFFICIENTS: [f32; 6] = [
         1.987_569_1e-4,
         1.398_2e-3,

@@ -1,5 +1,7 @@
 //! The exact (erf) GELU, in the one form that both backends compute.
 
+use std::f32::consts::FRAC_1_SQRT_2;
+
 /// Numerator and denominator, highest power first, of the rational approximation `erf(x) ≈ x · P(x²) / Q(x²)` on [-4, 4]
 /// that Eigen and XLA use for f32 (`generic_fast_erf_float`). Outside, erf is ±1 in f32.
 pub const ERF_P: [f32; 7] = [
@@ -20,17 +22,33 @@ pub const ERF_Q: [f32; 5] = [
     -1.426_473_9e-2,
 ];
 
+/// `1 / √(2π)`.
+pub const FRAC_1_SQRT_2_PI: f32 = 0.398_942_28;
+
 /// `0.5 · x · (1 + erf(x / √2))`, without branches or calls, so that loops over it become SIMD.
 #[cfg(any(feature = "cpu", test))]
 #[inline]
 pub fn gelu(x: f32) -> f32 {
-    let z = x * std::f32::consts::FRAC_1_SQRT_2;
+    0.5 * x * (1.0 + erf(x * FRAC_1_SQRT_2))
+}
+
+#[cfg(any(feature = "cpu", test))]
+#[inline]
+fn erf(z: f32) -> f32 {
     let square = z * z;
     let polynomial =
         |coefficients: &[f32]| coefficients.iter().fold(0.0, |sum, c| sum * square + c);
     let inside = z * polynomial(&ERF_P) / polynomial(&ERF_Q);
-    let erf = if z.abs() < 4.0 { inside } else { z.signum() };
-    0.5 * x * (1.0 + erf)
+    if z.abs() < 4.0 { inside } else { z.signum() }
+}
+
+/// The derivative of GELU, `Φ(x) + x · φ(x)`; `exp` is the exponential of a negative number.
+#[cfg(any(feature = "cpu", test))]
+#[inline]
+pub fn gelu_slope(x: f32, exp: impl Fn(f32) -> f32) -> f32 {
+    let z = x * FRAC_1_SQRT_2;
+    let density = exp(-z * z) * FRAC_1_SQRT_2_PI;
+    0.5 * (1.0 + erf(z)) + x * density
 }
 
 /// The same as a WGSL function of a `vec4<f32>`.
@@ -43,23 +61,44 @@ pub fn wgsl() -> String {
         })
     };
     format!(
-        "fn gelu(x: vec4<f32>) -> vec4<f32> {{
-    let z = x * {:?};
+        "fn erf(z: vec4<f32>) -> vec4<f32> {{
     let s = z * z;
     let p = {};
     let q = {};
-    return 0.5 * x * (1.0 + select(sign(z), z * p / q, abs(z) < vec4<f32>(4.0)));
+    return select(sign(z), z * p / q, abs(z) < vec4<f32>(4.0));
 }}
+fn gelu(x: vec4<f32>) -> vec4<f32> {{ return 0.5 * x * (1.0 + erf(x * {FRAC_1_SQRT_2:?})); }}
 ",
-        std::f32::consts::FRAC_1_SQRT_2,
         polynomial(&ERF_P),
         polynomial(&ERF_Q)
     )
 }
 
+/// The derivative as a WGSL function of a `vec4<f32>`, to follow [`wgsl`].
+#[cfg(any(feature = "webgpu", test))]
+pub fn wgsl_slope() -> String {
+    format!(
+        "fn gelu_slope(x: vec4<f32>) -> vec4<f32> {{
+    return 0.5 * (1.0 + erf(x * {FRAC_1_SQRT_2:?})) + x * exp(-0.5 * x * x) * {FRAC_1_SQRT_2_PI:?};
+}}
+"
+    )
+}
+
 #[cfg(test)]
 mod tests {
-    use super::gelu;
+    use super::{gelu, gelu_slope};
+
+    #[test]
+    fn the_slope_is_the_derivative() {
+        for i in -600..=600 {
+            let x = f64::from(i) * 1e-2;
+            let exact = |x: f64| 0.5 * x * (1.0 + libm::erf(x / std::f64::consts::SQRT_2));
+            let slope = (exact(x + 1e-5) - exact(x - 1e-5)) / 2e-5;
+            let error = (f64::from(gelu_slope(x as f32, f32::exp)) - slope).abs();
+            assert!(error <= 2e-6, "the slope at {x} is off by {error}");
+        }
+    }
 
     #[test]
     fn is_within_the_fixtures_tolerance() {

@@ -2,25 +2,37 @@
 //!
 //! On the CPU they compose burn's own operations, but for what follows a matmul (see `cpu.rs`). On WebGPU each one is a
 //! single hand-written WGSL kernel (see `webgpu.rs`): no autotuning before the first result, and none of the generated
-//! shaders that browsers reject.
+//! shaders that browsers reject. [`backward`] has their gradients, `autodiff.rs` tells burn's automatic differentiation of
+//! them, and [`update`] has what an optimizer does to a parameter.
 
+mod autodiff;
+pub mod backward;
 #[cfg(feature = "cpu")]
 mod cpu;
+#[cfg(feature = "cpu")]
+mod cpu_backward;
 mod gelu;
+pub mod update;
 #[cfg(feature = "webgpu")]
 mod webgpu;
+#[cfg(feature = "webgpu")]
+mod webgpu_backward;
 #[cfg(any(feature = "webgpu", test))]
 mod wgsl;
+#[cfg(any(feature = "webgpu", test))]
+mod wgsl_backward;
 
 use burn::backend::{
     Backend, Dispatch, ExtensionType, backend_extension,
     ops::ModuleOps,
     tensor::{FloatTensor, IntTensor},
 };
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+
+use crate::objective::distance::Distance;
 
 /// A matrix `[d_in, d_out]` in the form in which it is kept in memory.
-#[derive(ExtensionType)]
+#[derive(Clone, Debug, ExtensionType)]
 pub enum WeightPrimitive<B: Backend> {
     /// f32 values.
     Full(FloatTensor<B>),
@@ -36,7 +48,7 @@ pub enum WeightPrimitive<B: Backend> {
 }
 
 /// What a layer's output is added to.
-#[derive(ExtensionType)]
+#[derive(Clone, Debug, ExtensionType)]
 pub enum ResidualPrimitive<B: Backend> {
     /// Nothing.
     Nothing,
@@ -44,8 +56,17 @@ pub enum ResidualPrimitive<B: Backend> {
     Rows(FloatTensor<B>),
 }
 
+/// A nonlinearity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// The exact (erf) GELU.
+    Gelu,
+    /// `max(x, 0)`.
+    Relu,
+}
+
 /// Operations of a forward pass and of loading; where burn's own serve, they are the default body.
-#[backend_extension(Flex: cfg(feature = "cpu"), Cube: cfg(feature = "webgpu"))]
+#[backend_extension(Flex: cfg(feature = "cpu"), Cube: cfg(feature = "webgpu"), Autodiff)]
 pub trait Ops: Backend {
     /// `y = act(x · w + bias) + residual`: `x [.., d_in]`, `w [d_in, d_out]`, `bias [d_out]`, `act` the exact (erf) GELU
     /// or the identity.
@@ -70,6 +91,51 @@ pub trait Ops: Backend {
     /// Softmax attention of every token to every token of its sequence. `qkv [batch, tokens, 3·d]` holds
     /// `[q | k | v]`, each split into heads; the scores are scaled by `head_dim^-0.5`. Returns `[batch, tokens, d]`.
     fn self_attention(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self>;
+
+    /// An activation, element by element.
+    fn activate(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self>;
+
+    /// Rows of `x [.., d]`, followed by those of `rest [.., d]`, picked by `index [batch·count]`, plus `added
+    /// [batch·count, d]`, which has no gradient: `[batch, count, d]`. `offsets` and `places` are the inverse of `index`: row
+    /// `i` was picked for the outputs `places[offsets[i] .. offsets[i + 1]]`.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "primitives cannot be grouped with host numbers in one extension type"
+    )]
+    fn select(
+        x: FloatTensor<Self>,
+        #[extension_type] rest: ResidualPrimitive<Self>,
+        #[extension_type] added: ResidualPrimitive<Self>,
+        index: IntTensor<Self>,
+        offsets: IntTensor<Self>,
+        places: IntTensor<Self>,
+        batch: usize,
+    ) -> FloatTensor<Self>;
+
+    /// The distance of each row of `prediction [.., d]` to that of `target [.., d]`, times `scale`: `[rows]`. The target has
+    /// no gradient.
+    fn distance(
+        prediction: FloatTensor<Self>,
+        target: FloatTensor<Self>,
+        distance: Distance,
+        scale: f32,
+    ) -> FloatTensor<Self>;
+
+    /// The mean over tokens: `[batch, tokens, d]` → `[batch, d]`.
+    fn pooled(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// BatchNorm by the batch's own statistics: `x [rows, d]` → `[rows, d]`, and the mean and biased variance of each
+    /// column, `[d]`, which have no gradient.
+    fn batch_norm(
+        x: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// A value `[1]` whose gradient with respect to `x` is `gradient`, of the same shape: how a loss that is computed on the
+    /// host enters backpropagation. The value itself is zero.
+    fn with_gradient(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// The same tensor, once everything queued so far is on its way to the device: a queue keeps the host's copy of what is
     /// to be uploaded.
@@ -147,6 +213,125 @@ pub fn self_attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
     Tensor::from_dispatch(<Dispatch as Ops>::self_attention(
         qkv.into_dispatch(),
         heads,
+    ))
+}
+
+/// See [`Ops::activate`].
+pub fn activate<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as Ops>::activate(x.into_dispatch(), activation))
+}
+
+/// Which rows [`select`] takes.
+#[derive(Clone, Debug)]
+pub struct Rows {
+    index: Tensor<1, Int>,
+    offsets: Tensor<1, Int>,
+    places: Tensor<1, Int>,
+    batch: usize,
+}
+
+impl Rows {
+    /// `index[b]` names the rows of output `b`, all of one length, of `of` rows.
+    ///
+    /// # Panics
+    /// When an index is not below `of`: callers have checked.
+    pub fn new(index: &[Vec<usize>], of: usize, device: &Device) -> Self {
+        let flat: Vec<usize> = index.iter().flatten().copied().collect();
+        let mut offsets = vec![0i32; of + 1];
+        for &row in &flat {
+            offsets[row + 1] += 1;
+        }
+        for row in 0..of {
+            offsets[row + 1] += offsets[row];
+        }
+        let mut free = offsets.clone();
+        let mut places = vec![0i32; flat.len()];
+        for (place, &row) in flat.iter().enumerate() {
+            places[free[row] as usize] = place as i32;
+            free[row] += 1;
+        }
+        let flat = flat.into_iter().map(|row| row as i32).collect();
+        let upload = |values: Vec<i32>| {
+            let length = values.len();
+            Tensor::from_data(TensorData::new(values, [length]), (device, DType::I32))
+        };
+        Self {
+            index: upload(flat),
+            offsets: upload(offsets),
+            places: upload(places),
+            batch: index.len(),
+        }
+    }
+}
+
+/// See [`Ops::select`].
+pub fn select<const D: usize>(
+    x: Tensor<D>,
+    rest: Option<Tensor<2>>,
+    rows: &Rows,
+    added: Option<Tensor<2>>,
+) -> Tensor<3> {
+    let optional = |x: Option<Tensor<2>>| {
+        x.map_or(ResidualPrimitive::Nothing, |x| {
+            ResidualPrimitive::Rows(x.into_dispatch())
+        })
+    };
+    Tensor::from_dispatch(<Dispatch as Ops>::select(
+        x.into_dispatch(),
+        optional(rest),
+        optional(added),
+        rows.index.clone().into_dispatch(),
+        rows.offsets.clone().into_dispatch(),
+        rows.places.clone().into_dispatch(),
+        rows.batch,
+    ))
+}
+
+/// See [`Ops::distance`].
+pub fn distance<const D: usize>(
+    prediction: Tensor<D>,
+    target: Tensor<D>,
+    distance: Distance,
+    scale: f32,
+) -> Tensor<1> {
+    Tensor::from_dispatch(<Dispatch as Ops>::distance(
+        prediction.into_dispatch(),
+        target.into_dispatch(),
+        distance,
+        scale,
+    ))
+}
+
+/// See [`Ops::pooled`].
+pub fn pooled(x: Tensor<3>) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as Ops>::pooled(x.into_dispatch()))
+}
+
+/// See [`Ops::batch_norm`].
+pub fn batch_norm(
+    x: Tensor<2>,
+    gain: &Tensor<1>,
+    shift: &Tensor<1>,
+    eps: f64,
+) -> (Tensor<2>, Tensor<1>, Tensor<1>) {
+    let (y, mean, variance) = <Dispatch as Ops>::batch_norm(
+        x.into_dispatch(),
+        gain.clone().into_dispatch(),
+        shift.clone().into_dispatch(),
+        eps,
+    );
+    (
+        Tensor::from_dispatch(y),
+        Tensor::from_dispatch(mean),
+        Tensor::from_dispatch(variance),
+    )
+}
+
+/// See [`Ops::with_gradient`].
+pub fn with_gradient<const D: usize>(x: Tensor<D>, gradient: Tensor<D>) -> Tensor<1> {
+    Tensor::from_dispatch(<Dispatch as Ops>::with_gradient(
+        x.into_dispatch(),
+        gradient.into_dispatch(),
     ))
 }
 

@@ -1,6 +1,6 @@
 //! [`Ops`] on WebGPU: one WGSL kernel for each operation.
 
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{DType, TensorMetadata};
 use burn::cubecl::prelude::{CubeCount, CubeDim, KernelId};
 use burn::cubecl::server::KernelArguments;
@@ -10,7 +10,13 @@ use burn_wgpu::{CubeBackend, CubeTensor, KernelSource, SourceKernel, SourceTempl
 use super::wgsl::{
     Kept, LINEAR_GROUP, LINEAR_QUADS, Linear, Norm, ROW_GROUP, SelfAttention, Transposed,
 };
-use super::{Ops, ResidualPrimitive, WeightPrimitive};
+use super::wgsl_backward::{
+    Activate, AdamWStep, AddSquares, AttentionKeys, AttentionQueries, Averaged, BatchNorm,
+    BatchNormGradients, Clipped, LinearInput, LinearParameters, NormColumns, NormRows, Pooled,
+    RowDistance, Scaled, Select, SelectGradient,
+};
+use super::{Activation, Ops, ResidualPrimitive, WeightPrimitive, webgpu_backward};
+use crate::objective::distance::Distance;
 
 impl Ops for CubeBackend {
     fn linear(
@@ -28,11 +34,7 @@ impl Ops for CubeBackend {
         let kernel = Linear {
             d_in: d_in as u32,
             d_out: d_out as u32,
-            weight: match weight {
-                WeightPrimitive::Full(_) => Kept::Full,
-                WeightPrimitive::Half(_) => Kept::Half,
-                WeightPrimitive::Quantized { .. } => Kept::Quantized,
-            },
+            weight: kept(&weight),
             residual: matches!(residual, ResidualPrimitive::Rows(_)),
             gelu,
             tile_rows: Linear::tile_rows(rows as u32, d_out as u32),
@@ -94,13 +96,10 @@ impl Ops for CubeBackend {
             tokens: tokens as u32,
             heads: heads as u32,
             head_dim: (width / heads) as u32,
+            sums: false,
         };
         let like = qkv.clone();
-        let count = CubeCount::Static(
-            (tokens as u32).div_ceil(ROW_GROUP),
-            heads as u32,
-            batch as u32,
-        );
+        let count = attention_grid(tokens, heads, batch);
         launch(
             kernel,
             (ROW_GROUP, 1),
@@ -109,6 +108,48 @@ impl Ops for CubeBackend {
             &like,
             vec![batch, tokens, width],
         )
+    }
+
+    fn activate(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
+        webgpu_backward::activate(x, activation)
+    }
+
+    fn select(
+        x: FloatTensor<Self>,
+        rest: ResidualPrimitive<Self>,
+        added: ResidualPrimitive<Self>,
+        index: IntTensor<Self>,
+        _offsets: IntTensor<Self>,
+        _places: IntTensor<Self>,
+        batch: usize,
+    ) -> FloatTensor<Self> {
+        webgpu_backward::select(x, rest, added, index, batch)
+    }
+
+    fn distance(
+        prediction: FloatTensor<Self>,
+        target: FloatTensor<Self>,
+        distance: Distance,
+        scale: f32,
+    ) -> FloatTensor<Self> {
+        webgpu_backward::distance(prediction, target, distance, scale)
+    }
+
+    fn pooled(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        webgpu_backward::pooled(x)
+    }
+
+    fn batch_norm(
+        x: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        webgpu_backward::batch_norm(x, gain, shift, eps)
+    }
+
+    fn with_gradient(x: FloatTensor<Self>, _gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        webgpu_backward::zero(&x)
     }
 
     fn submitted(x: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -130,19 +171,50 @@ impl Ops for CubeBackend {
     }
 }
 
-fn grid(x: u32, y: u32) -> CubeCount {
+/// The form in which a weight is kept.
+pub(super) fn kept(weight: &WeightPrimitive<CubeBackend>) -> Kept {
+    match weight {
+        WeightPrimitive::Full(_) => Kept::Full,
+        WeightPrimitive::Half(_) => Kept::Half,
+        WeightPrimitive::Quantized { .. } => Kept::Quantized,
+    }
+}
+
+pub(super) fn grid(x: u32, y: u32) -> CubeCount {
     CubeCount::Static(x, y, 1)
 }
 
 /// Workgroups for independent rows, folded so that no dimension passes WebGPU's limit of 65,535.
-fn row_grid(rows: u32) -> CubeCount {
+pub(super) fn row_grid(rows: u32) -> CubeCount {
     let groups = rows.div_ceil(ROW_GROUP);
     let x = groups.clamp(1, 65_535);
     grid(x, groups.div_ceil(x))
 }
 
+/// Workgroups for the tokens of each head of each sequence.
+pub(super) fn attention_grid(tokens: usize, heads: usize, batch: usize) -> CubeCount {
+    CubeCount::Static(
+        (tokens as u32).div_ceil(ROW_GROUP),
+        heads as u32,
+        batch as u32,
+    )
+}
+
+/// An f32 tensor beside `like`, of no particular contents.
+pub(super) fn empty(like: &CubeTensor, dims: Vec<usize>) -> CubeTensor {
+    let shape = Shape::from(dims);
+    let handle = like.client.empty(shape.num_elements() * size_of::<f32>());
+    CubeTensor::new_contiguous(
+        like.client.clone(),
+        like.device.clone(),
+        shape,
+        handle,
+        DType::F32,
+    )
+}
+
 /// Runs `kernel` on contiguous `inputs`, bound in order and followed by the f32 output, which it returns.
-fn launch<K: KernelSource>(
+pub(super) fn launch<K: KernelSource>(
     kernel: K,
     group: (u32, u32),
     count: CubeCount,
@@ -150,25 +222,30 @@ fn launch<K: KernelSource>(
     like: &CubeTensor,
     dims: Vec<usize>,
 ) -> CubeTensor {
-    let client = like.client.clone();
-    let shape = Shape::from(dims);
-    let handle = client.empty(shape.num_elements() * size_of::<f32>());
-    let output = CubeTensor::new_contiguous(
-        client.clone(),
-        like.device.clone(),
-        shape,
-        handle,
-        DType::F32,
-    );
+    let [output] = launch_into(kernel, group, count, inputs, [empty(like, dims)]);
+    output
+}
+
+/// Runs `kernel` on contiguous `inputs`, bound in order and followed by `outputs`, which it returns.
+pub(super) fn launch_into<K: KernelSource, const N: usize>(
+    kernel: K,
+    group: (u32, u32),
+    count: CubeCount,
+    inputs: Vec<CubeTensor>,
+    outputs: [CubeTensor; N],
+) -> [CubeTensor; N] {
+    let client = outputs[0].client.clone();
     let mut arguments = KernelArguments::new();
     for input in inputs {
         let input = burn_wgpu::into_contiguous(input);
         arguments = arguments.with_buffer(input.handle.binding());
     }
-    arguments = arguments.with_buffer(output.handle.clone().binding());
+    for output in &outputs {
+        arguments = arguments.with_buffer(output.handle.clone().binding());
+    }
     let dim = CubeDim::new_2d(group.0, group.1);
     client.launch(Box::new(SourceKernel::new(kernel, dim)), count, arguments);
-    output
+    outputs
 }
 
 macro_rules! kernel_source {
@@ -188,4 +265,27 @@ macro_rules! kernel_source {
         }
     )*};
 }
-kernel_source!(Linear, Norm, SelfAttention, Transposed);
+kernel_source!(
+    Linear,
+    Norm,
+    SelfAttention,
+    Transposed,
+    Activate,
+    AdamWStep,
+    AddSquares,
+    AttentionKeys,
+    AttentionQueries,
+    Averaged,
+    BatchNorm,
+    BatchNormGradients,
+    Clipped,
+    LinearInput,
+    LinearParameters,
+    NormColumns,
+    NormRows,
+    Pooled,
+    RowDistance,
+    Scaled,
+    Select,
+    SelectGradient
+);

@@ -48,6 +48,8 @@ pub struct SelfAttention {
     pub tokens: u32,
     pub heads: u32,
     pub head_dim: u32,
+    /// Whether to write the logarithm of each query's sum of exponentials, too.
+    pub sums: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -58,7 +60,7 @@ pub struct Transposed {
 
 /// Declares a storage buffer of f32 rows of `width`, and the function `{name}_at(row, i)` that reads elements
 /// `4·i .. 4·i+4` of a row. Where `width` is no multiple of four the missing elements read as zero.
-fn rows_of_f32(source: &mut String, binding: u32, name: &str, width: u32) {
+pub fn rows_of_f32(source: &mut String, binding: u32, name: &str, width: u32) {
     if width.is_multiple_of(4) {
         let _ = write!(
             source,
@@ -83,7 +85,7 @@ fn {name}_at(row: u32, i: u32) -> vec4<f32> {{
 }
 
 /// Like [`rows_of_f32`] for a buffer of f16 or int8 values in 32-bit words; the values are widened to f32.
-fn rows_of_packed(source: &mut String, binding: u32, name: &str, width: u32, kept: Kept) {
+pub fn rows_of_packed(source: &mut String, binding: u32, name: &str, width: u32, kept: Kept) {
     let _ = writeln!(
         source,
         "@group(0) @binding({binding}) var<storage, read> {name}: array<u32>;"
@@ -128,24 +130,24 @@ fn {name}_at(row: u32, i: u32) -> vec4<f32> {{
     }
 }
 
-/// Declares the output buffer of f32 rows of `width`, its number of rows, and `put(row, i, value)`.
-fn output_rows(source: &mut String, binding: u32, width: u32) {
+/// Declares an output buffer of f32 rows of `width`, its number of rows `{name}_rows()`, and `put_{name}(row, i, value)`.
+pub fn output_rows(source: &mut String, binding: u32, name: &str, width: u32) {
     if width.is_multiple_of(4) {
         let _ = write!(
             source,
-            "@group(0) @binding({binding}) var<storage, read_write> y: array<vec4<f32>>;
-fn rows() -> u32 {{ return arrayLength(&y) / {quads}u; }}
-fn put(row: u32, i: u32, value: vec4<f32>) {{ y[row * {quads}u + i] = value; }}
+            "@group(0) @binding({binding}) var<storage, read_write> {name}: array<vec4<f32>>;
+fn {name}_rows() -> u32 {{ return arrayLength(&{name}) / {quads}u; }}
+fn put_{name}(row: u32, i: u32, value: vec4<f32>) {{ {name}[row * {quads}u + i] = value; }}
 ",
             quads = width / 4
         );
     } else {
         let _ = write!(
             source,
-            "@group(0) @binding({binding}) var<storage, read_write> y: array<f32>;
-fn rows() -> u32 {{ return arrayLength(&y) / {width}u; }}
-fn put(row: u32, i: u32, value: vec4<f32>) {{
-    for (var lane = 0u; lane < 4u && 4u * i + lane < {width}u; lane++) {{ y[row * {width}u + 4u * i + lane] = value[lane]; }}
+            "@group(0) @binding({binding}) var<storage, read_write> {name}: array<f32>;
+fn {name}_rows() -> u32 {{ return arrayLength(&{name}) / {width}u; }}
+fn put_{name}(row: u32, i: u32, value: vec4<f32>) {{
+    for (var lane = 0u; lane < 4u && 4u * i + lane < {width}u; lane++) {{ {name}[row * {width}u + 4u * i + lane] = value[lane]; }}
 }}
 "
         );
@@ -187,7 +189,7 @@ impl Linear {
             binding += 1;
             rows_of_f32(&mut s, binding, "residual", d_out);
         }
-        output_rows(&mut s, binding + 1, d_out);
+        output_rows(&mut s, binding + 1, "y", d_out);
         if self.gelu {
             s.push_str(&gelu::wgsl());
         }
@@ -198,7 +200,7 @@ impl Linear {
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
     let column = id.x * {tile_quads}u;
     let row = id.y * {tile_rows}u;
-    let last = rows() - 1u;
+    let last = y_rows() - 1u;
     if (row > last || column >= {quads}u) {{ return; }}
 ",
             gx = LINEAR_GROUP.0,
@@ -252,7 +254,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
                 }
                 let _ = writeln!(
                     s,
-                    "    if (row + {r}u <= last && column + {c}u < {quads}u) {{ put(row + {r}u, column + {c}u, y{r}{c}); }}"
+                    "    if (row + {r}u <= last && column + {c}u < {quads}u) {{ put_y(row + {r}u, column + {c}u, y{r}{c}); }}"
                 );
             }
         }
@@ -288,7 +290,7 @@ impl Norm {
         rows_of_f32(&mut s, 0, "x", width);
         rows_of_f32(&mut s, 1, "gain", width);
         rows_of_f32(&mut s, 2, "shift", width);
-        output_rows(&mut s, 3, width);
+        output_rows(&mut s, 3, "y", width);
         let quads = width.div_ceil(4);
         // The padding of a width that is no multiple of four reads as zero: `mean · padding` is what it would add to
         // the sum of squared deviations.
@@ -298,7 +300,7 @@ impl Norm {
             "@compute @workgroup_size({ROW_GROUP})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
     let row = (group.y * groups.x + group.x) * {ROW_GROUP}u + lane;
-    if (row >= rows()) {{ return; }}
+    if (row >= y_rows()) {{ return; }}
     var total = vec4<f32>();
     for (var i = 0u; i < {quads}u; i++) {{ total += x_at(row, i); }}
     let mean = dot(total, vec4<f32>(1.0)) / {width}.0;
@@ -310,7 +312,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let variance = (dot(squares, vec4<f32>(1.0)) - mean * mean * {padding:?}) / {width}.0;
     let scale = 1.0 / sqrt(variance + {eps:?});
     for (var i = 0u; i < {quads}u; i++) {{
-        put(row, i, (x_at(row, i) - mean) * scale * gain_at(0u, i) + shift_at(0u, i));
+        put_y(row, i, (x_at(row, i) - mean) * scale * gain_at(0u, i) + shift_at(0u, i));
     }}
 }}
 ",
@@ -320,46 +322,83 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
 }
 
+/// Declares a buffer of tokens that hold `parts` parts (query, key and value; or one) of all heads, and
+/// `{name}_at(token, part, head, i)` or, of an output, `put_{name}(token, part, head, i, value)`, of elements `4·i .. 4·i+4`
+/// of a head. Where `head_dim` is no multiple of four the missing elements read as zero.
+pub fn heads_of(
+    source: &mut String,
+    binding: u32,
+    name: &str,
+    parts: u32,
+    [heads, head_dim]: [u32; 2],
+    output: bool,
+) {
+    let one = heads * head_dim;
+    let all = parts * one;
+    let access = if output { "read_write" } else { "read" };
+    let _ = if head_dim.is_multiple_of(4) {
+        let at = format!(
+            "{name}[token * {}u + part * {}u + head * {}u + i]",
+            all / 4,
+            one / 4,
+            head_dim / 4
+        );
+        let _ = writeln!(
+            source,
+            "@group(0) @binding({binding}) var<storage, {access}> {name}: array<vec4<f32>>;"
+        );
+        if output {
+            writeln!(
+                source,
+                "fn put_{name}(token: u32, part: u32, head: u32, i: u32, value: vec4<f32>) {{ {at} = value; }}"
+            )
+        } else {
+            writeln!(
+                source,
+                "fn {name}_at(token: u32, part: u32, head: u32, i: u32) -> vec4<f32> {{ return {at}; }}"
+            )
+        }
+    } else {
+        let _ = writeln!(
+            source,
+            "@group(0) @binding({binding}) var<storage, {access}> {name}: array<f32>;"
+        );
+        let at = format!("token * {all}u + part * {one}u + head * {head_dim}u");
+        if output {
+            writeln!(
+                source,
+                "fn put_{name}(token: u32, part: u32, head: u32, i: u32, value: vec4<f32>) {{
+    for (var lane = 0u; lane < 4u && 4u * i + lane < {head_dim}u; lane++) {{ {name}[{at} + 4u * i + lane] = value[lane]; }}
+}}"
+            )
+        } else {
+            writeln!(
+                source,
+                "fn {name}_at(token: u32, part: u32, head: u32, i: u32) -> vec4<f32> {{
+    let j = 4u * i;
+    let at = {at} + j;
+    let inside = vec4<u32>(j, j + 1u, j + 2u, j + 3u) < vec4<u32>({head_dim}u);
+    return select(vec4<f32>(), vec4<f32>({name}[at], {name}[at + 1u], {name}[at + 2u], {name}[at + 3u]), inside);
+}}"
+            )
+        }
+    };
+}
+
 impl SelfAttention {
     pub fn wgsl(&self) -> String {
         let Self {
             tokens,
             heads,
             head_dim,
+            sums,
         } = *self;
-        let width = heads * head_dim;
         let quads = head_dim.div_ceil(4);
         let mut s = String::new();
-        if head_dim.is_multiple_of(4) {
-            let _ = write!(
-                s,
-                "@group(0) @binding(0) var<storage, read> qkv: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
-fn qkv_at(token: u32, part: u32, head: u32, i: u32) -> vec4<f32> {{ return qkv[token * {all}u + part * {one}u + head * {quads}u + i]; }}
-fn put(token: u32, head: u32, i: u32, value: vec4<f32>) {{ y[token * {one}u + head * {quads}u + i] = value; }}
-",
-                all = 3 * width / 4,
-                one = width / 4
-            );
-        } else {
-            let _ = write!(
-                s,
-                "@group(0) @binding(0) var<storage, read> qkv: array<f32>;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
-fn qkv_at(token: u32, part: u32, head: u32, i: u32) -> vec4<f32> {{
-    let j = 4u * i;
-    let at = token * {all}u + part * {width}u + head * {head_dim}u + j;
-    let inside = vec4<u32>(j, j + 1u, j + 2u, j + 3u) < vec4<u32>({head_dim}u);
-    return select(vec4<f32>(), vec4<f32>(qkv[at], qkv[at + 1u], qkv[at + 2u], qkv[at + 3u]), inside);
-}}
-fn put(token: u32, head: u32, i: u32, value: vec4<f32>) {{
-    for (var lane = 0u; lane < 4u && 4u * i + lane < {head_dim}u; lane++) {{
-        y[token * {width}u + head * {head_dim}u + 4u * i + lane] = value[lane];
-    }}
-}}
-",
-                all = 3 * width
-            );
+        heads_of(&mut s, 0, "qkv", 3, [heads, head_dim], false);
+        heads_of(&mut s, 1, "y", 1, [heads, head_dim], true);
+        if sums {
+            s.push_str("@group(0) @binding(2) var<storage, read_write> sums: array<f32>;\n");
         }
         let _ = write!(
             s,
@@ -426,7 +465,13 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) gro
         }
         s.push_str("    }\n");
         for i in 0..quads {
-            let _ = writeln!(s, "    put(query, head, {i}u, y{i} / total);");
+            let _ = writeln!(s, "    put_y(query, 0u, head, {i}u, y{i} / total);");
+        }
+        if sums {
+            let _ = writeln!(
+                s,
+                "    sums[(group.z * {heads}u + head) * {tokens}u + id.x] = top + log(total);"
+            );
         }
         s.push_str("}\n");
         s
@@ -449,10 +494,10 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    fn assert_valid(source: &str) {
+    pub fn assert_valid(source: &str) {
         let module = naga::front::wgsl::parse_str(source)
             .unwrap_or_else(|e| panic!("{}", e.emit_to_string(source)));
         naga::valid::Validator::new(
@@ -498,6 +543,7 @@ mod tests {
                     tokens,
                     heads,
                     head_dim,
+                    sums: tokens > 16,
                 }
                 .wgsl(),
             );

@@ -56,6 +56,11 @@ impl Report {
         }
     }
 
+    /// What computes.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.arithmetic
+    }
+
     /// Names the fixture file of the checks that follow.
     pub fn file(&mut self, file: &str) {
         file.clone_into(&mut self.file);

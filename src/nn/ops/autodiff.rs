@@ -1,0 +1,420 @@
+//! [`Ops`] under automatic differentiation: the operation itself on the backend below, and its gradient from
+//! [`BackwardOps`]. What a parent does not need is not computed, so frozen parameters cost no gradient.
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops as Step, OpsKind};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, AutodiffBackend, Backend, TensorMetadata};
+use burn::tensor::Shape;
+
+use super::backward::BackwardOps;
+use super::{Activation, Ops, ResidualPrimitive, WeightPrimitive};
+use crate::objective::distance::Distance;
+
+type Primitive<B> = FloatTensor<B>;
+
+/// Implements [`Backward`] for a step's name by a function of its parents' nodes, its state and the gradient of its output.
+macro_rules! backward {
+    ($name:ident, $parents:literal, $state:ty, |$nodes:ident, $saved:pat_param, $dy:ident, $grads:ident| $body:expr) => {
+        #[derive(Debug)]
+        struct $name;
+
+        impl<B: BackwardOps> Backward<B, $parents> for $name {
+            type State = $state;
+
+            fn backward(
+                self,
+                step: Step<Self::State, $parents>,
+                $grads: &mut Gradients,
+                _checkpointer: &mut Checkpointer,
+            ) {
+                let $dy = $grads.consume::<B>(&step.node);
+                let $nodes = step.parents;
+                let $saved = step.state;
+                $body
+            }
+        }
+    };
+}
+
+backward!(
+    LinearStep,
+    4,
+    (
+        Primitive<B>,
+        WeightPrimitive<B>,
+        Option<Primitive<B>>,
+        Option<Shape>
+    ),
+    |nodes, (x, weight, before_gelu, residual), dy, grads| {
+        let [node_x, node_weight, node_bias, node_residual] = nodes;
+        if let (Some(node), Some(shape)) = (node_residual, residual) {
+            grads.register::<B>(node.id, repeated_gradient::<B>(dy.clone(), shape));
+        }
+        let dy = match before_gelu {
+            Some(z) => B::activate_gradient(z, dy, Activation::Gelu),
+            None => dy,
+        };
+        if node_weight.is_some() || node_bias.is_some() {
+            let (d_weight, d_bias) = B::linear_parameter_gradients(x, dy.clone());
+            if let Some(node) = node_weight {
+                grads.register::<B>(node.id, d_weight);
+            }
+            if let Some(node) = node_bias {
+                grads.register::<B>(node.id, d_bias);
+            }
+        }
+        if let Some(node) = node_x {
+            grads.register::<B>(node.id, B::linear_input_gradient(dy, weight));
+        }
+    }
+);
+
+/// The gradient of a residual that was repeated over the batch: the sum over it.
+fn repeated_gradient<B: Backend>(dy: Primitive<B>, shape: Shape) -> Primitive<B> {
+    if dy.shape() == shape {
+        return dy;
+    }
+    let count = shape.num_elements();
+    let blocks = dy.shape().num_elements() / count;
+    let dy = B::float_reshape(dy, Shape::new([blocks, count]));
+    B::float_reshape(B::float_sum_dim(dy, 0), shape)
+}
+
+backward!(
+    NormStep,
+    3,
+    (Primitive<B>, Primitive<B>, f64),
+    |nodes, (x, gain, eps), dy, grads| {
+        for (node, gradient) in nodes.into_iter().zip(B::norm_gradients(x, gain, eps, dy)) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
+);
+
+backward!(
+    AttentionStep,
+    1,
+    (Primitive<B>, Primitive<B>, Primitive<B>, usize),
+    |nodes, (qkv, y, sums, heads), dy, grads| {
+        if let [Some(node)] = nodes {
+            grads.register::<B>(node.id, B::self_attention_gradient(qkv, y, sums, heads, dy));
+        }
+    }
+);
+
+backward!(
+    ActivateStep,
+    1,
+    (Primitive<B>, Activation),
+    |nodes, (x, activation), dy, grads| {
+        if let [Some(node)] = nodes {
+            grads.register::<B>(node.id, B::activate_gradient(x, dy, activation));
+        }
+    }
+);
+
+backward!(
+    SelectStep,
+    2,
+    (IntTensor<B>, IntTensor<B>, Shape, Option<Shape>),
+    |nodes, (offsets, places, shape, rest), dy, grads| {
+        let [node_x, node_rest] = nodes;
+        let width = shape[shape.num_dims() - 1];
+        let first = shape.num_elements() / width;
+        if let (Some(node), Some(rest)) = (node_rest, rest) {
+            let gradient = B::select_gradient(
+                dy.clone(),
+                offsets.clone(),
+                places.clone(),
+                first,
+                rest.to_vec(),
+            );
+            grads.register::<B>(node.id, gradient);
+        }
+        if let Some(node) = node_x {
+            grads.register::<B>(
+                node.id,
+                B::select_gradient(dy, offsets, places, 0, shape.to_vec()),
+            );
+        }
+    }
+);
+
+backward!(
+    DistanceStep,
+    1,
+    (Primitive<B>, Primitive<B>, Distance, f32),
+    |nodes, (prediction, target, distance, scale), dy, grads| {
+        if let [Some(node)] = nodes {
+            grads.register::<B>(
+                node.id,
+                B::distance_gradient(prediction, target, distance, scale, dy),
+            );
+        }
+    }
+);
+
+backward!(PooledStep, 1, usize, |nodes, tokens, dy, grads| {
+    if let [Some(node)] = nodes {
+        grads.register::<B>(node.id, B::pooled_gradient(dy, tokens));
+    }
+});
+
+backward!(
+    BatchNormStep,
+    3,
+    (Primitive<B>, Primitive<B>, Primitive<B>, Primitive<B>, f64),
+    |nodes, (x, gain, mean, variance, eps), dy, grads| {
+        let gradients = B::batch_norm_gradients(x, gain, mean, variance, eps, dy);
+        for (node, gradient) in nodes.into_iter().zip(gradients) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
+);
+
+backward!(
+    WithGradientStep,
+    1,
+    Primitive<B>,
+    |nodes, gradient, dy, grads| {
+        if let [Some(node)] = nodes {
+            grads.register::<B>(node.id, B::scaled(gradient, dy));
+        }
+    }
+);
+
+impl<B: BackwardOps, C: CheckpointStrategy> Ops for Autodiff<B, C> {
+    fn linear(
+        x: FloatTensor<Self>,
+        weight: WeightPrimitive<Self>,
+        bias: FloatTensor<Self>,
+        residual: ResidualPrimitive<Self>,
+        gelu: bool,
+    ) -> FloatTensor<Self> {
+        // A parent stands in where there is none with a gradient: its own gradient is then not asked for.
+        let bias_value = bias.primitive().clone();
+        let no_gradient = || Self::from_inner(bias_value.clone()).node();
+        let weight_node = match &weight {
+            WeightPrimitive::Full(weight) => weight.node(),
+            WeightPrimitive::Half(_) | WeightPrimitive::Quantized { .. } => no_gradient(),
+        };
+        let (residual, residual_node): (ResidualPrimitive<B>, _) = match residual {
+            ResidualPrimitive::Nothing => (ResidualPrimitive::Nothing, no_gradient()),
+            ResidualPrimitive::Rows(rows) => {
+                let (rows, node) = rows.into_parts();
+                (ResidualPrimitive::Rows(rows), node)
+            }
+        };
+        let weight = match weight {
+            WeightPrimitive::Full(weight) => WeightPrimitive::Full(weight.into_primitive()),
+            WeightPrimitive::Half(weight) => WeightPrimitive::Half(weight.into_primitive()),
+            WeightPrimitive::Quantized { values, scales } => WeightPrimitive::Quantized {
+                values,
+                scales: scales.into_primitive(),
+            },
+        };
+        let (x, x_node) = x.into_parts();
+        let (bias, bias_node) = bias.into_parts();
+        match LinearStep
+            .prepare::<C>([x_node, weight_node, bias_node, residual_node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prep) => {
+                let residual_shape = match &residual {
+                    ResidualPrimitive::Nothing => None,
+                    ResidualPrimitive::Rows(rows) => Some(rows.shape()),
+                };
+                if gelu {
+                    let z = <B as Ops>::linear(
+                        x.clone(),
+                        weight.clone(),
+                        bias,
+                        ResidualPrimitive::Nothing,
+                        false,
+                    );
+                    let activated = B::activate(z.clone(), Activation::Gelu);
+                    let y = match residual {
+                        ResidualPrimitive::Nothing => activated,
+                        ResidualPrimitive::Rows(rows) => B::float_add(activated, rows),
+                    };
+                    prep.finish((x, weight, Some(z), residual_shape), y)
+                } else {
+                    let y = <B as Ops>::linear(x.clone(), weight.clone(), bias, residual, false);
+                    prep.finish((x, weight, None, residual_shape), y)
+                }
+            }
+            OpsKind::UnTracked(prep) => {
+                prep.finish(<B as Ops>::linear(x, weight, bias, residual, gelu))
+            }
+        }
+    }
+
+    fn norm(
+        x: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        let (x, x_node) = x.into_parts();
+        let (gain, gain_node) = gain.into_parts();
+        let (shift, shift_node) = shift.into_parts();
+        match NormStep
+            .prepare::<C>([x_node, gain_node, shift_node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prep) => {
+                let y = B::norm(x.clone(), gain.clone(), shift, eps);
+                prep.finish((x, gain, eps), y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::norm(x, gain, shift, eps)),
+        }
+    }
+
+    fn self_attention(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
+        let (qkv, node) = qkv.into_parts();
+        match AttentionStep
+            .prepare::<C>([node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prep) => {
+                let (y, sums) = B::self_attention_and_sums(qkv.clone(), heads);
+                prep.finish((qkv, y.clone(), sums, heads), y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::self_attention(qkv, heads)),
+        }
+    }
+
+    fn activate(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        match ActivateStep.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let y = B::activate(x.clone(), activation);
+                prep.finish((x, activation), y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::activate(x, activation)),
+        }
+    }
+
+    fn select(
+        x: FloatTensor<Self>,
+        rest: ResidualPrimitive<Self>,
+        added: ResidualPrimitive<Self>,
+        index: IntTensor<Self>,
+        offsets: IntTensor<Self>,
+        places: IntTensor<Self>,
+        batch: usize,
+    ) -> FloatTensor<Self> {
+        let (x, x_node) = x.into_parts();
+        let (rest, rest_node): (ResidualPrimitive<B>, _) = match rest {
+            ResidualPrimitive::Nothing => (
+                ResidualPrimitive::Nothing,
+                Self::from_inner(x.clone()).node(),
+            ),
+            ResidualPrimitive::Rows(rows) => {
+                let (rows, node) = rows.into_parts();
+                (ResidualPrimitive::Rows(rows), node)
+            }
+        };
+        let added = match added {
+            ResidualPrimitive::Nothing => ResidualPrimitive::Nothing,
+            ResidualPrimitive::Rows(rows) => ResidualPrimitive::Rows(rows.into_primitive()),
+        };
+        let shape = x.shape();
+        let rest_shape = match &rest {
+            ResidualPrimitive::Nothing => None,
+            ResidualPrimitive::Rows(rows) => Some(rows.shape()),
+        };
+        let y = B::select(
+            x,
+            rest,
+            added,
+            index,
+            offsets.clone(),
+            places.clone(),
+            batch,
+        );
+        match SelectStep
+            .prepare::<C>([x_node, rest_node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prep) => prep.finish((offsets, places, shape, rest_shape), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        }
+    }
+
+    fn distance(
+        prediction: FloatTensor<Self>,
+        target: FloatTensor<Self>,
+        distance: Distance,
+        scale: f32,
+    ) -> FloatTensor<Self> {
+        let (prediction, node) = prediction.into_parts();
+        let target = target.into_primitive();
+        match DistanceStep.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let y = B::distance(prediction.clone(), target.clone(), distance, scale);
+                prep.finish((prediction, target, distance, scale), y)
+            }
+            OpsKind::UnTracked(prep) => {
+                prep.finish(B::distance(prediction, target, distance, scale))
+            }
+        }
+    }
+
+    fn pooled(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        let tokens = x.shape()[1];
+        match PooledStep.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(tokens, B::pooled(x)),
+            OpsKind::UnTracked(prep) => prep.finish(B::pooled(x)),
+        }
+    }
+
+    fn batch_norm(
+        x: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let (x, x_node) = x.into_parts();
+        let (gain, gain_node) = gain.into_parts();
+        let (shift, shift_node) = shift.into_parts();
+        let (y, mean, variance) = <B as Ops>::batch_norm(x.clone(), gain.clone(), shift, eps);
+        let y = match BatchNormStep
+            .prepare::<C>([x_node, gain_node, shift_node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prep) => {
+                prep.finish((x, gain, mean.clone(), variance.clone(), eps), y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        };
+        (y, Self::from_inner(mean), Self::from_inner(variance))
+    }
+
+    fn with_gradient(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        let gradient = gradient.into_primitive();
+        let value = B::with_gradient(x, gradient.clone());
+        match WithGradientStep
+            .prepare::<C>([node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prep) => prep.finish(gradient, value),
+            OpsKind::UnTracked(prep) => prep.finish(value),
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! [`BackwardOps`] and [`UpdateOps`] on WebGPU.
+
+use burn::backend::TensorMetadata;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn_wgpu::{CubeBackend, CubeTensor};
+
+use super::backward::BackwardOps;
+use super::update::{SQUARE_LANES, UpdateOps};
+use super::webgpu::{attention_grid, empty, grid, kept, launch, launch_into, row_grid};
+use super::wgsl::{LINEAR_GROUP, Linear, ROW_GROUP, SelfAttention};
+use super::wgsl_backward::{
+    Activate, AdamWStep, AddSquares, AttentionKeys, AttentionQueries, Averaged, BatchNorm,
+    BatchNormGradients, Clipped, INPUT_COLUMNS, LinearInput, LinearParameters, NormColumns,
+    NormRows, PARAMETER_QUADS, Pooled, RowDistance, Scaled, Select, SelectGradient, distance_wgsl,
+};
+use super::{Activation, ResidualPrimitive, WeightPrimitive};
+use crate::objective::distance::Distance;
+
+const ROWS: (u32, u32) = (ROW_GROUP, 1);
+
+/// The width as rows of which the elements of a tensor are gone through when rows do not matter.
+fn flat_width(x: &CubeTensor) -> u32 {
+    if x.shape().num_elements().is_multiple_of(4) {
+        4
+    } else {
+        1
+    }
+}
+
+fn width_of(x: &CubeTensor) -> usize {
+    let shape = x.shape();
+    shape[shape.num_dims() - 1]
+}
+
+/// Invocations that write a quad each of rows of `width`.
+fn quads_of(elements: usize, width: usize) -> u32 {
+    (elements / width * width.div_ceil(4)) as u32
+}
+
+/// Runs a kernel that writes each quad of a new tensor of `dims` by an invocation of its own.
+fn each_quad<K: burn_wgpu::KernelSource>(
+    kernel: K,
+    width: usize,
+    inputs: Vec<CubeTensor>,
+    dims: Vec<usize>,
+) -> CubeTensor {
+    let like = inputs[0].clone();
+    let count = row_grid(quads_of(dims.iter().product(), width));
+    launch(kernel, ROWS, count, inputs, &like, dims)
+}
+
+/// The forward operations that only training uses.
+pub(super) fn activate(x: CubeTensor, activation: Activation) -> CubeTensor {
+    let (width, dims) = (flat_width(&x), x.shape().to_vec());
+    let kernel = Activate {
+        width,
+        activation,
+        gradient: false,
+    };
+    each_quad(kernel, width as usize, vec![x], dims)
+}
+
+pub(super) fn select(
+    x: CubeTensor,
+    rest: ResidualPrimitive<CubeBackend>,
+    added: ResidualPrimitive<CubeBackend>,
+    index: CubeTensor,
+    batch: usize,
+) -> CubeTensor {
+    let width = width_of(&x);
+    let rows = index.shape()[0];
+    let kernel = Select {
+        width: width as u32,
+        rest: matches!(rest, ResidualPrimitive::Rows(_)),
+        added: matches!(added, ResidualPrimitive::Rows(_)),
+    };
+    let mut inputs = vec![x, index];
+    for more in [rest, added] {
+        if let ResidualPrimitive::Rows(rows) = more {
+            inputs.push(rows);
+        }
+    }
+    each_quad(kernel, width, inputs, vec![batch, rows / batch, width])
+}
+
+fn row_distance(width: usize, distance: Distance, scale: f32, gradient: bool) -> RowDistance {
+    RowDistance {
+        width: width as u32,
+        function: distance_wgsl(distance),
+        share: (f64::from(scale) / width as f64) as f32,
+        gradient,
+    }
+}
+
+pub(super) fn distance(
+    prediction: CubeTensor,
+    target: CubeTensor,
+    distance: Distance,
+    scale: f32,
+) -> CubeTensor {
+    let width = width_of(&prediction);
+    let rows = prediction.shape().num_elements() / width;
+    let like = prediction.clone();
+    launch(
+        row_distance(width, distance, scale, false),
+        ROWS,
+        row_grid(rows as u32),
+        vec![prediction, target],
+        &like,
+        vec![rows],
+    )
+}
+
+pub(super) fn pooled(x: CubeTensor) -> CubeTensor {
+    let [batch, tokens, width] = [x.shape()[0], x.shape()[1], x.shape()[2]];
+    let kernel = Pooled {
+        width: width as u32,
+        tokens: tokens as u32,
+        gradient: false,
+    };
+    each_quad(kernel, width, vec![x], vec![batch, width])
+}
+
+pub(super) fn batch_norm(
+    x: CubeTensor,
+    gain: CubeTensor,
+    shift: CubeTensor,
+    eps: f64,
+) -> (CubeTensor, CubeTensor, CubeTensor) {
+    let width = width_of(&x);
+    let kernel = BatchNorm {
+        width: width as u32,
+        eps: (eps as f32).to_bits(),
+    };
+    let outputs = [
+        empty(&x, x.shape().to_vec()),
+        empty(&x, vec![width]),
+        empty(&x, vec![width]),
+    ];
+    let columns = row_grid(width.div_ceil(4) as u32);
+    let [y, mean, variance] = launch_into(kernel, ROWS, columns, vec![x, gain, shift], outputs);
+    (y, mean, variance)
+}
+
+/// A tensor `[1]` of zero, made by nothing but its upload.
+pub(super) fn zero(like: &CubeTensor) -> CubeTensor {
+    let handle = like.client.create_from_slice(&0f32.to_le_bytes());
+    let mut zero = empty(like, vec![1]);
+    zero.handle = handle;
+    zero
+}
+
+impl BackwardOps for CubeBackend {
+    fn linear_input_gradient(
+        dy: FloatTensor<Self>,
+        weight: WeightPrimitive<Self>,
+    ) -> FloatTensor<Self> {
+        let mut dims = dy.shape().to_vec();
+        let d_out = dims.pop().unwrap_or(1);
+        let rows: usize = dims.iter().product();
+        let kept = kept(&weight);
+        let (d_in, inputs) = match weight {
+            WeightPrimitive::Full(w) | WeightPrimitive::Half(w) => (w.shape()[0], vec![w]),
+            WeightPrimitive::Quantized { values, scales } => {
+                (values.shape()[0], vec![values, scales])
+            }
+        };
+        dims.push(d_in);
+        let kernel = LinearInput {
+            d_in: d_in as u32,
+            d_out: d_out as u32,
+            weight: kept,
+            tile_rows: Linear::tile_rows(rows as u32, d_in as u32),
+        };
+        let count = grid(
+            (d_in as u32)
+                .div_ceil(INPUT_COLUMNS)
+                .div_ceil(LINEAR_GROUP.0),
+            (rows as u32).div_ceil(kernel.tile_rows * LINEAR_GROUP.1),
+        );
+        let like = dy.clone();
+        let inputs = std::iter::once(dy).chain(inputs).collect();
+        launch(kernel, LINEAR_GROUP, count, inputs, &like, dims)
+    }
+
+    fn linear_parameter_gradients(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (d_in, d_out) = (width_of(&x), width_of(&dy));
+        let kernel = LinearParameters {
+            d_in: d_in as u32,
+            d_out: d_out as u32,
+        };
+        let groups =
+            |width: usize, group: u32| (width as u32).div_ceil(4 * PARAMETER_QUADS).div_ceil(group);
+        let count = grid(groups(d_out, LINEAR_GROUP.0), groups(d_in, LINEAR_GROUP.1));
+        let outputs = [empty(&x, vec![d_in, d_out]), empty(&x, vec![d_out])];
+        let [weight, bias] = launch_into(kernel, LINEAR_GROUP, count, vec![x, dy], outputs);
+        (weight, bias)
+    }
+
+    fn activate_gradient(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        activation: Activation,
+    ) -> FloatTensor<Self> {
+        let (width, dims) = (flat_width(&x), x.shape().to_vec());
+        let kernel = Activate {
+            width,
+            activation,
+            gradient: true,
+        };
+        each_quad(kernel, width as usize, vec![x, dy], dims)
+    }
+
+    fn norm_gradients(
+        x: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        eps: f64,
+        dy: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 3] {
+        let width = width_of(&x);
+        let rows = x.shape().num_elements() / width;
+        let rows_kernel = NormRows {
+            width: width as u32,
+            eps: (eps as f32).to_bits(),
+        };
+        let outputs = [empty(&x, x.shape().to_vec()), empty(&x, vec![rows, 2])];
+        let inputs = vec![x.clone(), gain, dy.clone()];
+        let [dx, stats] = launch_into(rows_kernel, ROWS, row_grid(rows as u32), inputs, outputs);
+        let outputs = [empty(&x, vec![width]), empty(&x, vec![width])];
+        let [d_gain, d_shift] = launch_into(
+            NormColumns {
+                width: width as u32,
+            },
+            ROWS,
+            row_grid(width.div_ceil(4) as u32),
+            vec![x, dy, stats],
+            outputs,
+        );
+        [dx, d_gain, d_shift]
+    }
+
+    fn self_attention_and_sums(
+        qkv: FloatTensor<Self>,
+        heads: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (batch, tokens, width) = (qkv.shape()[0], qkv.shape()[1], qkv.shape()[2] / 3);
+        let kernel = SelfAttention {
+            tokens: tokens as u32,
+            heads: heads as u32,
+            head_dim: (width / heads) as u32,
+            sums: true,
+        };
+        let outputs = [
+            empty(&qkv, vec![batch, tokens, width]),
+            empty(&qkv, vec![batch, heads, tokens]),
+        ];
+        let count = attention_grid(tokens, heads, batch);
+        let [y, sums] = launch_into(kernel, ROWS, count, vec![qkv], outputs);
+        (y, sums)
+    }
+
+    fn self_attention_gradient(
+        qkv: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        sums: FloatTensor<Self>,
+        heads: usize,
+        dy: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let (batch, tokens, width) = (qkv.shape()[0], qkv.shape()[1], qkv.shape()[2] / 3);
+        let [t, h, d] = [tokens, heads, width / heads].map(|size| size as u32);
+        let outputs = [
+            empty(&qkv, vec![batch, tokens, 3 * width]),
+            empty(&qkv, vec![batch, heads, tokens]),
+        ];
+        let count = || attention_grid(tokens, heads, batch);
+        let [gradient, delta] = launch_into(
+            AttentionQueries {
+                tokens: t,
+                heads: h,
+                head_dim: d,
+            },
+            ROWS,
+            count(),
+            vec![qkv.clone(), y, sums.clone(), dy.clone()],
+            outputs,
+        );
+        // Goes on in the same buffer: the first kernel wrote the queries' part of it.
+        let [gradient] = launch_into(
+            AttentionKeys {
+                tokens: t,
+                heads: h,
+                head_dim: d,
+            },
+            ROWS,
+            count(),
+            vec![qkv, sums, delta, dy],
+            [gradient],
+        );
+        gradient
+    }
+
+    fn select_gradient(
+        dy: FloatTensor<Self>,
+        offsets: IntTensor<Self>,
+        places: IntTensor<Self>,
+        first: usize,
+        shape: Vec<usize>,
+    ) -> FloatTensor<Self> {
+        let width = width_of(&dy);
+        let kernel = SelectGradient {
+            width: width as u32,
+            first: first as u32,
+        };
+        each_quad(kernel, width, vec![dy, offsets, places], shape)
+    }
+
+    fn distance_gradient(
+        prediction: FloatTensor<Self>,
+        target: FloatTensor<Self>,
+        distance: Distance,
+        scale: f32,
+        dy: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let (width, dims) = (width_of(&prediction), prediction.shape().to_vec());
+        let kernel = row_distance(width, distance, scale, true);
+        each_quad(kernel, width, vec![prediction, target, dy], dims)
+    }
+
+    fn pooled_gradient(dy: FloatTensor<Self>, tokens: usize) -> FloatTensor<Self> {
+        let (batch, width) = (dy.shape()[0], dy.shape()[1]);
+        let kernel = Pooled {
+            width: width as u32,
+            tokens: tokens as u32,
+            gradient: true,
+        };
+        each_quad(kernel, width, vec![dy], vec![batch, tokens, width])
+    }
+
+    fn batch_norm_gradients(
+        x: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        variance: FloatTensor<Self>,
+        eps: f64,
+        dy: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 3] {
+        let width = width_of(&x);
+        let kernel = BatchNormGradients {
+            width: width as u32,
+            eps: (eps as f32).to_bits(),
+        };
+        let outputs = [
+            empty(&x, x.shape().to_vec()),
+            empty(&x, vec![width]),
+            empty(&x, vec![width]),
+        ];
+        let columns = row_grid(width.div_ceil(4) as u32);
+        launch_into(
+            kernel,
+            ROWS,
+            columns,
+            vec![x, gain, mean, variance, dy],
+            outputs,
+        )
+    }
+
+    fn scaled(gradient: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (width, dims) = (flat_width(&gradient), gradient.shape().to_vec());
+        each_quad(Scaled { width }, width as usize, vec![gradient, dy], dims)
+    }
+}
+
+impl UpdateOps for CubeBackend {
+    fn adamw(
+        parameter: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        numbers: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let width = flat_width(&parameter);
+        let dims = parameter.shape().to_vec();
+        let outputs = [0, 1, 2].map(|_| empty(&parameter, dims.clone()));
+        let count = row_grid(quads_of(dims.iter().product(), width as usize));
+        let inputs = vec![parameter, gradient, first, second, numbers];
+        let [parameter, first, second] =
+            launch_into(AdamWStep { width }, ROWS, count, inputs, outputs);
+        (parameter, first, second)
+    }
+
+    fn averaged(
+        average: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        momentum: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let (width, dims) = (flat_width(&average), average.shape().to_vec());
+        each_quad(
+            Averaged { width },
+            width as usize,
+            vec![average, value, momentum],
+            dims,
+        )
+    }
+
+    fn add_squares(total: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let kernel = AddSquares {
+            width: flat_width(&x),
+        };
+        let like = total.clone();
+        let group = (SQUARE_LANES as u32, 1);
+        launch(
+            kernel,
+            group,
+            grid(1, 1),
+            vec![total, x],
+            &like,
+            vec![SQUARE_LANES],
+        )
+    }
+
+    fn clipped(total: FloatTensor<Self>, numbers: FloatTensor<Self>) -> FloatTensor<Self> {
+        let like = numbers.clone();
+        launch(
+            Clipped,
+            (1, 1),
+            grid(1, 1),
+            vec![total, numbers],
+            &like,
+            vec![8],
+        )
+    }
+}

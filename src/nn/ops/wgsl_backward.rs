@@ -1,0 +1,996 @@
+//! The text of the kernels that training needs besides those of `wgsl.rs`, in the same manner: registers only, no optional
+//! feature. No kernel adds to what another invocation adds to, so results are repeatable on one adapter.
+
+use std::fmt::Write;
+
+use super::Activation;
+use super::gelu;
+use super::update::SQUARE_LANES;
+use super::wgsl::{
+    Kept, LINEAR_GROUP, ROW_GROUP, heads_of, output_rows, rows_of_f32, rows_of_packed,
+};
+use crate::objective::distance::Distance;
+
+/// Number of the invocation among all, for kernels whose invocations are independent.
+const NUMBER: &str = "(group.y * groups.x + group.x) * WIDEu + lane";
+const BUILTINS: &str = "@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32";
+
+/// `y[row, quad]`, each by one invocation: `body` gives the value of `row` and `i`.
+fn each_quad(s: &mut String, width: u32, before: &str, value: &str) {
+    let quads = width.div_ceil(4);
+    let number = NUMBER.replace("WIDE", &ROW_GROUP.to_string());
+    let _ = write!(
+        s,
+        "@compute @workgroup_size({ROW_GROUP})
+fn main({BUILTINS}) {{
+    let number = {number};
+    let row = number / {quads}u;
+    let i = number % {quads}u;
+    if (row >= y_rows()) {{ return; }}
+{before}    put_y(row, i, {value});
+}}
+"
+    );
+}
+
+/// The number of rows of a buffer that was declared by [`rows_of_f32`].
+fn rows_in(name: &str, width: u32) -> String {
+    let unit = if width.is_multiple_of(4) {
+        width / 4
+    } else {
+        width
+    };
+    format!("(arrayLength(&{name}) / {unit}u)")
+}
+
+/// `dy · wᵀ`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LinearInput {
+    pub d_in: u32,
+    pub d_out: u32,
+    pub weight: Kept,
+    /// Rows of the output that one invocation holds in registers.
+    pub tile_rows: u32,
+}
+
+/// Columns of the output that an invocation of [`LinearInput`] holds.
+pub const INPUT_COLUMNS: u32 = 8;
+
+impl LinearInput {
+    pub fn wgsl(&self) -> String {
+        let Self {
+            d_in,
+            d_out,
+            tile_rows,
+            ..
+        } = *self;
+        let mut s = String::new();
+        rows_of_f32(&mut s, 0, "dy", d_out);
+        match self.weight {
+            Kept::Full => rows_of_f32(&mut s, 1, "w", d_out),
+            kept => rows_of_packed(&mut s, 1, "w", d_out, kept),
+        }
+        let quantized = self.weight == Kept::Quantized;
+        if quantized {
+            rows_of_f32(&mut s, 2, "scale", d_out);
+        }
+        output_rows(&mut s, if quantized { 3 } else { 2 }, "y", d_in);
+        let _ = write!(
+            s,
+            "@compute @workgroup_size({gx}, {gy})
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
+    let column = id.x * {INPUT_COLUMNS}u;
+    let row = id.y * {tile_rows}u;
+    let last = y_rows() - 1u;
+    if (row > last || column >= {d_in}u) {{ return; }}
+",
+            gx = LINEAR_GROUP.0,
+            gy = LINEAR_GROUP.1
+        );
+        for c in 0..INPUT_COLUMNS {
+            let _ = writeln!(s, "    let n{c} = min(column + {c}u, {}u);", d_in - 1);
+        }
+        for r in 0..tile_rows {
+            let _ = writeln!(s, "    let m{r} = min(row + {r}u, last);");
+            for c in 0..INPUT_COLUMNS {
+                let _ = writeln!(s, "    var y{r}_{c} = 0.0;");
+            }
+        }
+        let _ = writeln!(
+            s,
+            "    for (var k = 0u; k < {}u; k++) {{",
+            d_out.div_ceil(4)
+        );
+        for c in 0..INPUT_COLUMNS {
+            let _ = writeln!(s, "        let w{c} = w_at(n{c}, k);");
+        }
+        for r in 0..tile_rows {
+            let scale = if quantized { " * scale_at(0u, k)" } else { "" };
+            let _ = writeln!(s, "        let g{r} = dy_at(m{r}, k){scale};");
+            for c in 0..INPUT_COLUMNS {
+                let _ = writeln!(s, "        y{r}_{c} += dot(g{r}, w{c});");
+            }
+        }
+        s.push_str("    }\n");
+        for r in 0..tile_rows {
+            for quad in 0..INPUT_COLUMNS / 4 {
+                let [a, b, c, d] = [0, 1, 2, 3].map(|lane| format!("y{r}_{}", 4 * quad + lane));
+                let _ = writeln!(
+                    s,
+                    "    if (row + {r}u <= last && column + {first}u < {d_in}u) {{ put_y(row + {r}u, column / 4u + {quad}u, vec4<f32>({a}, {b}, {c}, {d})); }}",
+                    first = 4 * quad
+                );
+            }
+        }
+        s.push_str("}\n");
+        s
+    }
+}
+
+/// `xᵀ · dy` and the sum of the rows of `dy`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LinearParameters {
+    pub d_in: u32,
+    pub d_out: u32,
+}
+
+/// Vec4s of `x` and of `dy` that an invocation of [`LinearParameters`] combines.
+pub const PARAMETER_QUADS: u32 = 2;
+
+impl LinearParameters {
+    pub fn wgsl(&self) -> String {
+        let Self { d_in, d_out } = *self;
+        let mut s = String::new();
+        rows_of_f32(&mut s, 0, "x", d_in);
+        rows_of_f32(&mut s, 1, "dy", d_out);
+        output_rows(&mut s, 2, "y", d_out);
+        output_rows(&mut s, 3, "bias", d_out);
+        let (in_quads, out_quads) = (d_in.div_ceil(4), d_out.div_ceil(4));
+        let _ = write!(
+            s,
+            "@compute @workgroup_size({gx}, {gy})
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
+    let column = id.x * {PARAMETER_QUADS}u;
+    let row = id.y * {PARAMETER_QUADS}u;
+    if (row >= {in_quads}u || column >= {out_quads}u) {{ return; }}
+    let rows = {rows};
+",
+            gx = LINEAR_GROUP.0,
+            gy = LINEAR_GROUP.1,
+            rows = rows_in("x", d_in)
+        );
+        for q in 0..PARAMETER_QUADS {
+            let _ = writeln!(s, "    let m{q} = min(row + {q}u, {}u);", in_quads - 1);
+            let _ = writeln!(s, "    let n{q} = min(column + {q}u, {}u);", out_quads - 1);
+            let _ = writeln!(s, "    var b{q} = vec4<f32>();");
+            for lane in 0..4 {
+                for c in 0..PARAMETER_QUADS {
+                    let _ = writeln!(s, "    var y{q}{lane}{c} = vec4<f32>();");
+                }
+            }
+        }
+        s.push_str("    for (var r = 0u; r < rows; r++) {\n");
+        for q in 0..PARAMETER_QUADS {
+            let _ = writeln!(
+                s,
+                "        let x{q} = x_at(r, m{q});\n        let g{q} = dy_at(r, n{q});"
+            );
+        }
+        for c in 0..PARAMETER_QUADS {
+            let _ = writeln!(s, "        b{c} += g{c};");
+            for q in 0..PARAMETER_QUADS {
+                for lane in 0..4 {
+                    let _ = writeln!(
+                        s,
+                        "        y{q}{lane}{c} = fma(vec4<f32>(x{q}[{lane}]), g{c}, y{q}{lane}{c});"
+                    );
+                }
+            }
+        }
+        s.push_str("    }\n");
+        for c in 0..PARAMETER_QUADS {
+            let _ = writeln!(s, "    if (column + {c}u < {out_quads}u) {{");
+            let _ = writeln!(
+                s,
+                "        if (row == 0u) {{ put_bias(0u, column + {c}u, b{c}); }}"
+            );
+            for q in 0..PARAMETER_QUADS {
+                for lane in 0..4 {
+                    let _ = writeln!(
+                        s,
+                        "        if (4u * (row + {q}u) + {lane}u < {d_in}u) {{ put_y(4u * (row + {q}u) + {lane}u, column + {c}u, y{q}{lane}{c}); }}"
+                    );
+                }
+            }
+            s.push_str("    }\n");
+        }
+        s.push_str("}\n");
+        s
+    }
+}
+
+/// An activation of the elements of a buffer, as rows of `width`; or, given the gradient of its output, its gradient.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Activate {
+    pub width: u32,
+    pub activation: Activation,
+    pub gradient: bool,
+}
+
+impl Activate {
+    pub fn wgsl(&self) -> String {
+        let mut s = String::new();
+        rows_of_f32(&mut s, 0, "x", self.width);
+        if self.gradient {
+            rows_of_f32(&mut s, 1, "dy", self.width);
+        }
+        output_rows(&mut s, 1 + u32::from(self.gradient), "y", self.width);
+        let value = match (self.activation, self.gradient) {
+            (Activation::Gelu, false) => {
+                s.push_str(&gelu::wgsl());
+                "gelu(x_at(row, i))"
+            }
+            (Activation::Gelu, true) => {
+                s.push_str(&gelu::wgsl());
+                s.push_str(&gelu::wgsl_slope());
+                "dy_at(row, i) * gelu_slope(x_at(row, i))"
+            }
+            (Activation::Relu, false) => "max(x_at(row, i), vec4<f32>())",
+            (Activation::Relu, true) => {
+                "select(vec4<f32>(), dy_at(row, i), x_at(row, i) > vec4<f32>())"
+            }
+        };
+        each_quad(&mut s, self.width, "", value);
+        s
+    }
+}
+
+/// The gradient of a LayerNorm with respect to its input, and each row's mean and reciprocal deviation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NormRows {
+    pub width: u32,
+    pub eps: u32,
+}
+
+impl NormRows {
+    pub fn wgsl(&self) -> String {
+        let width = self.width;
+        let mut s = String::new();
+        rows_of_f32(&mut s, 0, "x", width);
+        rows_of_f32(&mut s, 1, "gain", width);
+        rows_of_f32(&mut s, 2, "dy", width);
+        output_rows(&mut s, 3, "y", width);
+        s.push_str("@group(0) @binding(4) var<storage, read_write> stats: array<vec2<f32>>;\n");
+        let quads = width.div_ceil(4);
+        // As in the forward kernel, padding reads as zero; against `h`, which is zero there, it counts for nothing.
+        let padding = f64::from(4 * quads - width);
+        let number = NUMBER.replace("WIDE", &ROW_GROUP.to_string());
+        let _ = write!(
+            s,
+            "@compute @workgroup_size({ROW_GROUP})
+fn main({BUILTINS}) {{
+    let row = {number};
+    if (row >= y_rows()) {{ return; }}
+    var total = vec4<f32>();
+    for (var i = 0u; i < {quads}u; i++) {{ total += x_at(row, i); }}
+    let mean = dot(total, vec4<f32>(1.0)) / {width}.0;
+    var squares = vec4<f32>();
+    for (var i = 0u; i < {quads}u; i++) {{
+        let d = x_at(row, i) - mean;
+        squares = fma(d, d, squares);
+    }}
+    let variance = (dot(squares, vec4<f32>(1.0)) - mean * mean * {padding:?}) / {width}.0;
+    let scale = 1.0 / sqrt(variance + {eps:?});
+    stats[row] = vec2<f32>(mean, scale);
+    var sum_h = vec4<f32>();
+    var sum_hn = vec4<f32>();
+    for (var i = 0u; i < {quads}u; i++) {{
+        let h = dy_at(row, i) * gain_at(0u, i);
+        sum_h += h;
+        sum_hn = fma(h, (x_at(row, i) - mean) * scale, sum_hn);
+    }}
+    let mean_h = dot(sum_h, vec4<f32>(1.0)) / {width}.0;
+    let mean_hn = dot(sum_hn, vec4<f32>(1.0)) / {width}.0;
+    for (var i = 0u; i < {quads}u; i++) {{
+        let n = (x_at(row, i) - mean) * scale;
+        put_y(row, i, scale * (dy_at(row, i) * gain_at(0u, i) - mean_h - n * mean_hn));
+    }}
+}}
+",
+            eps = f32::from_bits(self.eps)
+        );
+        s
+    }
+}
+
+/// The gradients of a LayerNorm with respect to its gain and shift.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NormColumns {
+    pub width: u32,
+}
+
+impl NormColumns {
+    pub fn wgsl(&self) -> String {
+        let width = self.width;
+        let mut s = String::new();
+        rows_of_f32(&mut s, 0, "x", width);
+        rows_of_f32(&mut s, 1, "dy", width);
+        s.push_str("@group(0) @binding(2) var<storage, read> stats: array<vec2<f32>>;\n");
+        output_rows(&mut s, 3, "gain", width);
+        output_rows(&mut s, 4, "shift", width);
+        let _ = write!(
+            s,
+            "@compute @workgroup_size({ROW_GROUP})
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
+    if (id.x >= {quads}u) {{ return; }}
+    var gain_sum = vec4<f32>();
+    var shift_sum = vec4<f32>();
+    let rows = arrayLength(&stats);
+    for (var row = 0u; row < rows; row++) {{
+        let g = dy_at(row, id.x);
+        shift_sum += g;
+        gain_sum = fma(g, (x_at(row, id.x) - stats[row].x) * stats[row].y, gain_sum);
+    }}
+    put_gain(0u, id.x, gain_sum);
+    put_shift(0u, id.x, shift_sum);
+}}
+",
+            quads = width.div_ceil(4)
+        );
+        s
+    }
+}
+
+/// The gradient of attention with respect to the queries, and each query's `δ`, the product of its output and that output's
+/// gradient.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AttentionQueries {
+    pub tokens: u32,
+    pub heads: u32,
+    pub head_dim: u32,
+}
+
+/// The gradient of attention with respect to the keys and values.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AttentionKeys {
+    pub tokens: u32,
+    pub heads: u32,
+    pub head_dim: u32,
+}
+
+fn attention_main(s: &mut String, tokens: u32, heads: u32) {
+    let _ = write!(
+        s,
+        "@compute @workgroup_size({ROW_GROUP})
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) group: vec3<u32>) {{
+    if (id.x >= {tokens}u) {{ return; }}
+    let head = group.y;
+    let first = group.z * {tokens}u;
+    let own = first + id.x;
+    let heads_row = (group.z * {heads}u + head) * {tokens}u;
+"
+    );
+}
+
+/// `let {name} = dot({a}, {b})` over the quads of a head.
+fn dot_over(s: &mut String, name: &str, quads: u32, a: &str, b: &str) {
+    let term = |i: u32, of: &str| of.replace('#', &i.to_string());
+    let _ = writeln!(s, "        var {name}_4 = {} * {};", term(0, a), term(0, b));
+    for i in 1..quads {
+        let _ = writeln!(
+            s,
+            "        {name}_4 = fma({}, {}, {name}_4);",
+            term(i, a),
+            term(i, b)
+        );
+    }
+    let _ = writeln!(s, "        let {name} = dot({name}_4, vec4<f32>(1.0));");
+}
+
+impl AttentionQueries {
+    pub fn wgsl(&self) -> String {
+        let Self {
+            tokens,
+            heads,
+            head_dim,
+        } = *self;
+        let quads = head_dim.div_ceil(4);
+        let scale = f64::from(head_dim).powf(-0.5) as f32;
+        let shape = [heads, head_dim];
+        let mut s = String::new();
+        heads_of(&mut s, 0, "qkv", 3, shape, false);
+        heads_of(&mut s, 1, "y", 1, shape, false);
+        s.push_str("@group(0) @binding(2) var<storage, read> sums: array<f32>;\n");
+        heads_of(&mut s, 3, "dy", 1, shape, false);
+        heads_of(&mut s, 4, "d", 3, shape, true);
+        s.push_str("@group(0) @binding(5) var<storage, read_write> delta: array<f32>;\n");
+        attention_main(&mut s, tokens, heads);
+        s.push_str("    let sum = sums[heads_row + id.x];\n    var product = vec4<f32>();\n");
+        for i in 0..quads {
+            let _ = writeln!(
+                s,
+                "    let q{i} = qkv_at(own, 0u, head, {i}u) * {scale:?};
+    let g{i} = dy_at(own, 0u, head, {i}u);
+    product = fma(g{i}, y_at(own, 0u, head, {i}u), product);
+    var d{i} = vec4<f32>();"
+            );
+        }
+        let _ = write!(
+            s,
+            "    let own_delta = dot(product, vec4<f32>(1.0));
+    delta[heads_row + id.x] = own_delta;
+    for (var key = first; key < first + {tokens}u; key++) {{
+"
+        );
+        for i in 0..quads {
+            let _ = writeln!(s, "        let k{i} = qkv_at(key, 1u, head, {i}u);");
+        }
+        dot_over(&mut s, "score", quads, "q#", "k#");
+        dot_over(&mut s, "dp", quads, "g#", "qkv_at(key, 2u, head, #u)");
+        s.push_str("        let ds = exp(score - sum) * (dp - own_delta);\n");
+        for i in 0..quads {
+            let _ = writeln!(s, "        d{i} = fma(vec4<f32>(ds), k{i}, d{i});");
+        }
+        s.push_str("    }\n");
+        for i in 0..quads {
+            let _ = writeln!(s, "    put_d(own, 0u, head, {i}u, d{i} * {scale:?});");
+        }
+        s.push_str("}\n");
+        s
+    }
+}
+
+impl AttentionKeys {
+    pub fn wgsl(&self) -> String {
+        let Self {
+            tokens,
+            heads,
+            head_dim,
+        } = *self;
+        let quads = head_dim.div_ceil(4);
+        let scale = f64::from(head_dim).powf(-0.5) as f32;
+        let shape = [heads, head_dim];
+        let mut s = String::new();
+        heads_of(&mut s, 0, "qkv", 3, shape, false);
+        s.push_str("@group(0) @binding(1) var<storage, read> sums: array<f32>;\n");
+        s.push_str("@group(0) @binding(2) var<storage, read> delta: array<f32>;\n");
+        heads_of(&mut s, 3, "dy", 1, shape, false);
+        heads_of(&mut s, 4, "d", 3, shape, true);
+        attention_main(&mut s, tokens, heads);
+        for i in 0..quads {
+            let _ = writeln!(
+                s,
+                "    let k{i} = qkv_at(own, 1u, head, {i}u) * {scale:?};
+    let v{i} = qkv_at(own, 2u, head, {i}u);
+    var dk{i} = vec4<f32>();
+    var dv{i} = vec4<f32>();"
+            );
+        }
+        let _ = writeln!(
+            s,
+            "    for (var other = 0u; other < {tokens}u; other++) {{\n        let query = first + other;"
+        );
+        for i in 0..quads {
+            let _ = writeln!(
+                s,
+                "        let q{i} = qkv_at(query, 0u, head, {i}u);\n        let g{i} = dy_at(query, 0u, head, {i}u);"
+            );
+        }
+        dot_over(&mut s, "score", quads, "q#", "k#");
+        dot_over(&mut s, "dp", quads, "g#", "v#");
+        s.push_str("        let p = exp(score - sums[heads_row + other]);\n        let ds = p * (dp - delta[heads_row + other]);\n");
+        for i in 0..quads {
+            let _ = writeln!(
+                s,
+                "        dv{i} = fma(vec4<f32>(p), g{i}, dv{i});\n        dk{i} = fma(vec4<f32>(ds), q{i}, dk{i});"
+            );
+        }
+        s.push_str("    }\n");
+        for i in 0..quads {
+            let _ = writeln!(
+                s,
+                "    put_d(own, 1u, head, {i}u, dk{i} * {scale:?});\n    put_d(own, 2u, head, {i}u, dv{i});"
+            );
+        }
+        s.push_str("}\n");
+        s
+    }
+}
+
+/// Rows of one or two buffers, picked by their numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Select {
+    pub width: u32,
+    pub rest: bool,
+    pub added: bool,
+}
+
+impl Select {
+    pub fn wgsl(&self) -> String {
+        let Self { width, rest, added } = *self;
+        let mut s = String::new();
+        rows_of_f32(&mut s, 0, "x", width);
+        s.push_str("@group(0) @binding(1) var<storage, read> index: array<i32>;\n");
+        let mut binding = 2;
+        let mut value = "x_at(from, i)".to_owned();
+        if rest {
+            rows_of_f32(&mut s, binding, "rest", width);
+            binding += 1;
+            s.push_str("fn source_at(from: u32, i: u32) -> vec4<f32> {\n");
+            let _ = write!(
+                s,
+                "    let rows = {};
+    if (from < rows) {{ return x_at(from, i); }}
+    return rest_at(from - rows, i);
+}}
+",
+                rows_in("x", width)
+            );
+            "source_at(from, i)".clone_into(&mut value);
+        }
+        if added {
+            rows_of_f32(&mut s, binding, "added", width);
+            binding += 1;
+            value.push_str(" + added_at(row, i)");
+        }
+        output_rows(&mut s, binding, "y", width);
+        each_quad(&mut s, width, "    let from = u32(index[row]);\n", &value);
+        s
+    }
+}
+
+/// For each row from `first`, the sum of the rows of `dy` for which it was picked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SelectGradient {
+    pub width: u32,
+    pub first: u32,
+}
+
+impl SelectGradient {
+    pub fn wgsl(&self) -> String {
+        let Self { width, first } = *self;
+        let mut s = String::new();
+        rows_of_f32(&mut s, 0, "dy", width);
+        s.push_str("@group(0) @binding(1) var<storage, read> offsets: array<i32>;\n");
+        s.push_str("@group(0) @binding(2) var<storage, read> places: array<i32>;\n");
+        output_rows(&mut s, 3, "y", width);
+        let before = format!(
+            "    var sum = vec4<f32>();
+    for (var at = offsets[row + {first}u]; at < offsets[row + {first}u + 1u]; at++) {{ sum += dy_at(u32(places[at]), i); }}
+"
+        );
+        each_quad(&mut s, width, &before, "sum");
+        s
+    }
+}
+
+/// The distance of rows, or its gradient with respect to the first.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RowDistance {
+    pub width: u32,
+    /// The function of an element's difference, as [`distance_wgsl`] writes it.
+    pub function: String,
+    /// What the sum over a row, or the gradient of an element, is multiplied by: bits of an f32.
+    pub share: u32,
+    pub gradient: bool,
+}
+
+/// `fn value(d)` and `fn slope(d)` of a distance, element by element.
+pub fn distance_wgsl(distance: Distance) -> String {
+    let (value, slope) = match distance {
+        Distance::SmoothL1 { beta } => {
+            let beta = beta as f32;
+            (
+                format!(
+                    "select(abs(d) - {half:?}, d * d * {inverse:?}, abs(d) < vec4<f32>({beta:?}))",
+                    half = 0.5 * beta,
+                    inverse = 0.5 / beta
+                ),
+                format!(
+                    "clamp(d * {:?}, vec4<f32>(-1.0), vec4<f32>(1.0))",
+                    1.0 / beta
+                ),
+            )
+        }
+        Distance::L1 { power } if power == 1.0 => ("abs(d)".into(), "sign(d)".into()),
+        Distance::L1 { power } => {
+            let p = power as f32;
+            (
+                format!("pow(abs(d), vec4<f32>({p:?})) * {:?}", 1.0 / p),
+                format!("sign(d) * pow(abs(d), vec4<f32>({:?}))", p - 1.0),
+            )
+        }
+        Distance::Mse => ("d * d".into(), "2.0 * d".into()),
+    };
+    format!(
+        "fn value(d: vec4<f32>) -> vec4<f32> {{ return {value}; }}
+fn slope(d: vec4<f32>) -> vec4<f32> {{ return {slope}; }}
+"
+    )
+}
+
+impl RowDistance {
+    pub fn wgsl(&self) -> String {
+        let width = self.width;
+        let share = f32::from_bits(self.share);
+        let mut s = self.function.clone();
+        rows_of_f32(&mut s, 0, "p", width);
+        rows_of_f32(&mut s, 1, "t", width);
+        if self.gradient {
+            s.push_str("@group(0) @binding(2) var<storage, read> dy: array<f32>;\n");
+            output_rows(&mut s, 3, "y", width);
+            let value = format!("slope(p_at(row, i) - t_at(row, i)) * dy[row] * {share:?}");
+            each_quad(&mut s, width, "", &value);
+        } else {
+            let _ = write!(
+                s,
+                "@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size({ROW_GROUP})
+fn main({BUILTINS}) {{
+    let row = {number};
+    if (row >= arrayLength(&y)) {{ return; }}
+    var sum = vec4<f32>();
+    for (var i = 0u; i < {quads}u; i++) {{ sum += value(p_at(row, i) - t_at(row, i)); }}
+    y[row] = dot(sum, vec4<f32>(1.0)) * {share:?};
+}}
+",
+                number = NUMBER.replace("WIDE", &ROW_GROUP.to_string()),
+                quads = width.div_ceil(4)
+            );
+        }
+        s
+    }
+}
+
+/// The mean over tokens, or its gradient.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pooled {
+    pub width: u32,
+    pub tokens: u32,
+    pub gradient: bool,
+}
+
+impl Pooled {
+    pub fn wgsl(&self) -> String {
+        let Self {
+            width,
+            tokens,
+            gradient,
+        } = *self;
+        let mut s = String::new();
+        rows_of_f32(&mut s, 0, "x", width);
+        output_rows(&mut s, 1, "y", width);
+        let share = (f64::from(tokens)).recip() as f32;
+        if gradient {
+            each_quad(
+                &mut s,
+                width,
+                "",
+                &format!("x_at(row / {tokens}u, i) * {share:?}"),
+            );
+        } else {
+            let before = format!(
+                "    var sum = vec4<f32>();
+    for (var token = 0u; token < {tokens}u; token++) {{ sum += x_at(row * {tokens}u + token, i); }}
+"
+            );
+            each_quad(&mut s, width, &before, &format!("sum * {share:?}"));
+        }
+        s
+    }
+}
+
+/// BatchNorm by the batch's statistics, which it writes too.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BatchNorm {
+    pub width: u32,
+    pub eps: u32,
+}
+
+/// Its gradients.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BatchNormGradients {
+    pub width: u32,
+    pub eps: u32,
+}
+
+impl BatchNorm {
+    pub fn wgsl(&self) -> String {
+        let width = self.width;
+        let mut s = String::new();
+        rows_of_f32(&mut s, 0, "x", width);
+        rows_of_f32(&mut s, 1, "gain", width);
+        rows_of_f32(&mut s, 2, "shift", width);
+        output_rows(&mut s, 3, "y", width);
+        output_rows(&mut s, 4, "mean", width);
+        output_rows(&mut s, 5, "variance", width);
+        let _ = write!(
+            s,
+            "@compute @workgroup_size({ROW_GROUP})
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
+    let i = id.x;
+    if (i >= {quads}u) {{ return; }}
+    let rows = y_rows();
+    var total = vec4<f32>();
+    for (var row = 0u; row < rows; row++) {{ total += x_at(row, i); }}
+    let mean_of = total / f32(rows);
+    var squares = vec4<f32>();
+    for (var row = 0u; row < rows; row++) {{
+        let d = x_at(row, i) - mean_of;
+        squares = fma(d, d, squares);
+    }}
+    let variance_of = squares / f32(rows);
+    put_mean(0u, i, mean_of);
+    put_variance(0u, i, variance_of);
+    let factor = gain_at(0u, i) / sqrt(variance_of + {eps:?});
+    for (var row = 0u; row < rows; row++) {{ put_y(row, i, (x_at(row, i) - mean_of) * factor + shift_at(0u, i)); }}
+}}
+",
+            quads = width.div_ceil(4),
+            eps = f32::from_bits(self.eps)
+        );
+        s
+    }
+}
+
+impl BatchNormGradients {
+    pub fn wgsl(&self) -> String {
+        let width = self.width;
+        let mut s = String::new();
+        for (binding, name) in (0..).zip(["x", "gain", "mean", "variance", "dy"]) {
+            rows_of_f32(&mut s, binding, name, width);
+        }
+        output_rows(&mut s, 5, "y", width);
+        output_rows(&mut s, 6, "d_gain", width);
+        output_rows(&mut s, 7, "d_shift", width);
+        let _ = write!(
+            s,
+            "@compute @workgroup_size({ROW_GROUP})
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
+    let i = id.x;
+    if (i >= {quads}u) {{ return; }}
+    let rows = y_rows();
+    let center = mean_at(0u, i);
+    let scale = 1.0 / sqrt(variance_at(0u, i) + {eps:?});
+    var gain_sum = vec4<f32>();
+    var shift_sum = vec4<f32>();
+    for (var row = 0u; row < rows; row++) {{
+        let g = dy_at(row, i);
+        shift_sum += g;
+        gain_sum = fma(g, (x_at(row, i) - center) * scale, gain_sum);
+    }}
+    put_d_gain(0u, i, gain_sum);
+    put_d_shift(0u, i, shift_sum);
+    let factor = gain_at(0u, i) * scale;
+    for (var row = 0u; row < rows; row++) {{
+        let n = (x_at(row, i) - center) * scale;
+        put_y(row, i, factor * (dy_at(row, i) - (shift_sum + n * gain_sum) / f32(rows)));
+    }}
+}}
+",
+            quads = width.div_ceil(4),
+            eps = f32::from_bits(self.eps)
+        );
+        s
+    }
+}
+
+/// The elements of a buffer times the first of another.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Scaled {
+    pub width: u32,
+}
+
+impl Scaled {
+    pub fn wgsl(&self) -> String {
+        let mut s = String::new();
+        rows_of_f32(&mut s, 0, "x", self.width);
+        s.push_str("@group(0) @binding(1) var<storage, read> by: array<f32>;\n");
+        output_rows(&mut s, 2, "y", self.width);
+        each_quad(&mut s, self.width, "", "x_at(row, i) * by[0]");
+        s
+    }
+}
+
+/// An AdamW step, of parameters as rows of `width`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AdamWStep {
+    pub width: u32,
+}
+
+impl AdamWStep {
+    pub fn wgsl(&self) -> String {
+        let width = self.width;
+        let mut s = String::new();
+        for (binding, name) in (0..).zip(["p", "g", "m", "v"]) {
+            rows_of_f32(&mut s, binding, name, width);
+        }
+        s.push_str("@group(0) @binding(4) var<storage, read> numbers: array<f32>;\n");
+        output_rows(&mut s, 5, "y", width);
+        output_rows(&mut s, 6, "first", width);
+        output_rows(&mut s, 7, "second", width);
+        let before = "    let g = g_at(row, i) * numbers[6];
+    let m = numbers[1] * m_at(row, i) + (1.0 - numbers[1]) * g;
+    let v = numbers[2] * v_at(row, i) + (1.0 - numbers[2]) * g * g;
+    put_first(row, i, m);
+    put_second(row, i, v);
+";
+        each_quad(
+            &mut s,
+            width,
+            before,
+            "numbers[0] * p_at(row, i) - numbers[4] * m / (sqrt(v) * numbers[5] + numbers[3])",
+        );
+        s
+    }
+}
+
+/// A step of an exponential moving average.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Averaged {
+    pub width: u32,
+}
+
+impl Averaged {
+    pub fn wgsl(&self) -> String {
+        let mut s = String::new();
+        rows_of_f32(&mut s, 0, "k", self.width);
+        rows_of_f32(&mut s, 1, "q", self.width);
+        s.push_str("@group(0) @binding(2) var<storage, read> momentum: array<f32>;\n");
+        output_rows(&mut s, 3, "y", self.width);
+        each_quad(
+            &mut s,
+            self.width,
+            "",
+            "momentum[0] * k_at(row, i) + (1.0 - momentum[0]) * q_at(row, i)",
+        );
+        s
+    }
+}
+
+/// A running sum of squares, in lanes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AddSquares {
+    pub width: u32,
+}
+
+impl AddSquares {
+    pub fn wgsl(&self) -> String {
+        let mut s = String::new();
+        s.push_str("@group(0) @binding(0) var<storage, read> total: array<f32>;\n");
+        rows_of_f32(&mut s, 1, "x", self.width);
+        let _ = write!(
+            s,
+            "@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size({SQUARE_LANES})
+fn main(@builtin(local_invocation_index) lane: u32) {{
+    var sum = vec4<f32>();
+    let rows = {rows};
+    for (var row = lane; row < rows; row += {SQUARE_LANES}u) {{
+        let x = x_at(row, 0u);
+        sum = fma(x, x, sum);
+    }}
+    y[lane] = total[lane] + dot(sum, vec4<f32>(1.0));
+}}
+",
+            rows = rows_in("x", self.width)
+        );
+        s
+    }
+}
+
+/// The factor that clips gradients, in its place among the numbers of a step.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Clipped;
+
+impl Clipped {
+    pub fn wgsl(&self) -> String {
+        format!(
+            "@group(0) @binding(0) var<storage, read> total: array<f32>;
+@group(0) @binding(1) var<storage, read> numbers: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size(1)
+fn main() {{
+    var sum = 0.0;
+    for (var lane = 0u; lane < {SQUARE_LANES}u; lane++) {{ sum += total[lane]; }}
+    for (var i = 0u; i < arrayLength(&y); i++) {{ y[i] = numbers[i]; }}
+    y[6] = numbers[6] * min(1.0, numbers[7] / (sqrt(sum) + 1e-6));
+}}
+"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::wgsl::tests::assert_valid;
+    use super::*;
+
+    #[test]
+    fn every_kernel_is_valid_without_optional_features() {
+        for (d_in, d_out) in [(192, 768), (25, 30), (1, 1), (24, 65)] {
+            for weight in [Kept::Full, Kept::Half, Kept::Quantized] {
+                assert_valid(
+                    &LinearInput {
+                        d_in,
+                        d_out,
+                        weight,
+                        tile_rows: 8,
+                    }
+                    .wgsl(),
+                );
+            }
+            assert_valid(&LinearParameters { d_in, d_out }.wgsl());
+        }
+        let eps = 1e-6f32.to_bits();
+        for width in [1, 4, 30, 1408] {
+            for gradient in [false, true] {
+                for activation in [Activation::Gelu, Activation::Relu] {
+                    assert_valid(
+                        &Activate {
+                            width,
+                            activation,
+                            gradient,
+                        }
+                        .wgsl(),
+                    );
+                }
+                for distance in [
+                    Distance::SmoothL1 { beta: 1.0 },
+                    Distance::L1 { power: 1.0 },
+                    Distance::L1 { power: 1.5 },
+                    Distance::Mse,
+                ] {
+                    assert_valid(
+                        &RowDistance {
+                            width,
+                            function: distance_wgsl(distance),
+                            share: 0.1f32.to_bits(),
+                            gradient,
+                        }
+                        .wgsl(),
+                    );
+                }
+                assert_valid(
+                    &Pooled {
+                        width,
+                        tokens: 49,
+                        gradient,
+                    }
+                    .wgsl(),
+                );
+            }
+            assert_valid(&NormRows { width, eps }.wgsl());
+            assert_valid(&NormColumns { width }.wgsl());
+            for (rest, added) in [(false, false), (true, false), (false, true), (true, true)] {
+                assert_valid(&Select { width, rest, added }.wgsl());
+            }
+            assert_valid(&SelectGradient { width, first: 7 }.wgsl());
+            assert_valid(&BatchNorm { width, eps }.wgsl());
+            assert_valid(&BatchNormGradients { width, eps }.wgsl());
+            assert_valid(&Scaled { width }.wgsl());
+            assert_valid(&AdamWStep { width }.wgsl());
+            assert_valid(&Averaged { width }.wgsl());
+            assert_valid(&AddSquares { width }.wgsl());
+        }
+        assert_valid(&Clipped.wgsl());
+        for (tokens, heads, head_dim) in [(1, 1, 1), (196, 3, 64), (16, 4, 6)] {
+            assert_valid(
+                &AttentionQueries {
+                    tokens,
+                    heads,
+                    head_dim,
+                }
+                .wgsl(),
+            );
+            assert_valid(
+                &AttentionKeys {
+                    tokens,
+                    heads,
+                    head_dim,
+                }
+                .wgsl(),
+            );
+        }
+    }
+}

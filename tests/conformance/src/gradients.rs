@@ -1,0 +1,208 @@
+//! The gradient of every operation against finite differences of the operation itself, on this build's backend.
+//!
+//! An operation's output is contracted with fixed numbers to one value; the derivative of that value along a random
+//! direction of an input is compared with what backpropagation says of it.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use webjepa::device::read_values;
+use webjepa::nn::ops::{self, Activation, Rows, Weight};
+use webjepa::objective::distance::Distance;
+
+use crate::report::Report;
+use crate::tolerance::Quantity;
+
+/// Step of the central difference, times a direction whose elements are at most 1: large enough that rounding of an f32
+/// result stays below the tolerance, small enough that the third derivative does.
+const STEP: f32 = 2e-2;
+
+type Inputs = Vec<Tensor<1>>;
+
+struct Case {
+    name: &'static str,
+    shapes: Vec<Vec<usize>>,
+    /// From flat inputs to a flat output.
+    forward: Box<dyn Fn(&Inputs, &Device) -> Tensor<1>>,
+}
+
+fn case(
+    name: &'static str,
+    shapes: &[&[usize]],
+    forward: impl Fn(&Inputs, &Device) -> Tensor<1> + 'static,
+) -> Case {
+    Case {
+        name,
+        shapes: shapes.iter().map(|s| s.to_vec()).collect(),
+        forward: Box::new(forward),
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (gelu, residual) in [(false, false), (true, false), (false, true), (true, true)] {
+        cases.push(case(
+            match (gelu, residual) {
+                (false, false) => "linear",
+                (true, false) => "linear with GELU",
+                (false, true) => "linear with residual",
+                (true, true) => "linear with GELU and residual",
+            },
+            &[&[2, 5, 7], &[7, 9], &[9], &[2, 5, 9]],
+            move |x, _| {
+                let weight = Weight::Full(x[1].clone().reshape([7, 9]));
+                let added = residual.then(|| x[3].clone().reshape([2, 5, 9]));
+                let y = ops::linear(x[0].clone().reshape([2, 5, 7]), &weight, &x[2], added, gelu);
+                y.reshape([90])
+            },
+        ));
+    }
+    cases.push(case(
+        "linear with repeated residual, wide",
+        &[&[3, 4, 8], &[8, 12], &[12], &[1, 4, 12]],
+        |x, _| {
+            let weight = Weight::Full(x[1].clone().reshape([8, 12]));
+            let added = Some(x[3].clone().reshape([1, 4, 12]));
+            let y = ops::linear(
+                x[0].clone().reshape([3, 4, 8]),
+                &weight,
+                &x[2],
+                added,
+                false,
+            );
+            y.reshape([144])
+        },
+    ));
+    for d in [8, 10] {
+        cases.push(case(
+            if d == 8 { "norm" } else { "norm, odd width" },
+            &[&[6, d], &[d], &[d]],
+            move |x, _| {
+                ops::norm(x[0].clone().reshape([6, d]), &x[1], &x[2], 1e-6).reshape([6 * d])
+            },
+        ));
+    }
+    for (heads, head_dim) in [(2, 4), (3, 5)] {
+        let width = 3 * heads * head_dim;
+        cases.push(case(
+            if head_dim == 4 {
+                "attention"
+            } else {
+                "attention, odd head width"
+            },
+            &[&[2, 7, width]],
+            move |x, _| {
+                ops::self_attention(x[0].clone().reshape([2, 7, width]), heads)
+                    .reshape([14 * width / 3])
+            },
+        ));
+    }
+    cases.push(case("GELU", &[&[30]], |x, _| {
+        ops::activate(x[0].clone(), Activation::Gelu)
+    }));
+    cases.push(case("select", &[&[3, 2, 6], &[2, 6]], |x, device| {
+        let index = [vec![0, 5, 5, 7], vec![6, 2, 7, 0]];
+        let rows = Rows::new(&index, 8, device);
+        let rest = Some(x[1].clone().reshape([2, 6]));
+        ops::select(x[0].clone().reshape([3, 2, 6]), rest, &rows, None).reshape([48])
+    }));
+    for (name, distance) in [
+        ("smooth L1", Distance::SmoothL1 { beta: 0.7 }),
+        ("L1 to the power 1.5", Distance::L1 { power: 1.5 }),
+        ("squared error", Distance::Mse),
+    ] {
+        cases.push(case(name, &[&[5, 6]], move |x, device| {
+            // Far from where the distances bend.
+            let target = Tensor::<1>::from_data(TensorData::new(vec![0.3f32; 30], [30]), device);
+            ops::distance(
+                x[0].clone().reshape([5, 6]),
+                target.reshape([5, 6]),
+                distance,
+                0.5,
+            )
+        }));
+    }
+    cases.push(case("mean over tokens", &[&[2, 3, 6]], |x, _| {
+        ops::pooled(x[0].clone().reshape([2, 3, 6])).reshape([12])
+    }));
+    cases.push(case("batch norm", &[&[7, 6], &[6], &[6]], |x, _| {
+        ops::batch_norm(x[0].clone().reshape([7, 6]), &x[1], &x[2], 1e-5)
+            .0
+            .reshape([42])
+    }));
+    cases
+}
+
+/// Numbers from −1 to 1 that are reproducible everywhere.
+fn numbers(seed: u32, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12_345);
+    (0..count)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (2.0 * f64::from(state >> 8) / 16_777_216.0 - 1.0) as f32
+        })
+        .collect()
+}
+
+/// Checks every operation that training uses.
+pub async fn finite_differences(device: &Device, report: &mut Report) -> Result<(), String> {
+    report.file("gradients");
+    let tracking = device.clone().autodiff();
+    for (number, case) in (0u32..).zip(cases()) {
+        let values: Vec<Vec<f32>> = (0..)
+            .zip(&case.shapes)
+            .map(|(i, shape)| numbers(100 * number + i, shape.iter().product()))
+            .collect();
+        let upload = |values: &[f32], device: &Device| {
+            Tensor::<1>::from_data(TensorData::new(values.to_vec(), [values.len()]), device)
+        };
+        let leaves: Inputs = values
+            .iter()
+            .map(|v| upload(v, &tracking).require_grad())
+            .collect();
+        let output = (case.forward)(&leaves, &tracking);
+        let weights = numbers(100 * number + 99, output.dims()[0]);
+        let loss = ops::with_gradient(output, upload(&weights, device));
+        let gradients = loss.backward();
+        for (i, leaf) in leaves.iter().enumerate() {
+            // An input that a case leaves unused has no gradient.
+            let Some(gradient) = leaf.grad(&gradients) else {
+                continue;
+            };
+            let gradient = read_values(gradient).await.map_err(|e| e.to_string())?;
+            let direction = numbers(100 * number + 50 + i as u32, gradient.len());
+            let mut ends = [0f64; 2];
+            for (end, sign) in ends.iter_mut().zip([1.0, -1.0]) {
+                let mut moved: Inputs = values.iter().map(|v| upload(v, device)).collect();
+                let there: Vec<f32> = values[i]
+                    .iter()
+                    .zip(&direction)
+                    .map(|(v, d)| v + sign * STEP * d)
+                    .collect();
+                moved[i] = upload(&there, device);
+                let output = (case.forward)(&moved, device);
+                let output = read_values(output).await.map_err(|e| e.to_string())?;
+                *end = output
+                    .iter()
+                    .zip(&weights)
+                    .map(|(y, w)| f64::from(*y) * f64::from(*w))
+                    .sum();
+            }
+            let measured = (ends[0] - ends[1]) / (2.0 * f64::from(STEP));
+            let said: f64 = gradient
+                .iter()
+                .zip(&direction)
+                .map(|(g, d)| f64::from(*g) * f64::from(*d))
+                .sum();
+            let size: f64 = gradient
+                .iter()
+                .map(|g| f64::from(*g).abs())
+                .sum::<f64>()
+                .max(1.0);
+            report.number(
+                &format!("{}: input {i}, relative to the gradient's size", case.name),
+                (measured - said).abs() / size,
+                Quantity::Difference.tolerance(report.arithmetic()),
+            );
+        }
+    }
+    Ok(())
+}
