@@ -5,6 +5,7 @@
 
 mod expected;
 mod folder;
+mod gradients;
 mod ijepa;
 mod preprocess;
 mod report;
@@ -58,6 +59,11 @@ pub async fn run(folder: &Folder, only: &[String]) -> Report {
         };
         if let Err(why) = result {
             report.failed(&file, "could be checked", &why);
+        }
+    }
+    if only.is_empty() || only.iter().any(|part| "gradients".contains(part.as_str())) {
+        if let Err(why) = gradients::finite_differences(&device, &mut report).await {
+            report.failed("gradients", "could be checked", &why);
         }
     }
     report

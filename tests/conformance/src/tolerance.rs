@@ -30,6 +30,8 @@ pub enum Quantity {
     RawPooled,
     /// Pixel values: exact up to rounding.
     Pixels,
+    /// Central differences of f32 results, relative to the gradient's size; not of the fixtures.
+    Difference,
 }
 
 impl Quantity {
@@ -45,6 +47,7 @@ impl Quantity {
             Self::RawTokens => (6e-2, 6e-2),
             Self::RawPooled => (1e-2, 1e-2),
             Self::Pixels => (1e-6, 1e-6),
+            Self::Difference => (5e-4, 5e-4),
         };
         match arithmetic {
             Arithmetic::Cpu => cpu,
