@@ -28,6 +28,16 @@ export function maxAbsDiff(a, b) {
   return max;
 }
 
+/** How far each contestant's numbers are from those of the nearest other contestant; with nobody to compare with there is nothing to be wrong about. */
+export function distances(entries) {
+  const alone = new Set(entries.map(({ contestant }) => contestant)).size === 1;
+  return entries.map(({ contestant, outputs }) => {
+    const others = entries.filter((other) => other.contestant !== contestant);
+    const apart = (other) => Math.max(...outputs.map((output) => maxAbsDiff(output, other.outputs[0])));
+    return alone ? 0 : Math.min(...others.map(apart));
+  });
+}
+
 export function summary(times) {
   const sorted = [...times].sort((a, b) => a - b);
   const middle = sorted.length >> 1;
@@ -42,21 +52,20 @@ export async function timed(work) {
 }
 
 /**
- * Warm rounds that fit the time budget, every side once a round, each round starting with another side.
- * Gives each side's times, and how far any of its outputs was from `references`.
+ * Warm rounds that fit the time budget, every run once a round, each round starting with another.
+ * Gives each run's times; its values go to `note(index, value)`, outside the timed part.
  */
-export async function race(sides, references, input, { budgetMs, minRounds, maxRounds }) {
-  const times = sides.map(() => []);
-  const diffs = sides.map(() => 0);
+export async function race(runs, { budgetMs, minRounds, maxRounds }, note) {
+  const times = runs.map(() => []);
   const start = performance.now();
   for (let round = 0; round < maxRounds; round++) {
     if (round >= minRounds && (performance.now() - start) * ((round + 1) / round) > budgetMs) break;
-    for (let turn = 0; turn < sides.length; turn++) {
-      const i = (round + turn) % sides.length;
-      const { ms, value } = await timed(() => sides[i].run(input));
+    for (let turn = 0; turn < runs.length; turn++) {
+      const i = (round + turn) % runs.length;
+      const { ms, value } = await timed(runs[i]);
       times[i].push(ms);
-      diffs[i] = Math.max(diffs[i], maxAbsDiff(value, references[i]));
+      note(i, value);
     }
   }
-  return sides.map((_, i) => ({ time: summary(times[i]), diff: diffs[i] }));
+  return times.map(summary);
 }

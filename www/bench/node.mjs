@@ -1,4 +1,5 @@
 // The other host of the tasks: a Node process with Dawn (npm `webgpu`) on Mesa's software adapter, which has what SwiftShader lacks.
+import { fileURLToPath } from "node:url";
 import { create, globals } from "webgpu";
 import { tasks } from "./tasks.js";
 
@@ -31,6 +32,10 @@ process.once("message", async ({ method, request, origin }) => {
       onnxruntime: at("node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs"),
       onnxruntimeWebgpu: at("node_modules/onnxruntime-web/dist/ort.webgpu.bundle.min.mjs"),
       jax: at("node_modules/@jax-js/jax/dist/index.js"),
+      tfjs: at("node_modules/@tensorflow/tfjs/dist/tf.node.js"),
+      tfjsWasm: at("node_modules/@tensorflow/tfjs-backend-wasm/dist/tf-backend-wasm.node.js"),
+      tfjsWasmFiles: fileURLToPath(at("node_modules/@tensorflow/tfjs-backend-wasm/dist/")),
+      tfjsWebgpu: at("node_modules/@tensorflow/tfjs-backend-webgpu/dist/tf-backend-webgpu.node.js"),
     },
     origin,
     say: (line) => process.send({ line }),

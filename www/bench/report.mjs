@@ -1,8 +1,8 @@
 // Results as Markdown.
 import { readFile, writeFile } from "node:fs/promises";
 
-const NAMES = { webjepa: "webjepa", onnxruntime: "onnxruntime-web", jax: "jax-js" };
-const MODELS = { "vit-ti": "ViT-Ti/16", "vit-s": "ViT-S/16", "vit-b": "ViT-B/16" };
+const NAMES = { webjepa: "webjepa", onnxruntime: "onnxruntime-web", jax: "jax-js", tfjs: "TensorFlow.js" };
+const MODELS = { "vit-ti": "ViT-Ti/16", "vit-s": "ViT-S/16", "vit-b": "ViT-B/16", "ijepa-64": "I-JEPA, 64 × 64" };
 
 const ms = (value) => (value >= 1000 ? `${(value / 1000).toFixed(2)} s` : `${value.toFixed(value < 10 ? 1 : 0)} ms`);
 const spread = ({ median, min, max }) => `${ms(median)} (${ms(min)} – ${ms(max)})`;
@@ -17,7 +17,7 @@ function ratio(ours, theirs) {
   return value <= 1 ? `${value.toFixed(2)} ×` : `**${value.toFixed(2)} ×, slower**`;
 }
 
-function encoders(rows) {
+function races(rows) {
   const contestants = rows[0].results.map(({ contestant }) => contestant);
   const rivals = contestants.filter((contestant) => contestant !== "webjepa");
   return markdown(
@@ -36,11 +36,25 @@ function encoders(rows) {
   );
 }
 
+/** Every side's loss before the first step and before the last. */
+function losses(rows) {
+  const curve = ({ failed, losses }) => (failed ? "failed" : `${losses[0].toFixed(6)} → ${losses.at(-1).toFixed(6)}`);
+  return markdown(
+    ["model", "batch", ...rows[0].results.map(({ contestant }) => `loss, ${NAMES[contestant]}`), "steps"],
+    rows.map(({ model, batch, results }) => [MODELS[model], batch, ...results.map(curve), Math.max(0, ...results.map(({ losses }) => losses?.length ?? 0))]),
+  );
+}
+
+const training = (rows) => `${races(rows)}\n\n${losses(rows)}`;
+
 const TABLES = {
-  "encoder-webgpu": encoders,
-  "encoder-cpu": encoders,
-  "encoder-threads": encoders,
-  "encoder-node-webgpu": encoders,
+  "encoder-webgpu": races,
+  "encoder-cpu": races,
+  "encoder-threads": races,
+  "encoder-node-webgpu": races,
+  "train-webgpu": training,
+  "train-cpu": training,
+  "train-node-webgpu": training,
   "first-embedding": (rows) =>
     markdown(
       ["device", "", "code, gzipped", "weights", "loaded after", "first embedding after", "longest main-thread task"],

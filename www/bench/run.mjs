@@ -3,7 +3,7 @@
 // NAME selects benches by prefix: "encoder-cpu", "encoder-webgpu/vit-ti", "first-embedding", …; none means all.
 // --browser and --node keep to what runs in that host.
 // --document writes the tables of a selection into docs/benchmarks.md, too; otherwise only whole benches are written.
-// --quick measures ViT-Ti at batch 1 with few rounds and leaves docs/benchmarks.md alone.
+// --quick measures ViT-Ti at batch 1, and training at batch 4, with few rounds and leaves docs/benchmarks.md alone.
 import { existsSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -17,58 +17,88 @@ import { summary } from "./measure.js";
 import { table, updateDocument } from "./report.mjs";
 import { serve } from "./server.mjs";
 
-const CONTESTANTS = ["webjepa", "onnxruntime", "jax"];
-// f32 against f32, as tests/fixtures/README.md §7 has it for real geometries.
-const TOLERANCE = { cpu: 5e-5, webgpu: 2e-4 };
-
-/** The settings that are tried for each contestant before a device's first case; the quickest that agrees is kept. */
-const SETTINGS = {
-  webjepa: { cpu: [{}], webgpu: [{}] },
-  onnxruntime: {
-    cpu: [{}, { form: "standard" }],
-    webgpu: [{ subgroups: false }, { subgroups: false, capture: true }, {}, { capture: true }],
+/**
+ * What contestants race in, by the name of the task in tasks.js. `settings` are tried for each contestant before a device's first case, on the case `trial`;
+ * the quickest that agrees is kept. `quick` are the cases and limits of --quick, `whole` those of a full run.
+ */
+const KINDS = {
+  encoder: {
+    // f32 against f32, as tests/fixtures/README.md §7 has it for real geometries.
+    tolerance: { cpu: 5e-5, webgpu: 2e-4 },
+    settings: {
+      webjepa: { cpu: [{}], webgpu: [{}] },
+      onnxruntime: {
+        cpu: [{}, { form: "standard" }],
+        webgpu: [{ subgroups: false }, { subgroups: false, capture: true }, {}, { capture: true }],
+      },
+      jax: { cpu: [{}], webgpu: [{}] },
+    },
+    trial: { case: ["vit-ti", 1], limits: { warmUpMs: 5000, budgetMs: 5000, minRounds: 2, maxRounds: 9 } },
+    quick: { cases: [["vit-ti", 1]], limits: { warmUpMs: 5000, budgetMs: 10_000, minRounds: 2, maxRounds: 9 } },
+    whole: { cases: [["vit-ti", 1], ["vit-ti", 8], ["vit-s", 1], ["vit-s", 8]], limits: { warmUpMs: 5000, budgetMs: 20_000, minRounds: 3, maxRounds: 25 } },
   },
-  jax: { cpu: [{}], webgpu: [{}] },
+  training: {
+    // Of losses, over all steps.
+    tolerance: { cpu: 1e-4, webgpu: 1e-4 },
+    settings: {
+      webjepa: { cpu: [{}], webgpu: [{}] },
+      tfjs: { cpu: [{}], webgpu: [{}, { backend: "webgl" }] },
+      jax: { cpu: [{}], webgpu: [{}] },
+    },
+    trial: { case: ["ijepa-64", 4], limits: { steps: 3, budgetMs: 5000, minRounds: 2, maxRounds: 9 } },
+    quick: { cases: [["ijepa-64", 4]], limits: { steps: 8, budgetMs: 10_000, minRounds: 2, maxRounds: 9 } },
+    whole: { cases: [["ijepa-64", 32]], limits: { steps: 8, budgetMs: 90_000, minRounds: 3, maxRounds: 25 } },
+  },
 };
 
-const ENCODERS = {
-  "encoder-webgpu": { device: "webgpu", threads: 1 },
-  "encoder-cpu": { device: "cpu", threads: 1 },
-  "encoder-threads": { device: "cpu", threads: 2 },
-  "encoder-node-webgpu": { device: "webgpu", threads: 1, host: "node" },
+const RACES = {
+  "encoder-webgpu": { kind: "encoder", device: "webgpu", threads: 1 },
+  "encoder-cpu": { kind: "encoder", device: "cpu", threads: 1 },
+  "encoder-threads": { kind: "encoder", device: "cpu", threads: 2 },
+  "encoder-node-webgpu": { kind: "encoder", device: "webgpu", threads: 1, host: "node" },
+  "train-webgpu": { kind: "training", device: "webgpu", threads: 1 },
+  "train-cpu": { kind: "training", device: "cpu", threads: 1 },
+  "train-node-webgpu": { kind: "training", device: "webgpu", threads: 1, host: "node" },
 };
-const BENCHES = [...Object.keys(ENCODERS), "first-embedding", "gpu-work", "memory"];
+const BENCHES = [...Object.keys(RACES), "first-embedding", "gpu-work", "memory"];
 
 const sum = (list) => list.reduce((a, b) => a + b, 0);
 const bytes = ([, shape]) => 4 * shape.reduce((a, b) => a * b, 1);
 
 class Runner {
-  constructor({ server, names, quick, contestants }) {
-    Object.assign(this, { server, names, quick, contestants, chosen: new Map() });
+  constructor({ server, names, quick, without }) {
+    Object.assign(this, { server, names, quick, without, chosen: new Map() });
+  }
+
+  contestants(kind) {
+    return Object.keys(KINDS[kind].settings).filter((contestant) => !this.without.includes(contestant));
   }
 
   wants(name) {
     return this.names.length === 0 || this.names.some((wanted) => name.startsWith(wanted) || wanted.startsWith(`${name}/`));
   }
 
-  encoder({ host, ...request }) {
-    const whole = { ...request, tolerance: TOLERANCE[request.device] };
-    if (host === "node") return inNode(this.server, "encoder", whole);
+  start({ kind, host, ...request }) {
+    const whole = { ...request, tolerance: KINDS[kind].tolerance[request.device] };
+    if (host === "node") return inNode(this.server, kind, whole);
     // A page without shared memory is the only way to have jax-js run on one thread.
-    return inPage(this.server, "encoder", whole, request.device === "webgpu" || request.threads > 1);
+    return inPage(this.server, kind, whole, request.device === "webgpu" || request.threads > 1);
   }
 
   /** Each contestant's best setting on this device, as entrants. */
-  async entrants({ device, threads, host = "browser" }) {
-    const key = `${host}, ${device}, ${threads} thread(s)`;
+  async entrants({ kind, device, threads, host = "browser" }) {
+    const key = `${kind}, ${host}, ${device}, ${threads} thread(s)`;
     if (!this.chosen.has(key)) {
-      let entrants = this.contestants.flatMap((contestant) => SETTINGS[contestant][device].map((options) => ({ contestant, options })));
-      if (this.quick) entrants = this.contestants.map((contestant) => ({ contestant, options: SETTINGS[contestant][device][0] }));
-      else {
+      const { settings, trial } = KINDS[kind];
+      const contestants = this.contestants(kind);
+      let entrants = contestants.flatMap((contestant) => settings[contestant][device].map((options) => ({ contestant, options })));
+      if (this.quick) entrants = contestants.map((contestant) => ({ contestant, options: settings[contestant][device][0] }));
+      else if (entrants.length > contestants.length) {
         say(`${key}: choosing settings`);
-        const results = await this.encoder({ model: "vit-ti", batch: 1, device, threads, host, entrants, limits: { warmUpMs: 5000, budgetMs: 5000, minRounds: 2, maxRounds: 9 } });
+        const [model, batch] = trial.case;
+        const results = await this.start({ kind, model, batch, device, threads, host, entrants, limits: trial.limits });
         const median = (result) => result.time?.median ?? Infinity;
-        entrants = this.contestants.map((contestant) => {
+        entrants = contestants.map((contestant) => {
           const [{ options }] = results.filter((result) => result.contestant === contestant).sort((a, b) => median(a) - median(b));
           return { contestant, options };
         });
@@ -78,15 +108,14 @@ class Runner {
     return this.chosen.get(key);
   }
 
-  async encoders(name) {
-    const setup = ENCODERS[name];
-    const cases = this.quick ? [["vit-ti", 1]] : [["vit-ti", 1], ["vit-ti", 8], ["vit-s", 1], ["vit-s", 8]];
-    const limits = this.quick ? { warmUpMs: 5000, budgetMs: 10_000, minRounds: 2, maxRounds: 9 } : { warmUpMs: 5000, budgetMs: 20_000, minRounds: 3, maxRounds: 25 };
+  async race(name) {
+    const setup = RACES[name];
+    const { cases, limits } = KINDS[setup.kind][this.quick ? "quick" : "whole"];
     const rows = [];
     for (const [model, batch] of cases.filter(([model, batch]) => this.wants(`${name}/${model}/b${batch}`))) {
       const entrants = await this.entrants(setup);
       // A host that dies takes its case with it, not the whole run.
-      const results = await this.encoder({ model, batch, ...setup, entrants, limits }).catch(({ message }) => {
+      const results = await this.start({ model, batch, ...setup, entrants, limits }).catch(({ message }) => {
         say(`${name}/${model}/b${batch} failed: ${message}`);
         return entrants.map((entrant) => ({ ...entrant, failed: message }));
       });
@@ -99,9 +128,9 @@ class Runner {
   async firstEmbedding() {
     const rows = [];
     for (const device of ["webgpu", "cpu"]) {
-      for (const contestant of this.contestants) {
+      for (const contestant of this.contestants("encoder")) {
         if (!this.wants(`first-embedding/${device}/${contestant}`)) continue;
-        const { options } = (await this.entrants({ device, threads: 1 })).find((entrant) => entrant.contestant === contestant);
+        const { options } = (await this.entrants({ kind: "encoder", device, threads: 1 })).find((entrant) => entrant.contestant === contestant);
         const visits = [];
         for (let visit = 0; visit < (this.quick ? 2 : 6); visit++) {
           visits.push(await inPage(this.server, "first", { contestant, options, device, model: "vit-ti", batch: 1 }, device === "webgpu"));
@@ -120,7 +149,7 @@ class Runner {
     const rows = [];
     const cases = this.quick ? [["vit-ti", 1]] : [["vit-ti", 1], ["vit-s", 1]];
     for (const [model, batch] of cases) {
-      for (const { contestant, options } of await this.entrants({ device: "webgpu", threads: 1 })) {
+      for (const { contestant, options } of await this.entrants({ kind: "encoder", device: "webgpu", threads: 1 })) {
         if (!this.wants(`gpu-work/${model}/${contestant}`)) continue;
         // The counters see this thread's calls only.
         const calls = await inPage(this.server, "work", { contestant, device: "webgpu", model, batch, options: { ...options, worker: false } });
@@ -135,7 +164,7 @@ class Runner {
     const tensors = shapes(MODELS["vit-b"]).map(bytes);
     const rows = [];
     for (const device of ["cpu", "webgpu"]) {
-      if (!this.wants(`memory/${device}`) || !this.contestants.includes("webjepa")) continue;
+      if (!this.wants(`memory/${device}`) || this.without.includes("webjepa")) continue;
       const sizes = await inPage(this.server, "memory", { contestant: "webjepa", device, model: "vit-b", batch: 1, options: { worker: false } });
       rows.push({ device, model: "vit-b", ...sizes, weightBytes: sum(tensors), largestTensorBytes: Math.max(...tensors) });
       say(`wasm memory after loading ViT-B, ${device}: ${(sizes.peakBytes / 1e6).toFixed(1)} MB`);
@@ -144,7 +173,7 @@ class Runner {
   }
 
   measure(name) {
-    if (ENCODERS[name]) return this.encoders(name);
+    if (RACES[name]) return this.race(name);
     return { "first-embedding": () => this.firstEmbedding(), "gpu-work": () => this.gpuWork(), memory: () => this.memory() }[name]();
   }
 }
@@ -163,13 +192,13 @@ await main(import.meta, async (args) => {
   });
   const unknown = names.find((name) => !BENCHES.some((bench) => bench.startsWith(name) || name.startsWith(`${bench}/`)));
   if (unknown) stop(`there is no bench "${unknown}"; there are ${BENCHES.join(", ")}`);
-  const contestants = CONTESTANTS.filter((contestant) => !values.without.includes(contestant));
-  if (contestants.includes("webjepa") && !existsSync(join(root, "pkg/dist/index.js"))) stop("pkg/ is not built: npm run build");
+  const { without } = values;
+  if (!without.includes("webjepa") && !existsSync(join(root, "pkg/dist/index.js"))) stop("pkg/ is not built: npm run build");
 
   const start = performance.now();
   const server = await serve();
-  const runner = new Runner({ server, names, quick: values.quick, contestants });
-  const hostOf = (bench) => ENCODERS[bench]?.host ?? "browser";
+  const runner = new Runner({ server, names, quick: values.quick, without });
+  const hostOf = (bench) => RACES[bench]?.host ?? "browser";
   const hosts = ["browser", "node"].filter((host) => values[host] || values.browser === values.node);
   const benches = BENCHES.filter((bench) => runner.wants(bench) && hosts.includes(hostOf(bench)));
   const report = { quick: values.quick, environments: {}, benches: {} };
@@ -190,7 +219,7 @@ await main(import.meta, async (args) => {
       await mkdir(join(root, ".bench"), { recursive: true });
       await writeFile(join(root, ".bench/latest.json"), JSON.stringify(report, null, 2));
       const whole = values.document || names.length === 0 || names.some((wanted) => name.startsWith(wanted));
-      if (whole && (!values.quick || values.document) && contestants.length === CONTESTANTS.length) {
+      if (whole && (!values.quick || values.document) && without.length === 0) {
         await updateDocument(join(root, "docs/benchmarks.md"), name, rows, report.environments[host]);
       }
     }

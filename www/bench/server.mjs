@@ -13,6 +13,9 @@ const FOLDERS = {
   "/webjepa/": "pkg/dist",
   "/onnxruntime-web/": "node_modules/onnxruntime-web/dist",
   "/jax/": "node_modules/@jax-js/jax/dist",
+  "/tfjs/": "node_modules/@tensorflow/tfjs/dist",
+  "/tfjs-backend-wasm/": "node_modules/@tensorflow/tfjs-backend-wasm/dist",
+  "/tfjs-backend-webgpu/": "node_modules/@tensorflow/tfjs-backend-webgpu/dist",
 };
 const TYPES = { ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".html": "text/html", ".json": "application/json" };
 const COMPRESSED = new Set([".js", ".mjs", ".wasm", ".html", ".json"]);

@@ -1,6 +1,7 @@
 // What the runner has done inside a host, a page or a Node process. Requests and results are plain JSON.
 import { MODELS } from "./models.mjs";
-import { maxAbsDiff, pictures, race, timed } from "./measure.js";
+import { distances, maxAbsDiff, pictures, race, timed } from "./measure.js";
+import { trainingTask } from "./training.mjs";
 
 async function attempt(work) {
   try {
@@ -15,6 +16,11 @@ export function tasks({ libraries, origin, say, longTasks = [] }) {
   const open = async (contestant, { model, batch, device, threads = 1, options }) => {
     const { open } = await import(`./contestants/${contestant}.js`);
     return open({ libraries, model: MODELS[model], batch, device, threads, base: `${origin}/models/${model}`, ...options });
+  };
+
+  const judge = (result, diff, tolerance) => {
+    Object.assign(result, { diff, agrees: diff <= tolerance });
+    say(`${result.contestant} (${result.setting}): max |difference| ${diff.toExponential(1)}${result.agrees ? "" : ": DISAGREES, not timed"}`);
   };
 
   return {
@@ -49,21 +55,51 @@ export function tasks({ libraries, origin, say, longTasks = [] }) {
         results.push({ contestant, options, ...result });
       }
 
-      // With nobody to compare with there is nothing to be wrong about.
-      const alone = new Set(sides.map(({ index }) => results[index].contestant)).size === 1;
-      for (const { index, outputs } of sides) {
-        const others = sides.filter((other) => results[other.index].contestant !== results[index].contestant);
-        const apart = (other) => Math.max(...outputs.map((output) => maxAbsDiff(output, other.outputs[0])));
-        results[index].diff = alone ? 0 : Math.min(...others.map(apart));
-        results[index].agrees = results[index].diff <= tolerance;
-        say(`${results[index].contestant} (${results[index].setting}): max |difference| ${results[index].diff.toExponential(1)}${results[index].agrees ? "" : ": DISAGREES, not timed"}`);
-      }
+      const verdicts = distances(sides.map(({ index, outputs }) => ({ contestant: results[index].contestant, outputs })));
+      sides.forEach(({ index }, i) => judge(results[index], verdicts[i], tolerance));
       const racing = sides.filter(({ index }) => results[index].agrees);
-      const raced = await race(racing.map(({ side }) => side), racing.map(({ outputs }) => outputs[0]), input, limits);
+      const diffs = racing.map(() => 0);
+      const times = await race(racing.map(({ side }) => () => side.run(input)), limits, (i, output) => {
+        diffs[i] = Math.max(diffs[i], maxAbsDiff(output, racing[i].outputs[0]));
+      });
       racing.forEach(({ index }, i) => {
-        const { time, diff } = raced[i];
-        if (diff <= tolerance) results[index].time = time;
-        else Object.assign(results[index], { diff, agrees: false });
+        if (diffs[i] <= tolerance) results[index].time = times[i];
+        else Object.assign(results[index], { diff: diffs[i], agrees: false });
+      });
+      return results;
+    },
+
+    /** Every entrant's first steps, compared by their losses; then the entrants that are right race, going on from there. */
+    async training({ model, batch, device, threads, entrants, tolerance, limits }) {
+      const results = [];
+      const sides = [];
+      for (const { contestant, options } of entrants) {
+        const result = await attempt(async () => {
+          const { create } = await import(`./contestants/train-${contestant}.js`);
+          // Its own task, so that no contestant can lose or change another's inputs.
+          const side = await create({ libraries, task: trainingTask(model, batch), device, threads, ...options });
+          const losses = [];
+          let warm;
+          while (losses.length < limits.steps) {
+            warm = await timed(() => side.step(losses.length));
+            losses.push(warm.value);
+          }
+          sides.push({ side, index: results.length, losses });
+          return { setting: side.setting, warmMs: warm.ms, losses };
+        });
+        say(`${model} batch ${batch}: ${contestant} ${result.failed ? `failed: ${result.failed}` : `(${result.setting}) ${result.warmMs.toFixed(0)} ms, loss ${result.losses[0].toFixed(4)} to ${result.losses.at(-1).toFixed(4)}`}`);
+        results.push({ contestant, options, ...result });
+      }
+
+      const compare = (some) => distances(some.map(({ index, losses }) => ({ contestant: results[index].contestant, outputs: [losses] })));
+      const verdicts = compare(sides);
+      sides.forEach(({ index }, i) => judge(results[index], verdicts[i], tolerance));
+      const racing = sides.filter(({ index }) => results[index].agrees);
+      const times = await race(racing.map(({ side, losses }) => () => side.step(losses.length)), limits, (i, loss) => racing[i].losses.push(loss));
+      const after = compare(racing);
+      racing.forEach(({ index }, i) => {
+        Object.assign(results[index], { diff: after[i], agrees: after[i] <= tolerance });
+        if (results[index].agrees) results[index].time = times[i];
       });
       return results;
     },

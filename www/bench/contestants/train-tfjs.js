@@ -1,7 +1,7 @@
 // TensorFlow.js: gradients by its tape, with one hand-written gradient for each compound that it would else take apart into many kernels.
 import { decays, transposed } from "../training.mjs";
 
-async function start({ tfjs, tfjsWasm, tfjsWasmFiles, tfjsWebgpu }, backend, threads) {
+async function load({ tfjs, tfjsWasm, tfjsWasmFiles, tfjsWebgpu }, backend, threads) {
   const module = await import(tfjs);
   const tf = module.default ?? module;
   if (backend === "webgpu") await import(tfjsWebgpu);
@@ -11,7 +11,6 @@ async function start({ tfjs, tfjsWasm, tfjsWasmFiles, tfjsWebgpu }, backend, thr
     setWasmPaths(tfjsWasmFiles);
     setThreadsCount(threads);
   }
-  // An optimisation mode without the checks of shapes and of NaN that the default makes on every operation.
   tf.enableProdMode();
   if (!(await tf.setBackend(backend))) throw new Error(`TensorFlow.js has no ${backend} here`);
   await tf.ready();
@@ -83,8 +82,8 @@ function operations(tf, backend) {
   return { linear, standardize, layerNorm, gelu, smoothL1 };
 }
 
-export async function create({ libraries, task, device, threads = 1, backend = device === "webgpu" ? "webgpu" : "wasm" }) {
-  const tf = await start(libraries, backend, threads);
+export async function create({ libraries, task, device, threads = 1, backend = device === "webgpu" ? "webgpu" : "wasm", joined = backend !== "wasm" }) {
+  const tf = await load(libraries, backend, threads);
   const { batch, encoder, predictor, patchSize, contextLength, targetLength, targets, eps, targetEps, optimizer, momentum } = task;
   const [rows, columns] = task.grid;
   const tokens = rows * columns;
@@ -92,36 +91,40 @@ export async function create({ libraries, task, device, threads = 1, backend = d
   const { linear, standardize, layerNorm, gelu, smoothL1 } = operations(tf, backend);
   const normalize = layerNorm(eps);
 
-  // The state is a few long vectors, so that the optimizer is a dozen kernels and not a dozen for each parameter. Those of the encoder come first.
-  const weights = [...task.weights()].filter(([name]) => !name.endsWith("pos_embed"));
   const isTarget = ([name]) => name.startsWith("target_");
   const place = ([name, { shape, data }]) => {
     if (!decays(name, shape) || name.endsWith("mask_token")) return { name, shape, data };
     const out = shape[0];
     return { name, shape: [data.length / out, out], data: transposed(data, out, data.length / out) };
   };
-  const inEncoder = ({ name }) => name.startsWith("encoder.");
-  const placed = weights.filter((entry) => !isTarget(entry)).map(place);
-  const own = [...placed.filter(inEncoder), ...placed.filter((entry) => !inEncoder(entry))];
-  const shared = own.filter(inEncoder);
+  const weights = [...task.weights()].filter(([name]) => !name.endsWith("pos_embed"));
   const sources = new Map(weights.filter(isTarget));
-  const copies = shared.map(({ name }) => place([name, sources.get(`target_${name}`)]));
-  const vector = (list) => tf.concat(list.map(({ data }) => tf.tensor1d(data)));
-  const split = (flat, list) => tf.split(flat, list.map(({ data }) => data.length)).map((part, i) => part.reshape(list[i].shape));
-  const byName = (tensors, list) => Object.fromEntries(list.map(({ name }, i) => [name, tensors[i]]));
-  const encoderSize = shared.reduce((sum, { data }) => sum + data.length, 0);
+  const own = weights.filter((entry) => !isTarget(entry)).map(place);
+  const ofEncoder = own.filter(({ name }) => name.startsWith("encoder."));
+  const ofPredictor = own.filter(({ name }) => !name.startsWith("encoder."));
 
-  const state = tf.tidy(() => {
-    const params = vector(own);
-    const { lr, weightDecay } = optimizer;
+  // The optimizer works on groups of parameters, each joined to one vector: one vector for the encoder and one for the predictor are a dozen kernels each
+  // instead of a dozen for each parameter. The wasm backend copies the whole vector to take a parameter out of it, so there each is a group of its own.
+  const groups = joined ? [ofEncoder, ofPredictor] : [...ofEncoder, ...ofPredictor].map((entry) => [entry]);
+  const followed = groups.filter(([{ name }]) => name.startsWith("encoder."));
+  const join = (tensors) => (tensors.length > 1 ? tf.concat(tensors.map((tensor) => tensor.flatten())) : tensors[0]);
+  const vector = (group) => join(group.map(({ shape, data }) => tf.tensor(data, shape)));
+  const parts = (flat, group) => (group.length > 1 ? tf.split(flat, group.map(({ data }) => data.length)).map((part, i) => part.reshape(group[i].shape)) : [flat]);
+  const named = (vectors, groups) => Object.fromEntries(groups.flatMap((group, i) => parts(vectors[i], group).map((tensor, j) => [group[j].name, tensor])));
+
+  const { lr, weightDecay, beta1, beta2, eps: tiny } = optimizer;
+  let state = tf.tidy(() => {
+    const params = groups.map(vector);
     return {
       params,
-      first: tf.zerosLike(params),
-      second: tf.zerosLike(params),
-      target: vector(copies),
-      kept: tf.concat(own.map(({ name, shape, data }) => tf.fill([data.length], decays(name, shape) ? 1 - lr * weightDecay : 1))),
+      first: params.map((tensor) => tf.zerosLike(tensor)),
+      second: params.map((tensor) => tf.zerosLike(tensor)),
+      target: followed.map((group) => vector(group.map(({ name }) => place([name, sources.get(`target_${name}`)])))),
     };
   });
+  // What decay leaves of a parameter in one step.
+  const keeps = ({ name, shape }) => (decays(name, shape) ? 1 - lr * weightDecay : 1);
+  const kept = groups.map((group) => (group.length > 1 ? tf.tidy(() => join(group.map((entry) => tf.fill([entry.data.length], keeps(entry))))) : keeps(group[0])));
   const table = (name) => tf.tensor2d(task.weights().get(name).data, [tokens, task.weights().get(name).shape[2]]);
   const tables = { wide: table("encoder.pos_embed"), narrow: table("predictor.predictor_pos_embed") };
 
@@ -166,41 +169,48 @@ export async function create({ libraries, task, device, threads = 1, backend = d
     const targetRows = integers(wanted.map((token, at) => (Math.floor(at / targetLength) % batch) * tokens + token));
     const patches = tf.tensor(planar, [batch, 3, rows, patchSize, columns, patchSize]).transpose([0, 2, 4, 1, 3, 5]).reshape([batch * tokens, pixels]);
     const everywhere = tf.concat(Array(batch).fill(tables.wide), 0);
-    const goal = tf.gather(standardize(encode(byName(split(state.target, copies), copies), patches, everywhere, tokens), targetEps).unit, targetRows);
+    const goal = tf.gather(standardize(encode(named(state.target, followed), patches, everywhere, tokens), targetEps).unit, targetRows);
     const seen = tf.gather(patches, contextRows);
     const seenPositions = tf.gather(tables.wide, contextTokens);
     const contextPositions = tf.gather(tables.narrow, contextTokens);
     const targetPositions = tf.gather(tables.narrow, integers(wanted));
 
-    const { value: loss, grads } = tf.valueAndGrads((...tensors) => {
-      const w = byName(tensors, own);
+    const tensors = named(state.params, groups);
+    const names = Object.keys(tensors);
+    const { value: loss, grads } = tf.valueAndGrads((...values) => {
+      const w = Object.fromEntries(names.map((name, at) => [name, values[at]]));
       return smoothL1(tf.sub(predict(w, encode(w, seen, seenPositions, contextLength), contextPositions, targetPositions), goal));
-    })(split(state.params, own));
+    })(Object.values(tensors));
+    const gradientOf = Object.fromEntries(names.map((name, at) => [name, grads[at]]));
 
-    const gradient = tf.concat(grads.map((grad) => grad.flatten()));
-    const { lr, beta1, beta2, eps: tiny } = optimizer;
-    const first = tf.add(tf.mul(state.first, beta1), tf.mul(gradient, 1 - beta1));
-    const second = tf.add(tf.mul(state.second, beta2), tf.mul(tf.square(gradient), 1 - beta2));
     // The bias corrections 1 − βᵗ, drawn out of the quotient.
     const [unbias, unbiasRoot] = [1 - beta1 ** (i + 1), Math.sqrt(1 - beta2 ** (i + 1))];
-    const change = tf.div(first, tf.add(tf.sqrt(second), tiny * unbiasRoot));
-    const params = tf.sub(tf.mul(state.params, state.kept), tf.mul(change, (lr * unbiasRoot) / unbias));
-    const target = tf.add(tf.mul(state.target, momentum), tf.mul(params.slice([0], [encoderSize]), 1 - momentum));
-    return { loss, next: { params, first, second, target } };
+    const next = { params: [], first: [], second: [], target: [] };
+    groups.forEach((group, at) => {
+      const gradient = join(group.map(({ name }) => gradientOf[name]));
+      const first = tf.add(tf.mul(state.first[at], beta1), tf.mul(gradient, 1 - beta1));
+      const second = tf.add(tf.mul(state.second[at], beta2), tf.mul(tf.square(gradient), 1 - beta2));
+      const change = tf.div(first, tf.add(tf.sqrt(second), tiny * unbiasRoot));
+      const params = tf.sub(tf.mul(state.params[at], kept[at]), tf.mul(change, (lr * unbiasRoot) / unbias));
+      next.first.push(first);
+      next.second.push(second);
+      next.params.push(params);
+    });
+    state.target.forEach((old, at) => next.target.push(tf.add(tf.mul(old, momentum), tf.mul(next.params[at], 1 - momentum))));
+    return { loss, next };
   };
 
   return {
     setting: backend === "wasm" && threads > 1 ? `wasm, ${threads} threads` : backend,
     async step(i) {
+      // The backend in use is one for the whole page, and another contestant may be on another.
+      await tf.setBackend(backend);
       const { loss, next } = tf.tidy(() => step(i));
       const [value] = await loss.data();
-      loss.dispose();
-      for (const [name, tensor] of Object.entries(next)) {
-        state[name].dispose();
-        state[name] = tensor;
-      }
+      tf.dispose([loss, state]);
+      state = next;
       return value;
     },
-    dispose: () => tf.dispose([state, tables]),
+    dispose: () => tf.dispose([state, tables, kept]),
   };
 }
