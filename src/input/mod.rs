@@ -9,6 +9,7 @@ pub mod augment;
 pub mod image;
 pub mod processor;
 pub mod resize;
+mod retouch;
 
 pub use augment::{Augmentation, Augmenter};
 pub use image::{ImageView, MAX_OUTPUT_SIDE, MAX_SIDE, Pixels};
