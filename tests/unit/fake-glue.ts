@@ -1,15 +1,21 @@
 // Stands in for the wasm module: the same interface, with a "model" whose numbers can be told from its weights and pictures.
 //
-// A pooled embedding is [hash of the weights, mean of the picture, width, height].
+// A pooled embedding is [hash of the weights, mean of the picture, width, height]. Every prediction is the hash of the weights, and
+// every target the mean of the picture plus the index of the token. Training adds the mean of each picture to the hash.
 
 import { vi } from "vitest";
-import type { Glue, GlueBatch, GlueLoadOptions, GlueModel, PlannedTensor } from "../../www/src/glue.js";
+import type { Glue, GlueBatch, GlueLoadOptions, GlueModel, GlueTrainer, GlueTrainerOptions, PlannedTensor } from "../../www/src/glue.js";
 
 /** What the fake does instead of its work, until told otherwise. */
 export interface Faults {
   initDevice?: () => Promise<void>;
   finish?: () => Promise<void>;
   embed?: () => Promise<void>;
+  predict?: () => Promise<void>;
+  create?: () => Promise<void>;
+  step?: () => Promise<void>;
+  save?: () => Promise<void>;
+  model?: () => Promise<void>;
   write?: () => void;
   reset?: () => void;
 }
@@ -27,15 +33,17 @@ export interface FakeState {
   batches: number[];
   chunks: number[];
   options: GlueLoadOptions[];
+  /** What trainers were made with. */
+  training: object[];
   memory: WebAssembly.Memory;
 }
 
 const newMemory = () => new WebAssembly.Memory({ initial: 1 });
 
-export const fake: FakeState = { backend: "cpu", faults: {}, loads: 0, resets: 0, alive: new Set(), batches: [], chunks: [], options: [], memory: newMemory() };
+export const fake: FakeState = { backend: "cpu", faults: {}, loads: 0, resets: 0, alive: new Set(), batches: [], chunks: [], options: [], training: [], memory: newMemory() };
 
 export function resetFake(): void {
-  Object.assign(fake, { backend: "cpu", faults: {}, loads: 0, resets: 0, batches: [], chunks: [], options: [], memory: newMemory() });
+  Object.assign(fake, { backend: "cpu", faults: {}, loads: 0, resets: 0, batches: [], chunks: [], options: [], training: [], memory: newMemory() });
   fake.alive.clear();
 }
 
@@ -73,6 +81,23 @@ export function fakeGlue(): Glue {
       return length;
     },
     ModelLoader: FakeLoader,
+    Trainer: {
+      async create(options) {
+        fake.training.push(options);
+        await fake.faults.create?.();
+        if (kindOf(options) === "vjepa") throw coded("unsupported", "video is not there yet");
+        return new FakeTrainer({ ...defaults(options), weights: options.seed, step: 0, imageSize: imageSizeOf(options.model) });
+      },
+      async resume(file) {
+        fake.training.push({ file });
+        await fake.faults.create?.();
+        try {
+          return new FakeTrainer(JSON.parse(new TextDecoder().decode(file)));
+        } catch {
+          throw coded("bad-checkpoint", "this is no save of a trainer");
+        }
+      },
+    },
     __wbg_reset_state() {
       fake.faults.reset?.();
       fake.resets++;
@@ -88,9 +113,11 @@ class FakeLoader {
   #received = 0;
   #hash = 0;
   #imageSize: number;
+  #predictor: boolean;
 
   constructor(options: GlueLoadOptions) {
     fake.options.push(options);
+    this.#predictor = options.predictor;
     if (options.config === undefined && options.preset === undefined) throw coded("bad-config", "there is no config");
     this.#imageSize = options.config === undefined ? 32 : JSON.parse(options.config).image_size;
   }
@@ -133,7 +160,15 @@ class FakeLoader {
     this.#finishTensor();
     this.#handle.free();
     await fake.faults.finish?.();
-    return new FakeModel(this.#hash, this.#imageSize);
+    return new FakeModel(this.#hash, this.#imageSize, this.#predictor && this.#plan.some(({ tensor }) => tensor.startsWith("predictor")));
+  }
+
+  async finishTrainer(options: Omit<GlueTrainerOptions, "model">) {
+    fake.training.push(options);
+    this.#finishTensor();
+    this.#handle.free();
+    await fake.faults.finish?.();
+    return new FakeTrainer({ ...defaults(options), weights: this.#hash, step: 0, imageSize: this.#imageSize });
   }
 
   free() {
@@ -141,27 +176,27 @@ class FakeLoader {
   }
 }
 
+const geometry = (imageSize: number) => ({
+  config: { imageSize, patchSize: 16, hiddenSize: 4, layers: 1, heads: 1 },
+  grid: [1, imageSize / 16, imageSize / 16] as [number, number, number],
+  backend: fake.backend,
+  parameters: 1,
+});
+
 class FakeModel implements GlueModel {
   #handle = track("model");
   readonly hash: number;
   readonly imageSize: number;
+  readonly predictor: boolean;
 
-  constructor(hash: number, imageSize: number) {
+  constructor(hash: number, imageSize: number, predictor: boolean) {
     this.hash = hash;
     this.imageSize = imageSize;
+    this.predictor = predictor;
   }
 
   info() {
-    const side = this.imageSize / 16;
-    return {
-      config: { imageSize: this.imageSize, patchSize: 16, hiddenSize: 4, layers: 1, heads: 1 },
-      grid: [1, side, side] as [number, number, number],
-      hiddenSize: 4,
-      dtype: "f32" as const,
-      backend: fake.backend,
-      parameters: 1,
-      weightBytes: 4,
-    };
+    return { ...geometry(this.imageSize), hiddenSize: 4, dtype: "f32" as const, weightBytes: 4, predictor: this.predictor };
   }
 
   newBatch(size?: [number, number], preprocess = true): FakeBatch {
@@ -187,6 +222,132 @@ class FakeModel implements GlueModel {
       }),
     );
     return { data, shape: pool === "none" ? [rows.length, tokens, 4] : [rows.length, 4], grid };
+  }
+
+  async predict(batch: GlueBatch, context: Uint32Array, targets: Uint32Array[]) {
+    const { rows, take } = batch as FakeBatch;
+    take();
+    if (this.#handle.stale()) throw new Error("stale model");
+    if (context.length === 0 || rows.length !== 1) throw new Error("the module was called with nothing");
+    await fake.faults.predict?.();
+    const tokens = targets[0]!.length;
+    const target = Float32Array.from(targets.flatMap((block) => [...block].flatMap((token) => Array<number>(4).fill(rows[0]![0]! + token))));
+    return {
+      predicted: target.map(() => this.hash),
+      target,
+      error: Float32Array.from({ length: targets.length * tokens }, (_, i) => Math.abs(this.hash - target[4 * i]!)),
+      shape: [targets.length, tokens, 4] as [number, number, number],
+    };
+  }
+
+  free() {
+    this.#handle.free();
+  }
+}
+
+const kindOf = ({ objective }: Pick<GlueTrainerOptions, "objective">) => (typeof objective === "string" ? objective : objective.kind);
+const imageSizeOf = (model: GlueTrainerOptions["model"]) => (typeof model === "string" ? 32 : (model.imageSize as number));
+const defaults = (options: Omit<GlueTrainerOptions, "model">) => ({
+  objective: kindOf(options),
+  batchSize: options.batchSize,
+  accumulate: options.accumulate ?? 1,
+  steps: (options.schedule as { steps?: number } | undefined)?.steps ?? 100,
+});
+
+interface TrainerState {
+  objective: string;
+  batchSize: number;
+  accumulate: number;
+  steps: number;
+  weights: number;
+  step: number;
+  imageSize: number;
+}
+
+class FakeTrainer implements GlueTrainer {
+  #handle = track("trainer");
+  #state: TrainerState;
+
+  constructor(state: TrainerState) {
+    this.#state = state;
+  }
+
+  get #atOnce() {
+    return this.#state.batchSize * this.#state.accumulate;
+  }
+
+  info() {
+    const { weights: _, imageSize, ...rest } = this.#state;
+    return { ...geometry(imageSize), ...rest, trainable: 1 };
+  }
+
+  /** Runs through the data set in order, each epoch beginning one picture later. */
+  nextIndices(length: number) {
+    this.#fresh();
+    const perEpoch = Math.floor(length / this.#atOnce);
+    if (perEpoch === 0) throw coded("bad-input", "not enough pictures");
+    const [epoch, batch] = [Math.floor(this.#state.step / perEpoch), this.#state.step % perEpoch];
+    return Uint32Array.from({ length: this.#atOnce }, (_, i) => (epoch + batch * this.#atOnce + i) % length);
+  }
+
+  newBatch() {
+    this.#fresh();
+    return new FakeBatch([this.#state.imageSize, this.#state.imageSize], true);
+  }
+
+  async step(batch: GlueBatch) {
+    const { rows, take } = batch as FakeBatch;
+    take();
+    this.#fresh();
+    fake.batches.push(rows.length);
+    if (rows.length !== this.#atOnce) throw coded("bad-input", `${rows.length} pictures are no batch`);
+    await fake.faults.step?.();
+    const state = this.#state;
+    state.step++;
+    state.weights = rows.reduce((sum, [mean]) => (sum * 3 + mean!) % 65521, state.weights);
+    return {
+      step: state.step,
+      loss: state.weights,
+      parts: {},
+      lr: 1e-3,
+      weightDecay: 0.04,
+      ema: 0.996,
+      std: 1,
+      effectiveRank: 4,
+      cosine: 0,
+      gradNorm: 1,
+      emaDistance: 0,
+      ...(rows.every(([mean]) => mean === 0) ? { warning: "every picture is black" } : {}),
+    };
+  }
+
+  lastMasks() {
+    this.#fresh();
+    return { context: [Uint32Array.of(this.#state.step)], targets: [[Uint32Array.of(0)]] };
+  }
+
+  async save() {
+    this.#fresh();
+    const bytes = new TextEncoder().encode(JSON.stringify(this.#state));
+    await fake.faults.save?.();
+    return bytes;
+  }
+
+  async export(layout: "hf" | "original") {
+    this.#fresh();
+    const config = new TextEncoder().encode(JSON.stringify({ image_size: this.#state.imageSize }));
+    const weights = safetensors({ [layout]: this.#state.weights % 100 });
+    return { "config.json": config, "model.safetensors": weights };
+  }
+
+  async model() {
+    this.#fresh();
+    await fake.faults.model?.();
+    return new FakeModel(this.#state.weights, this.#state.imageSize, true);
+  }
+
+  #fresh() {
+    if (this.#handle.stale()) throw new Error("stale trainer");
   }
 
   free() {

@@ -1,7 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { WorkerEngine } from "../../www/src/client.js";
-import type { EmbedRequest, LoadRequest } from "../../www/src/engine.js";
-import type { ToWorker } from "../../www/src/protocol.js";
+import type { CallOptions, EmbedRequest, LoadRequest, ToWorker } from "../../www/src/protocol.js";
 import { serve } from "../../www/src/serve.js";
 import { describeSource } from "../../www/src/weights.js";
 import { CONFIG, coded, fake, hashOf, resetFake, safetensors } from "./fake-glue.js";
@@ -40,15 +39,18 @@ const SIZES = { weight: 100 };
 const LOAD: LoadRequest = {
   source: describeSource({ "config.json": CONFIG, "model.safetensors": safetensors(SIZES) }),
   backend: "cpu",
-  options: { dtype: "f32" },
+  options: { dtype: "f32", predictor: true },
   warmup: false,
 };
 const request = (value: number): EmbedRequest => ({
+  id: 0,
   pictures: [{ kind: "pixels", pixels: { data: new Uint8Array(3).fill(value), width: 1, height: 1, channels: 3 } }],
   pool: "mean",
   normalize: false,
   preprocess: true,
 });
+const load = (engine: WorkerEngine, options: CallOptions = {}) => engine.call("load", LOAD, options);
+const embed = (engine: WorkerEngine, request: EmbedRequest) => engine.call("embed", request, {});
 const failure = (promise: Promise<unknown>) => promise.then(() => expect.unreachable("the call should have failed"), (error) => error);
 
 beforeEach(() => {
@@ -69,10 +71,10 @@ describe("an engine in a worker", () => {
   it("loads, reports progress and embeds", async () => {
     const engine = new WorkerEngine();
     const overall: number[] = [];
-    const { info } = await engine.load(LOAD, (progress) => overall.push(progress.overall), undefined);
+    const { info } = await load(engine, { onProgress: (progress) => overall.push(progress.overall) });
     expect(info.grid).toEqual([1, 2, 2]);
     expect(overall.at(-1)).toBe(1);
-    const { data, shape } = await engine.embed(request(8), undefined);
+    const { data, shape } = await embed(engine, request(8));
     expect(data).toEqual(Float32Array.of(hashOf(SIZES), 8, 1, 1));
     expect(shape).toEqual([1, 4]);
     engine.close();
@@ -80,25 +82,25 @@ describe("an engine in a worker", () => {
 
   it("moves pixels instead of copying them", async () => {
     const engine = new WorkerEngine();
-    await engine.load(LOAD, () => {}, undefined);
+    await load(engine);
     const { pictures, ...rest } = request(8);
-    await engine.embed({ pictures, ...rest }, undefined);
+    await embed(engine, { pictures, ...rest });
     expect(pictures[0]).toMatchObject({ pixels: { data: { length: 0 } } });
     engine.close();
   });
 
   it("brings errors over with their codes, and the worker's stack as their cause", async () => {
     const engine = new WorkerEngine();
-    await engine.load(LOAD, () => {}, undefined);
+    await load(engine);
     fake.faults.embed = async () => {
       throw coded("bad-input", "no");
     };
-    const error = await failure(engine.embed(request(1), undefined));
+    const error = await failure(embed(engine, request(1)));
     expect(error).toMatchObject({ name: "JepaError", code: "bad-input", message: "no" });
     expect(error.cause.stack).toContain("fake-glue");
-    expect(engine.dead).toBe(false);
+    expect(engine.lost).toBeUndefined();
     fake.faults = {};
-    expect((await engine.embed(request(2), undefined)).data[1]).toBe(2);
+    expect((await embed(engine, request(2))).data[1]).toBe(2);
     engine.close();
   });
 
@@ -109,25 +111,25 @@ describe("an engine in a worker", () => {
       controller.abort();
       await new Promise((resolve) => setTimeout(resolve, 20));
     };
-    expect(await failure(engine.load(LOAD, () => {}, controller.signal))).toMatchObject({ code: "aborted" });
+    expect(await failure(load(engine, { signal: controller.signal }))).toMatchObject({ code: "aborted" });
     engine.close();
   });
 
   it("is dead after a crash, and its worker ended", async () => {
     const engine = new WorkerEngine();
-    await engine.load(LOAD, () => {}, undefined);
+    await load(engine);
     fake.faults.embed = async () => {
       throw new WebAssembly.RuntimeError("unreachable");
     };
-    expect(await failure(engine.embed(request(1), undefined))).toMatchObject({ code: "internal" });
-    expect(engine.dead).toBe(true);
+    expect(await failure(embed(engine, request(1)))).toMatchObject({ code: "internal" });
+    expect(engine.lost).toMatchObject({ code: "internal" });
     expect(ChannelWorker.started[0]!.terminated).toBe(true);
   });
 
   it("rejects what is in progress when it is closed", async () => {
     const engine = new WorkerEngine();
-    await engine.load(LOAD, () => {}, undefined);
-    const call = failure(engine.embed(request(1), undefined));
+    await load(engine);
+    const call = failure(embed(engine, request(1)));
     engine.close();
     expect(await call).toMatchObject({ code: "disposed" });
   });
@@ -142,17 +144,17 @@ describe("an engine in a worker", () => {
       terminate() {}
     });
     const engine = new WorkerEngine();
-    expect(await failure(engine.load(LOAD, () => {}, undefined))).toMatchObject({ code: "network", message: expect.stringContaining("worker.js") });
+    expect(await failure(load(engine))).toMatchObject({ code: "network", message: expect.stringContaining("worker.js") });
   });
 
   it("reports a picture of another site, which cannot be posted", async () => {
     const engine = new WorkerEngine();
-    await engine.load(LOAD, () => {}, undefined);
+    await load(engine);
     const bitmap = { close: vi.fn() } as unknown as ImageBitmap;
     vi.spyOn(ChannelWorker.prototype, "postMessage").mockImplementationOnce(() => {
       throw new DOMException("not origin-clean", "DataCloneError");
     });
-    const error = await failure(engine.embed({ ...request(1), pictures: [{ kind: "bitmap", bitmap }] }, undefined));
+    const error = await failure(embed(engine, { ...request(1), pictures: [{ kind: "bitmap", bitmap }] }));
     expect(error).toMatchObject({ code: "bad-input", message: expect.stringContaining("crossOrigin") });
     expect(bitmap.close).toHaveBeenCalled();
     engine.close();

@@ -1,23 +1,22 @@
 // An engine that lives in a dedicated worker. Same interface as the engine in this thread.
 
-import type { EmbedRequest, Engine, Loaded, LoadRequest } from "./engine.js";
 import { JepaError, messageOf } from "./errors.js";
 import { discard, taintedError, transferables } from "./inputs.js";
-import type { FromWorker, ToWorker } from "./protocol.js";
-import type { Embedding, Progress } from "./types.js";
+import { picturesOf, type CallOptions, type Calls, type Engine, type FromWorker, type ToWorker } from "./protocol.js";
+import type { Progress } from "./types.js";
 
 interface Call {
   resolve(value: never): void;
   reject(error: JepaError): void;
-  onProgress?: (progress: Progress) => void;
+  onProgress: ((progress: Progress) => void) | undefined;
 }
 
 export class WorkerEngine implements Engine {
   readonly #worker: Worker;
   readonly #calls = new Map<number, Call>();
-  #nextId = 0;
+  #nextNumber = 0;
   #answered = false;
-  dead = false;
+  lost: JepaError | undefined;
 
   constructor() {
     this.#worker = startWorker();
@@ -26,48 +25,34 @@ export class WorkerEngine implements Engine {
       event.preventDefault();
       this.#fail(
         this.#answered
-          ? new JepaError("internal", `The worker crashed: ${event.message}. The next call starts a new one; please report this.`, { cause: event.error })
+          ? new JepaError("internal", `The worker crashed: ${event.message}. Please report this.`, { cause: event.error })
           : new JepaError("network", "The worker could not be started: serve worker.js beside the other files of the package, allow it in the content security policy, or use the option worker: false."),
       );
     });
     this.#worker.addEventListener("messageerror", () => this.#fail(new JepaError("internal", "A message of the worker could not be read.")));
   }
 
-  load(request: LoadRequest, onProgress: (progress: Progress) => void, signal: AbortSignal | undefined): Promise<Loaded> {
-    return this.#call<Loaded>({ type: "load", request }, [], signal, onProgress);
-  }
-
-  async embed(request: EmbedRequest, signal: AbortSignal | undefined): Promise<Embedding> {
+  async call<K extends keyof Calls>(name: K, request: Calls[K]["request"], { signal, onProgress }: CallOptions): Promise<Calls[K]["result"]> {
+    const number = this.#nextNumber++;
+    const pictures = picturesOf(request);
+    const onAbort = () => this.#post({ number, type: "abort" }, []);
     try {
-      return await this.#call<Embedding>({ type: "embed", request }, request.pictures.flatMap(transferables), signal);
+      return await new Promise<Calls[K]["result"]>((resolve, reject) => {
+        if (this.lost) throw this.lost;
+        this.#calls.set(number, { resolve, reject, onProgress });
+        this.#post({ number, type: "call", name, request }, pictures.flatMap(transferables));
+        signal?.addEventListener("abort", onAbort);
+        if (signal?.aborted) onAbort();
+      });
+    } catch (error) {
+      if (error instanceof JepaError) throw error;
+      // Structured cloning refuses pictures of other sites, and nothing else that gets here.
+      throw error instanceof DOMException && error.name === "DataCloneError" ? taintedError(error) : new JepaError("internal", messageOf(error), { cause: error });
     } finally {
-      request.pictures.forEach(discard);
-    }
-  }
-
-  #call<T>(
-    message: { type: "load"; request: LoadRequest } | { type: "embed"; request: EmbedRequest },
-    transfer: Transferable[],
-    signal: AbortSignal | undefined,
-    onProgress?: (progress: Progress) => void,
-  ): Promise<T> {
-    const id = this.#nextId++;
-    const onAbort = () => this.#post({ id, type: "abort" }, []);
-    return new Promise<T>((resolve, reject) => {
-      this.#calls.set(id, { resolve, reject, ...(onProgress ? { onProgress } : {}) });
-      try {
-        this.#post({ ...message, id }, transfer);
-      } catch (error) {
-        // Structured cloning refuses pictures of other sites, and nothing else that gets here.
-        reject(error instanceof DOMException && error.name === "DataCloneError" ? taintedError(error) : new JepaError("internal", messageOf(error), { cause: error }));
-        return;
-      }
-      signal?.addEventListener("abort", onAbort);
-      if (signal?.aborted) onAbort();
-    }).finally(() => {
-      this.#calls.delete(id);
+      this.#calls.delete(number);
       signal?.removeEventListener("abort", onAbort);
-    });
+      pictures.forEach(discard);
+    }
   }
 
   #post(message: ToWorker, transfer: Transferable[]): void {
@@ -76,7 +61,7 @@ export class WorkerEngine implements Engine {
 
   #receive(message: FromWorker): void {
     this.#answered = true;
-    const call = this.#calls.get(message.id);
+    const call = this.#calls.get(message.number);
     if (message.type === "progress") call?.onProgress?.(message.progress);
     else if (message.type === "done") call?.resolve(message.value as never);
     else {
@@ -84,20 +69,20 @@ export class WorkerEngine implements Engine {
       const cause = new Error(text);
       cause.stack = details;
       const error = new JepaError(code, text, { cause });
-      if (message.dead) this.#fail(error);
+      if (message.lost) this.#fail(error);
       else call?.reject(error);
     }
   }
 
   /** Ends the worker; every call in progress rejects with `error`. */
   #fail(error: JepaError): void {
-    this.dead = true;
+    this.lost ??= error;
     this.#worker.terminate();
     for (const { reject } of this.#calls.values()) reject(error);
   }
 
   close(): void {
-    this.#fail(new JepaError("disposed", "The model has been disposed of."));
+    this.#fail(new JepaError("disposed", "The engine has been closed."));
   }
 }
 

@@ -30,7 +30,7 @@ export const ERROR_CODES = [
  * | `bad-input` | a picture or an argument that cannot be used |
  * | `bad-mask` | token indices that are out of range, empty or contradictory |
  * | `no-webgpu` | WebGPU was asked for and is not there, or its adapter lacks what is needed |
- * | `device-lost` | the GPU device was lost during the call; the next call starts a new one |
+ * | `device-lost` | the GPU device was lost during the call; a model starts again at the next call, a trainer from its last save |
  * | `out-of-memory` | an allocation that does not fit |
  * | `network` | a file that could not be fetched completely |
  * | `integrity` | a file whose hash is not the expected one |
@@ -84,7 +84,7 @@ export function crashError(error: unknown, memoryIsFull = false): JepaError {
   const message = messageOf(error);
   return memoryIsFull || error instanceof RangeError
     ? new JepaError("out-of-memory", `There is not enough memory for this (${message}). Use a smaller model, dtype "f16" or smaller pictures.`, { cause: error })
-    : new JepaError("internal", `webjepa failed unexpectedly: ${message}. The next call starts afresh; please report this.`, { cause: error });
+    : new JepaError("internal", `webjepa failed unexpectedly: ${message}. Please report this.`, { cause: error });
 }
 
 export function abortError(signal: AbortSignal): JepaError {

@@ -109,9 +109,9 @@ export interface GlueTrainer {
   step(batch: GlueBatch): Promise<GlueTrainStep>;
   /** The masks of the last step: token indices, raster order; empty where the objective has none. */
   lastMasks(): { context: Uint32Array[]; targets: Uint32Array[][] };
-  save(): Promise<Uint8Array>;
+  save(): Promise<Uint8Array<ArrayBuffer>>;
   /** `"hf"`: the encoder as transformers loads it. `"original"`: encoder, predictor and target encoder by the original project's names. */
-  export(layout: "hf" | "original"): Promise<Record<string, Uint8Array>>;
+  export(layout: "hf" | "original"): Promise<Record<string, Uint8Array<ArrayBuffer>>>;
   /** A model on the present weights of the target encoder, or of the online encoder where there is no other; later steps do not change it. */
   model(): Promise<GlueModel>;
   free(): void;

@@ -1,7 +1,7 @@
 // Pictures in every form that a page or a Node program has them, as raw pixels.
 
 import { inNode } from "./environment.js";
-import { JepaError, messageOf, throwIfAborted } from "./errors.js";
+import { JepaError, messageOf, throwIfAborted, toJepaError } from "./errors.js";
 import { locate, type Location } from "./files.js";
 import { fetchFrom, statusError } from "./http.js";
 
@@ -81,6 +81,37 @@ export async function capture(image: ImageInput): Promise<Picture> {
     default:
       return { kind: "pixels", pixels: capturePixels(image as PixelData) };
   }
+}
+
+/** What messages call picture `i` of a list; undefined where it is the only one. */
+export type Numbering = (i: number) => number | undefined;
+
+/**
+ * All pictures, or none: a failure gives back those that were already taken.
+ *
+ * @param prepared - whether they are a model's very input, which only Float32Array pixel data can be
+ */
+export async function captureAll(images: readonly ImageInput[], number: Numbering, prepared = false): Promise<Picture[]> {
+  const results = await Promise.allSettled(images.map(capture));
+  const pictures: Picture[] = [];
+  let failure: unknown;
+  for (const [index, result] of results.entries()) {
+    if (result.status === "fulfilled") pictures.push(result.value);
+    else failure ??= namePicture(result.reason, number(index));
+    if (prepared && result.status === "fulfilled" && !(result.value.kind === "pixels" && result.value.pixels.data instanceof Float32Array)) {
+      failure ??= new JepaError("bad-input", "With preprocess: false pictures are { data: Float32Array, width, height, channels }.");
+    }
+  }
+  if (failure === undefined) return pictures;
+  pictures.forEach(discard);
+  throw failure;
+}
+
+/** Says which of several pictures an error is about. */
+export function namePicture(error: unknown, number: number | undefined): JepaError {
+  const named = toJepaError(error);
+  if (number === undefined || named.code === "aborted") return named;
+  return new JepaError(named.code, `Picture ${number}: ${named.message}`, { cause: named.cause });
 }
 
 /** What of a picture may be moved to a worker rather than copied: all of it belongs to this library. */

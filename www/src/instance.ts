@@ -1,7 +1,7 @@
 // The wasm instance of this thread: started once per backend, shared by the models in it, replaced when it dies.
 
 import { captureDevice } from "./device.js";
-import { codeOf, crashError, JepaError, toJepaError } from "./errors.js";
+import { codeOf, crashError, JepaError, toJepaError, type JepaErrorCode } from "./errors.js";
 import { loadGlue, type Glue } from "./glue.js";
 import type { Backend } from "./types.js";
 import { claimUncaught } from "./uncaught.js";
@@ -22,7 +22,7 @@ export class Instance {
   readonly #memory: WebAssembly.Memory;
   #device: GPUDevice | undefined;
   #users = 0;
-  #dead: JepaError | undefined;
+  #lost: JepaError | undefined;
   #die!: (error: JepaError) => void;
   readonly #death: Promise<never>;
 
@@ -77,7 +77,7 @@ export class Instance {
   #watch(device: GPUDevice): void {
     this.#device = device;
     void device.lost.then(({ reason, message }) => {
-      this.#kill(new JepaError("device-lost", `The GPU device was lost (${message || reason}). The next call starts a new one.`));
+      this.#kill(new JepaError("device-lost", `The GPU device was lost (${message || reason}).`));
     });
     device.addEventListener("uncapturederror", ({ error }) => {
       const memory = typeof GPUOutOfMemoryError === "function" && error instanceof GPUOutOfMemoryError;
@@ -90,13 +90,14 @@ export class Instance {
     });
   }
 
-  get dead(): boolean {
-    return this.#dead !== undefined;
+  /** Why nothing of this instance can be used any more. */
+  get lost(): JepaError | undefined {
+    return this.#lost;
   }
 
   /** A synchronous call into the module. What is no orderly error is a crash, and ends the instance. */
   call<T>(body: () => T): T {
-    if (this.#dead) throw this.#dead;
+    if (this.#lost) throw this.#lost;
     try {
       return body();
     } catch (error) {
@@ -104,9 +105,13 @@ export class Instance {
     }
   }
 
-  /** An asynchronous call into the module; rejects, too, when the instance dies meanwhile. */
-  async run<T>(body: () => Promise<T>): Promise<T> {
-    if (this.#dead) throw this.#dead;
+  /**
+   * An asynchronous call into the module; rejects, too, when the instance dies meanwhile.
+   *
+   * @param options - `outlives`: a code that else would be fatal, with which the module itself says that it can go on
+   */
+  async run<T>(body: () => Promise<T>, { outlives }: { outlives?: JepaErrorCode } = {}): Promise<T> {
+    if (this.#lost) throw this.#lost;
     const unclaim = claimUncaught((error) => {
       const trap = error instanceof WebAssembly.RuntimeError;
       if (trap) void this.#explained(error);
@@ -115,16 +120,18 @@ export class Instance {
     try {
       return await Promise.race([body(), this.#death]);
     } catch (error) {
-      throw await this.#explained(error);
+      throw await this.#explained(error, outlives);
     } finally {
       unclaim();
     }
   }
 
   /** What failed; where a GPU is involved, rather its cause than its effect. */
-  async #explained(error: unknown): Promise<JepaError> {
+  async #explained(error: unknown, outlives?: JepaErrorCode): Promise<JepaError> {
     if (this.#device && isFatal(error)) await Promise.race([this.#death.catch(() => {}), new Promise((resolve) => setTimeout(resolve, NOTICE))]);
-    return isFatal(error) && this.#dead ? this.#dead : this.#failed(error);
+    if (isFatal(error) && this.#lost) return this.#lost;
+    const code = codeOf(error);
+    return code !== undefined && code === outlives ? toJepaError(error) : this.#failed(error);
   }
 
   #failed(error: unknown): JepaError {
@@ -149,8 +156,8 @@ export class Instance {
   }
 
   #kill(error: JepaError): void {
-    if (this.#dead) return;
-    this.#dead = error;
+    if (this.#lost) return;
+    this.#lost = error;
     this.#die(error);
     this.#device?.destroy();
     instances.delete(this.#backend);

@@ -1,19 +1,11 @@
-import { WorkerEngine } from "./client.js";
-import { LocalEngine, namePicture, type EmbedRequest, type Engine, type Loaded, type LoadRequest } from "./engine.js";
-import { abortable, JepaError, throwIfAborted } from "./errors.js";
-import { capture, discard, type ImageInput, type Picture } from "./inputs.js";
-import { inNode } from "./environment.js";
-import type { Backend, Dtype, Embedding, Grid, ModelConfig, ModelPreset, Progress } from "./types.js";
+import { JepaError, throwIfAborted } from "./errors.js";
+import type { GlueModelInfo } from "./glue.js";
+import { asyncDispose, Resident, type Advice } from "./host.js";
+import { captureAll, type ImageInput, type Picture } from "./inputs.js";
+import { oneOf, shown } from "./options.js";
+import type { EmbedRequest, LoadRequest, PredictRequest } from "./protocol.js";
+import type { Backend, Dtype, Embedding, Grid, ModelConfig, ModelPreset, Prediction, Progress } from "./types.js";
 import { describeSource, type ModelSource } from "./weights.js";
-
-declare global {
-  interface SymbolConstructor {
-    readonly asyncDispose: unique symbol;
-  }
-}
-
-/** Where the runtime has no such symbol yet, the one that its polyfills use. */
-const asyncDispose: typeof Symbol.asyncDispose = Symbol.asyncDispose ?? (Symbol.for("Symbol.asyncDispose") as typeof Symbol.asyncDispose);
 
 export interface LoadOptions {
   /** Default `"auto"`: WebGPU where {@link probeDevice} finds it usable, else the CPU. */
@@ -26,6 +18,11 @@ export interface LoadOptions {
   config?: ModelPreset | ModelConfig | undefined;
   /** Which encoder of a training checkpoint, which has two. Default `"auto"`: the target encoder where there is one. */
   encoder?: "auto" | "context" | "target" | undefined;
+  /**
+   * Default `"auto"`: the predictor is loaded where the checkpoint has one, and with it both encoders where there are two, so that
+   * {@link Jepa.predict} works; false saves their memory.
+   */
+  predictor?: "auto" | false | undefined;
   /** Run the model once while loading, so that the first `embed` is as fast as the others. Default false. */
   warmup?: boolean | undefined;
   /** Told how far the load has come, about twenty times a second. */
@@ -52,8 +49,21 @@ export interface EmbedOptions {
   signal?: AbortSignal | undefined;
 }
 
+export interface PredictOptions {
+  /** The tokens that the model sees: indices in raster order of {@link Jepa.grid}, as {@link sampleMasks} gives them. */
+  context: Uint32Array | readonly number[];
+  /** The tokens that it predicts, in blocks of one length. Each block is predicted by itself. */
+  targets: readonly (Uint32Array | readonly number[])[];
+  /** False: the picture is Float32Array pixel data, resized and normalised by the caller to be the model's very input. Default true. */
+  preprocess?: boolean | undefined;
+  /** Aborts the call; the model stays usable. */
+  signal?: AbortSignal | undefined;
+}
+
+const ADVICE: Advice = { disposed: "The model has been disposed of; load it again.", lost: "The next call loads the model again." };
+
 /**
- * A loaded encoder.
+ * A loaded model.
  *
  * Calls are answered one at a time, in the order in which they were made. After a failed call, a lost GPU device or a crash
  * included, the same object answers again; where needed it loads the model anew.
@@ -63,12 +73,7 @@ export interface EmbedOptions {
  * const { data, shape } = await jepa.embed(document.querySelector("img"), { pool: "mean" });
  */
 export class Jepa {
-  readonly #request: LoadRequest;
-  readonly #spawn: () => Engine;
-  #engine: Engine;
-  #loaded: Loaded;
-  #queue: Promise<unknown> = Promise.resolve();
-  readonly #disposal = new AbortController();
+  readonly #resident: Resident<GlueModelInfo>;
 
   /**
    * Loads a model.
@@ -81,42 +86,42 @@ export class Jepa {
     const { signal } = options;
     throwIfAborted(signal);
     const request = loadRequest(source, options);
-    // Node's own workers are another interface, and its module is started from a file.
-    const spawn = (options.worker ?? true) && !inNode && typeof Worker === "function" ? () => new WorkerEngine() : () => new LocalEngine();
-    const engine = spawn();
-    return new Jepa(request, spawn, engine, await loadInto(engine, request, isolated(options.onProgress), signal));
+    const { worker = true, onProgress } = options;
+    return new Jepa(await Resident.settle((engine, each) => engine.call("load", request, each), { worker, again: true, advice: ADVICE, signal, onProgress }));
   }
 
-  private constructor(request: LoadRequest, spawn: () => Engine, engine: Engine, loaded: Loaded) {
-    this.#request = request;
-    this.#spawn = spawn;
-    this.#engine = engine;
-    this.#loaded = loaded;
+  /** @internal */
+  static of(resident: Resident<GlueModelInfo>): Jepa {
+    return new Jepa(resident);
+  }
+
+  private constructor(resident: Resident<GlueModelInfo>) {
+    this.#resident = resident;
   }
 
   /** What computes. */
   get backend(): Backend {
-    return this.#loaded.info.backend;
+    return this.#resident.info.backend;
   }
 
   /** Why `backend: "auto"` chose the CPU, as a sentence; undefined when it did not. */
   get fallbackReason(): string | undefined {
-    return this.#loaded.fallbackReason;
+    return this.#resident.fallbackReason;
   }
 
   /** How the weights are kept. */
   get dtype(): Dtype {
-    return this.#loaded.info.dtype;
+    return this.#resident.info.dtype;
   }
 
   /** The geometry of the model. */
   get config(): ModelConfig {
-    return this.#loaded.info.config;
+    return this.#resident.info.config;
   }
 
   /** Patches along time, height and width of the model's own input size. */
   get grid(): Grid {
-    return [...this.#loaded.info.grid];
+    return [...this.#resident.info.grid];
   }
 
   /**
@@ -130,27 +135,53 @@ export class Jepa {
   embed(images: ImageInput | readonly ImageInput[], options: EmbedOptions = {}): Promise<Embedding> {
     const { signal } = options;
     const list: readonly ImageInput[] | undefined = Array.isArray(images) ? images : undefined;
-    const embedding = async () => {
+    const capturing = async (): Promise<Omit<EmbedRequest, "id">> => {
       throwIfAborted(signal);
       const request = embedRequest(options);
       if (list?.length === 0) throw new JepaError("bad-input", "There is no picture to embed: the array is empty.");
-      const pictures = await captureAll(list ?? [images as ImageInput], !request.preprocess);
-      const complete: EmbedRequest = { ...request, pictures };
-      // A prepared picture says its size itself.
-      const [first] = pictures;
-      if (!request.preprocess && first?.kind === "pixels") complete.imageSize ??= [first.pixels.height, first.pixels.width];
-      return complete;
+      const pictures = await captureAll(list ?? [images as ImageInput], (i) => (list && list.length > 1 ? i : undefined), !request.preprocess);
+      return { ...sizeOfPrepared(pictures, request.preprocess), ...request, pictures };
     };
-    // Captured now, even when other calls are waiting.
-    const request = embedding();
-    request.catch(() => {});
-    return this.#enqueue(async (engine) => {
-      const { data, shape, grid } = await engine.embed(await request, signal);
-      return { data, shape: list ? shape : shape.slice(1), grid };
-    }, signal).catch((error) => {
-      request.then(({ pictures }) => pictures.forEach(discard), () => {});
-      throw error;
-    });
+    return this.#resident.callWith(
+      capturing(),
+      async (engine, request) => {
+        const { data, shape, grid } = await engine.call("embed", request, { signal });
+        return { data, shape: list ? shape : shape.slice(1), grid };
+      },
+      signal,
+    );
+  }
+
+  /**
+   * Predicts the embeddings of masked tokens from those of visible ones, and compares them with what the target encoder makes of the
+   * whole picture. Needs a checkpoint with a predictor, as training writes it; those in the Hugging Face layout have none.
+   *
+   * @param image - taken as it is when this is called
+   * @throws {@link JepaError} `bad-mask`, `bad-input`, `unsupported` without a predictor, and those of {@link Jepa.embed}
+   *
+   * @example
+   * const { context, targets } = sampleMasks(jepa.grid, { strategy: "ijepa-multiblock", seed: 0 });
+   * const { error } = await jepa.predict(image, { context: context[0], targets: targets.map(([block]) => block) });
+   */
+  predict(image: ImageInput, options: PredictOptions): Promise<Prediction> {
+    const { signal, preprocess = true } = options;
+    const capturing = async (): Promise<Omit<PredictRequest, "id">> => {
+      throwIfAborted(signal);
+      if (!this.#resident.info.predictor) {
+        throw new JepaError("unsupported", "This model has no predictor: load a checkpoint that has one, such as a trainer's, and without the option predictor: false.");
+      }
+      const masks = maskRequest(options, this.grid);
+      const [picture] = (await captureAll([image], () => undefined, !preprocess)) as [Picture];
+      return { ...masks, preprocess, pictures: [picture] };
+    };
+    return this.#resident.callWith(
+      capturing(),
+      async (engine, request) => {
+        const { predicted, target, error, shape } = await engine.call("predict", request, { signal });
+        return { predicted: { data: predicted, shape: [...shape] }, target: { data: target, shape: [...shape] }, error };
+      },
+      signal,
+    );
   }
 
   /**
@@ -161,43 +192,9 @@ export class Jepa {
     await this.embed({ data: new Uint8Array([128, 128, 128]), width: 1, height: 1, channels: 3 }, options);
   }
 
-  /** One turn in the queue, with an engine that works. */
-  #enqueue<T>(task: (engine: Engine) => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-    const turn = this.#queue.then(async () => {
-      this.#throwIfDisposed();
-      throwIfAborted(signal);
-      if (this.#engine.dead) await this.#revive(signal);
-      return task(this.#engine);
-    });
-    this.#queue = turn.catch(() => {});
-    return this.#untilDisposed(abortable(turn, signal));
-  }
-
-  async #revive(signal: AbortSignal | undefined): Promise<void> {
-    this.#engine.close();
-    this.#engine = this.#spawn();
-    // Not to be aborted by the disposal alone: closing the engine ends the load.
-    this.#loaded = await loadInto(this.#engine, this.#request, () => {}, signal);
-  }
-
-  async #untilDisposed<T>(promise: Promise<T>): Promise<T> {
-    try {
-      return await abortable(promise, this.#disposal.signal);
-    } catch (error) {
-      this.#throwIfDisposed();
-      throw error;
-    }
-  }
-
-  #throwIfDisposed(): void {
-    if (this.#disposal.signal.aborted) throw new JepaError("disposed", "The model has been disposed of; load it again.");
-  }
-
-  /** Gives back the model's memory, its worker and its GPU device. Calls in progress reject with `disposed`. May be called twice. */
-  async dispose(): Promise<void> {
-    this.#disposal.abort();
-    this.#engine.close();
-    await this.#queue;
+  /** Gives back the model's memory and, with the last that lives there, its worker and GPU device. Calls in progress reject with `disposed`. May be called twice. */
+  dispose(): Promise<void> {
+    return this.#resident.dispose();
   }
 
   /** The same as {@link Jepa.dispose}, for `await using`. */
@@ -206,53 +203,31 @@ export class Jepa {
   }
 }
 
-/** A listener whose own errors go where uncaught errors go, and not into the load. */
-function isolated(onProgress: LoadOptions["onProgress"]): (progress: Progress) => void {
-  return (progress) => {
-    try {
-      onProgress?.(progress);
-    } catch (error) {
-      setTimeout(() => {
-        throw error;
-      });
-    }
-  };
-}
-
-/** A load that leaves nothing behind when it fails. */
-async function loadInto(engine: Engine, request: LoadRequest, onProgress: (progress: Progress) => void, signal: AbortSignal | undefined): Promise<Loaded> {
-  try {
-    return await abortable(engine.load(request, onProgress, signal), signal);
-  } catch (error) {
-    engine.close();
-    throw error;
-  }
-}
-
 const BACKENDS: readonly unknown[] = ["auto", "webgpu", "cpu"];
 const DTYPES: readonly unknown[] = ["auto", "f32", "f16", "q8"];
 const POOLS: readonly unknown[] = ["mean", "none", "last4-mean"];
 const ENCODERS: readonly unknown[] = ["auto", "context", "target"];
-
-function oneOf<T>(name: string, value: T, allowed: readonly unknown[]): T {
-  if (allowed.includes(value)) return value;
-  throw new JepaError("bad-input", `The option ${name} is one of ${allowed.map((known) => `"${known}"`).join(", ")}, not ${JSON.stringify(value)}.`);
-}
+const PREDICTORS: readonly unknown[] = ["auto", false];
 
 function loadRequest(source: ModelSource, options: LoadOptions): LoadRequest {
-  const { backend = "auto", dtype = "auto", encoder = "auto", config, cache = "none", warmup = false } = options;
+  const { backend = "auto", dtype = "auto", encoder = "auto", predictor = "auto", config, cache = "none", warmup = false } = options;
   if (cache !== "none") throw new JepaError("unsupported", 'This version has no cache of its own; leave out the option "cache".');
   if ("integrity" in options) throw new JepaError("unsupported", 'This version cannot check hashes; leave out the option "integrity".');
   oneOf("dtype", dtype, DTYPES);
   return {
     source: describeSource(source),
     backend: oneOf("backend", backend, BACKENDS),
-    options: { dtype: dtype === "auto" ? "f32" : dtype, encoder: oneOf("encoder", encoder, ENCODERS), ...(config === undefined ? {} : { preset: config }) },
+    options: {
+      dtype: dtype === "auto" ? "f32" : dtype,
+      encoder: oneOf("encoder", encoder, ENCODERS),
+      predictor: oneOf("predictor", predictor, PREDICTORS) === "auto",
+      ...(config === undefined ? {} : { preset: config }),
+    },
     warmup,
   };
 }
 
-function embedRequest({ pool = "mean", normalize = false, imageSize, preprocess = true }: EmbedOptions): Omit<EmbedRequest, "pictures"> {
+function embedRequest({ pool = "mean", normalize = false, imageSize, preprocess = true }: EmbedOptions): Omit<EmbedRequest, "id" | "pictures"> {
   oneOf("pool", pool, POOLS);
   if (imageSize === undefined) return { pool, normalize, preprocess };
   const size = typeof imageSize === "number" ? [imageSize, imageSize] : imageSize;
@@ -262,19 +237,28 @@ function embedRequest({ pool = "mean", normalize = false, imageSize, preprocess 
   return { pool, normalize, preprocess, imageSize: [size[0]!, size[1]!] };
 }
 
-/** All pictures, or none: a failure gives back those that were already taken. */
-async function captureAll(images: readonly ImageInput[], prepared: boolean): Promise<Picture[]> {
-  const results = await Promise.allSettled(images.map(capture));
-  const pictures: Picture[] = [];
-  let failure: unknown;
-  for (const [index, result] of results.entries()) {
-    if (result.status === "fulfilled") pictures.push(result.value);
-    else failure ??= images.length > 1 ? namePicture(result.reason, index) : result.reason;
-    if (prepared && result.status === "fulfilled" && !(result.value.kind === "pixels" && result.value.pixels.data instanceof Float32Array)) {
-      failure ??= new JepaError("bad-input", "With preprocess: false pictures are { data: Float32Array, width, height, channels }.");
-    }
-  }
-  if (failure === undefined) return pictures;
-  pictures.forEach(discard);
-  throw failure;
+/** A prepared picture says its size itself. */
+function sizeOfPrepared([first]: readonly Picture[], preprocess: boolean): { imageSize?: [height: number, width: number] } {
+  return !preprocess && first?.kind === "pixels" ? { imageSize: [first.pixels.height, first.pixels.width] } : {};
+}
+
+/** Copies of the masks, which are checked against the grid. */
+function maskRequest({ context, targets }: PredictOptions, grid: Grid): { context: Uint32Array; targets: Uint32Array[] } {
+  if (!Array.isArray(targets)) throw new JepaError("bad-mask", "The option targets is an array of blocks, each a Uint32Array or an array of token indices.");
+  if (targets.length === 0) throw new JepaError("bad-mask", "There is nothing to predict: give at least one block of token indices in targets.");
+  const tokens = grid[0] * grid[1] * grid[2];
+  const request = { context: tokenIndices("context", context, tokens), targets: targets.map((block, i) => tokenIndices(`targets[${i}]`, block, tokens)) };
+  const lengths = request.targets.map(({ length }) => length);
+  if (new Set(lengths).size > 1) throw new JepaError("bad-mask", `The blocks of targets have ${lengths.join(", ")} tokens; cut them to one length.`);
+  return request;
+}
+
+function tokenIndices(name: string, mask: Uint32Array | readonly number[], tokens: number): Uint32Array {
+  if (!Array.isArray(mask) && !(mask instanceof Uint32Array)) throw new JepaError("bad-mask", `${name} is a Uint32Array or an array of token indices, not ${shown(mask)}.`);
+  if (mask.length === 0) throw new JepaError("bad-mask", `${name} has no token; give at least one.`);
+  const wrong = mask.findIndex((index: unknown) => !(Number.isInteger(index) && (index as number) >= 0 && (index as number) < tokens));
+  if (wrong >= 0) throw new JepaError("bad-mask", `${name} names token ${shown(mask[wrong])}; the tokens of this model are the whole numbers from 0 to ${tokens - 1}.`);
+  const indices = Uint32Array.from(mask);
+  if (new Set(indices).size < indices.length) throw new JepaError("bad-mask", `${name} names a token twice.`);
+  return indices;
 }

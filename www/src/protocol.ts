@@ -1,19 +1,112 @@
-// What the page and its worker say to each other.
+// What can be asked of an engine, here or behind a worker, and what a page and its worker say to each other.
 
-import type { EmbedRequest, Loaded, LoadRequest } from "./engine.js";
-import type { JepaErrorCode } from "./errors.js";
-import type { Embedding, Progress } from "./types.js";
+import type { JepaErrorCode, JepaError } from "./errors.js";
+import type { GlueLoadOptions, GlueModelInfo, GluePrediction, GlueTrainer, GlueTrainerInfo, GlueTrainerOptions, GlueTrainStep } from "./glue.js";
+import type { Picture } from "./inputs.js";
+import type { Backend, Embedding, Progress } from "./types.js";
+import type { Source } from "./weights.js";
 
-/** `id` numbers the calls; the answer carries the number of its call. */
-export type ToWorker =
-  | { id: number; type: "load"; request: LoadRequest }
-  | { id: number; type: "embed"; request: EmbedRequest }
-  | { id: number; type: "abort" };
+/** Computes. After a fatal failure `lost` is set, everything in it is gone, and another engine must be made. */
+export interface Engine {
+  readonly lost: JepaError | undefined;
+  call<K extends keyof Calls>(name: K, request: Calls[K]["request"], options: CallOptions): Promise<Calls[K]["result"]>;
+  /** Gives back everything at once where that can be done, else when the call in progress ends. */
+  close(): void;
+}
 
-export type FromWorker =
-  | { id: number; type: "progress"; progress: Progress }
-  | { id: number; type: "done"; value: Loaded | Embedding }
-  | { id: number; type: "failed"; error: PostedError; dead: boolean };
+export interface CallOptions {
+  signal?: AbortSignal | undefined;
+  onProgress?: ((progress: Progress) => void) | undefined;
+}
+
+/** By name: what is asked, and what is answered. An engine numbers the models and trainers in it; `id` is such a number. */
+export interface Calls {
+  /** A model from a checkpoint. */
+  load: { request: LoadRequest; result: Loaded<GlueModelInfo> };
+  /** The result has the leading batch axis. */
+  embed: { request: EmbedRequest; result: Embedding };
+  /** For one picture. */
+  predict: { request: PredictRequest; result: GluePrediction };
+  /** A trainer. */
+  train: { request: TrainRequest; result: Loaded<GlueTrainerInfo> };
+  /** Which of `length` pictures the next step takes. */
+  indices: { request: { id: number; length: number }; result: Uint32Array };
+  /** Once the module has begun the step, an abort is not heeded. */
+  step: { request: StepRequest; result: TimedStep };
+  /** Of the last step. */
+  masks: { request: { id: number }; result: ReturnType<GlueTrainer["lastMasks"]> };
+  save: { request: { id: number }; result: { file: Uint8Array<ArrayBuffer> } };
+  export: { request: { id: number; layout: "hf" | "original" }; result: Record<string, Uint8Array<ArrayBuffer>> };
+  /** A model on the present weights of a trainer. */
+  copy: { request: { id: number }; result: Loaded<GlueModelInfo> };
+  /** Forgets a model or trainer. */
+  free: { request: { id: number }; result: undefined };
+}
+
+/** Everything that loading needs, in a form that can be posted to a worker and used again after a loss. */
+export interface LoadRequest {
+  source: Source;
+  backend: Backend | "auto";
+  options: Omit<GlueLoadOptions, "config" | "preprocessor">;
+  warmup: boolean;
+}
+
+export interface Loaded<Info> {
+  id: number;
+  info: Info;
+  /** Why "auto" chose the CPU. */
+  fallbackReason?: string;
+}
+
+export interface EmbedRequest {
+  id: number;
+  pictures: Picture[];
+  pool: "mean" | "none" | "last4-mean";
+  normalize: boolean;
+  imageSize?: [height: number, width: number];
+  preprocess: boolean;
+}
+
+export interface PredictRequest {
+  id: number;
+  pictures: [Picture];
+  context: Uint32Array;
+  targets: Uint32Array[];
+  preprocess: boolean;
+}
+
+/** What a trainer begins with: fresh weights, a checkpoint's, or a save. */
+export type TrainRequest = { backend: Backend | "auto" } & (
+  | { kind: "fresh"; options: GlueTrainerOptions }
+  | { kind: "checkpoint"; source: Source; load: LoadRequest["options"]; options: Omit<GlueTrainerOptions, "model"> }
+  | { kind: "save"; file: Blob }
+);
+
+export interface StepRequest {
+  id: number;
+  pictures: Picture[];
+  /** What messages call each picture; its place in the list, unless given. */
+  numbers?: ArrayLike<number>;
+}
+
+export interface TimedStep extends GlueTrainStep {
+  /** How long the step took, in milliseconds, pictures included. */
+  ms: number;
+}
+
+/** The captured pictures of a request: they belong to it, and are used up by it. */
+export function picturesOf(request: object): Picture[] {
+  return "pictures" in request ? (request.pictures as Picture[]) : [];
+}
+
+/** `number` numbers the calls; the answer carries the number of its call. */
+export type ToWorker = { number: number } & ({ type: "call"; name: keyof Calls; request: Calls[keyof Calls]["request"] } | { type: "abort" });
+
+export type FromWorker = { number: number } & (
+  | { type: "progress"; progress: Progress }
+  | { type: "done"; value: Calls[keyof Calls]["result"] }
+  | { type: "failed"; error: PostedError; lost: boolean }
+);
 
 /** A JepaError without what cannot be posted. */
 export interface PostedError {

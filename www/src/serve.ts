@@ -1,8 +1,8 @@
 // The worker's side: an engine that is called by messages.
 
-import { LocalEngine, type Engine } from "./engine.js";
+import { LocalEngine } from "./engine.js";
 import { toJepaError } from "./errors.js";
-import type { FromWorker, PostedError, ToWorker } from "./protocol.js";
+import type { Engine, FromWorker, PostedError, ToWorker } from "./protocol.js";
 
 /** The part of a DedicatedWorkerGlobalScope that is used. */
 export interface Scope {
@@ -13,29 +13,32 @@ export interface Scope {
 export function serve(scope: Scope, engine: Engine = new LocalEngine()): void {
   const aborts = new Map<number, AbortController>();
 
-  async function answer(message: Exclude<ToWorker, { type: "abort" }>): Promise<void> {
-    const { id } = message;
+  async function answer({ number, name, request }: Extract<ToWorker, { type: "call" }>): Promise<void> {
     const abort = new AbortController();
-    aborts.set(id, abort);
+    aborts.set(number, abort);
     try {
-      if (message.type === "load") {
-        const value = await engine.load(message.request, (progress) => scope.postMessage({ id, type: "progress", progress }, []), abort.signal);
-        scope.postMessage({ id, type: "done", value }, []);
-      } else {
-        const value = await engine.embed(message.request, abort.signal);
-        scope.postMessage({ id, type: "done", value }, [value.data.buffer as ArrayBuffer]);
-      }
+      const value = await engine.call(name, request, {
+        signal: abort.signal,
+        onProgress: (progress) => scope.postMessage({ number, type: "progress", progress }, []),
+      });
+      scope.postMessage({ number, type: "done", value }, buffersOf(value));
     } catch (error) {
-      scope.postMessage({ id, type: "failed", error: post(error), dead: engine.dead }, []);
+      scope.postMessage({ number, type: "failed", error: post(error), lost: engine.lost !== undefined }, []);
     } finally {
-      aborts.delete(id);
+      aborts.delete(number);
     }
   }
 
   scope.addEventListener("message", ({ data: message }) => {
-    if (message.type === "abort") aborts.get(message.id)?.abort();
+    if (message.type === "abort") aborts.get(message.number)?.abort();
     else void answer(message);
   });
+}
+
+/** The large parts of an answer, which are moved rather than copied. */
+function buffersOf(value: unknown): Transferable[] {
+  const parts: unknown[] = ArrayBuffer.isView(value) ? [value] : Object.values(value ?? {});
+  return parts.filter(ArrayBuffer.isView).map(({ buffer }) => buffer as ArrayBuffer);
 }
 
 function post(error: unknown): PostedError {
@@ -44,4 +47,3 @@ function post(error: unknown): PostedError {
   for (let under = cause; under instanceof Error; under = under.cause) details.push(`caused by ${under.stack}`);
   return { code, message, details: details.join("\n") };
 }
-

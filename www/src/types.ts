@@ -52,6 +52,16 @@ export interface Embedding {
   grid: Grid;
 }
 
+/** What {@link Jepa.predict} gives. */
+export interface Prediction {
+  /** What the predictor says of the masked tokens: row-major, `[blocks, K, D]`. */
+  predicted: { data: Float32Array; shape: [blocks: number, tokens: number, d: number] };
+  /** What the target encoder, which sees the whole picture, makes of them, layer-normed: row-major, `[blocks, K, D]`. */
+  target: { data: Float32Array; shape: [blocks: number, tokens: number, d: number] };
+  /** The distance of the two for each token, which averaged is the training loss: `[blocks, K]`. */
+  error: Float32Array;
+}
+
 /** How far a load has come. */
 export interface Progress {
   /** `download`: reading the checkpoint; `compile`: the wasm module; `upload`: weights to the device; `warmup`: first run. */

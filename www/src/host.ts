@@ -1,0 +1,196 @@
+// Models and trainers as their owners see them: calls one at a time, in order, until they are disposed of.
+
+import { WorkerEngine } from "./client.js";
+import { LocalEngine } from "./engine.js";
+import { inNode } from "./environment.js";
+import { abortable, JepaError, throwIfAborted } from "./errors.js";
+import { discard } from "./inputs.js";
+import { picturesOf, type CallOptions, type Engine, type Loaded } from "./protocol.js";
+import type { Progress } from "./types.js";
+
+declare global {
+  interface SymbolConstructor {
+    readonly asyncDispose: unique symbol;
+  }
+}
+
+/** Where the runtime has no such symbol yet, the one that its polyfills use. */
+export const asyncDispose: typeof Symbol.asyncDispose = Symbol.asyncDispose ?? (Symbol.for("Symbol.asyncDispose") as typeof Symbol.asyncDispose);
+
+/** An engine, and the queue of those that live in it. */
+class Host {
+  readonly #spawn: () => Engine;
+  #engine: Engine;
+  #queue: Promise<unknown> = Promise.resolve();
+  #residents = 0;
+
+  constructor(worker: boolean) {
+    // Node's own workers are another interface, and its module is started from a file.
+    this.#spawn = worker && !inNode && typeof Worker === "function" ? () => new WorkerEngine() : () => new LocalEngine();
+    this.#engine = this.#spawn();
+  }
+
+  get engine(): Engine {
+    return this.#engine;
+  }
+
+  renew(): void {
+    this.#engine.close();
+    this.#engine = this.#spawn();
+  }
+
+  /** Runs `task` after everything that was asked for before. */
+  enqueue<T>(task: () => Promise<T>): Promise<T> {
+    const turn = this.#queue.then(task);
+    this.#queue = turn.catch(() => {});
+    return turn;
+  }
+
+  enter(): void {
+    this.#residents++;
+  }
+
+  /** The last one closes the engine. */
+  async leave(id: number): Promise<void> {
+    if (--this.#residents === 0) this.#engine.close();
+    else this.enqueue(async () => this.#engine.lost || this.#engine.call("free", { id }, {})).catch(() => {});
+    await this.#queue;
+  }
+}
+
+/** What errors say to do about the end of a resident. */
+export interface Advice {
+  disposed: string;
+  /** After the engine was lost. */
+  lost: string;
+}
+
+type Make<Info> = (engine: Engine, options: CallOptions) => Promise<Loaded<Info>>;
+
+/** A model or trainer in an engine. */
+export class Resident<Info> {
+  readonly #host: Host;
+  readonly #advice: Advice;
+  /** Makes it again in another engine, where that is possible. */
+  readonly #remake: Make<Info> | undefined;
+  #loaded: Loaded<Info>;
+  readonly #disposal = new AbortController();
+  #left: Promise<void> | undefined;
+
+  /** Makes one in an engine of its own. `again`: whether `make` can be repeated when that engine is lost. */
+  static async settle<Info>(
+    make: Make<Info>,
+    { worker, again, advice, signal, onProgress }: { worker: boolean; again: boolean; advice: Advice } & CallOptions,
+  ): Promise<Resident<Info>> {
+    throwIfAborted(signal);
+    const host = new Host(worker);
+    return new Resident(host, await makeIn(host.engine, make, { signal, onProgress: isolated(onProgress) }), advice, again ? make : undefined);
+  }
+
+  private constructor(host: Host, loaded: Loaded<Info>, advice: Advice, remake: Make<Info> | undefined) {
+    this.#host = host;
+    this.#loaded = loaded;
+    this.#advice = advice;
+    this.#remake = remake;
+    host.enter();
+  }
+
+  get info(): Info {
+    return this.#loaded.info;
+  }
+
+  get fallbackReason(): string | undefined {
+    return this.#loaded.fallbackReason;
+  }
+
+  /** One turn in the queue, with an engine that works. An abort rejects at once; a task that has begun goes on without its caller. */
+  async call<T>(task: (engine: Engine, id: number) => Promise<T>, signal?: AbortSignal): Promise<T> {
+    const turn = this.#host.enqueue(async () => {
+      this.#throwIfDisposed();
+      throwIfAborted(signal);
+      if (this.#host.engine.lost) await this.#revive(signal);
+      const { engine } = this.#host;
+      try {
+        return await task(engine, this.#loaded.id);
+      } catch (error) {
+        throw engine.lost === undefined || !(error instanceof JepaError) ? error : this.#lostError(error);
+      }
+    });
+    try {
+      return await abortable(abortable(turn, signal), this.#disposal.signal);
+    } catch (error) {
+      this.#throwIfDisposed();
+      throw error;
+    }
+  }
+
+  /** A call with captured pictures, which are taken even while other calls are waiting. */
+  async callWith<Request extends object, T>(
+    capturing: Promise<Request>,
+    task: (engine: Engine, request: Request & { id: number }) => Promise<T>,
+    signal?: AbortSignal,
+  ): Promise<T> {
+    capturing.catch(() => {});
+    try {
+      return await this.call(async (engine, id) => task(engine, { ...(await capturing), id }), signal);
+    } catch (error) {
+      capturing.then((request) => picturesOf(request).forEach(discard), () => {});
+      throw error;
+    }
+  }
+
+  /** Another one in the same engine, made by a call to this one. It stays when this one is disposed of, but not when the engine is lost. */
+  sibling<Other>(make: (engine: Engine, id: number) => Promise<Loaded<Other>>, advice: Advice): Promise<Resident<Other>> {
+    return this.call(async (engine, id) => {
+      const loaded = await make(engine, id);
+      const resident = new Resident<Other>(this.#host, { ...loaded, ...(this.fallbackReason === undefined ? {} : { fallbackReason: this.fallbackReason }) }, advice, undefined);
+      // Nobody waits for it any more.
+      if (this.#disposal.signal.aborted) void resident.dispose();
+      return resident;
+    });
+  }
+
+  async #revive(signal: AbortSignal | undefined): Promise<void> {
+    if (!this.#remake) throw this.#lostError(this.#host.engine.lost!);
+    this.#host.renew();
+    // Not to be aborted by the disposal alone: closing the engine ends the load.
+    this.#loaded = await makeIn(this.#host.engine, this.#remake, { signal });
+  }
+
+  #lostError({ code, message, cause }: JepaError): JepaError {
+    return new JepaError(code, `${message} ${this.#advice.lost}`, { cause });
+  }
+
+  #throwIfDisposed(): void {
+    if (this.#disposal.signal.aborted) throw new JepaError("disposed", this.#advice.disposed);
+  }
+
+  /** Calls in progress reject with `disposed`. May be called twice. */
+  dispose(): Promise<void> {
+    this.#disposal.abort();
+    return (this.#left ??= this.#host.leave(this.#loaded.id));
+  }
+}
+
+/** Leaves nothing behind when it fails. */
+async function makeIn<Info>(engine: Engine, make: Make<Info>, options: CallOptions): Promise<Loaded<Info>> {
+  try {
+    return await abortable(make(engine, options), options.signal);
+  } catch (error) {
+    engine.close();
+    throw error;
+  }
+}
+
+/** A listener whose own errors go where uncaught errors go, and not into the load. */
+function isolated(onProgress: CallOptions["onProgress"]): (progress: Progress) => void {
+  return (progress) => {
+    try {
+      onProgress?.(progress);
+    } catch (error) {
+      setTimeout(() => {
+        throw error;
+      });
+    }
+  };
+}
