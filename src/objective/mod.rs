@@ -5,12 +5,12 @@
 //! - [`lejepa`]: the total losses of LeJEPA.
 //! - [`vicreg`]: variance, invariance and covariance, as EB-JEPA has them.
 //!
-//! Values are summed in f64 on every backend, so that a loss does not depend on where the network runs. NaN and infinity
-//! in the embeddings come out in the loss.
+//! Sums are in f64, whatever computes the network. NaN and infinity in the embeddings come out in the loss.
 
 #[cfg(test)]
 mod difference;
 pub mod distance;
+pub mod lejepa;
 pub mod sigreg;
 
 use crate::{Error, Result};
@@ -28,4 +28,11 @@ fn checked(what: &str, data: &[f32], shape: &[usize]) -> Result<usize> {
             data.len()
         ))),
     }
+}
+
+/// `Σ factor · values`, as f32.
+fn combined(terms: &[(f64, &[f64])]) -> Vec<f32> {
+    let count = terms.first().map_or(0, |(_, values)| values.len());
+    let element = |i: usize| terms.iter().map(|(factor, v)| factor * v[i]).sum::<f64>() as f32;
+    (0..count).map(element).collect()
 }

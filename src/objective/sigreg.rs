@@ -15,7 +15,8 @@
 //! [`SigReg::collapsed`], 0.402 · `N` with the same knots. Without the factor `N` (EB-JEPA) both are divided by `N`. A
 //! weight of this loss is therefore worth something else at another batch size or in another variant.
 
-use super::checked;
+use super::{checked, combined};
+use crate::rng::Generator;
 use crate::{Error, Result};
 
 const MAX_KNOTS: usize = 1 << 12;
@@ -174,12 +175,12 @@ impl SigReg {
         self.sum(n, |phi| (1.0 - phi).powi(2))
     }
 
-    /// Directions for embeddings of `d` values: from a generator of standard normal numbers that is seeded with the
-    /// global step, so that every step has its own. They are drawn in the order of a row-major `[d, slices]` matrix.
+    /// Directions for embeddings of `d` values: the columns of a `[d, slices]` matrix of standard normals, filled row by
+    /// row. The published systems seed the generator with the global step, so that every step has its own.
     ///
     /// # Errors
     /// [`Error::BadConfig`] as [`check`](Self::check); [`Error::BadInput`] when `d` is 0.
-    pub fn draw(&self, d: usize, mut normal: impl FnMut() -> f64) -> Result<Directions> {
+    pub fn draw(&self, d: usize, generator: &mut impl Generator) -> Result<Directions> {
         self.check()?;
         if d == 0 {
             return Err(Error::BadInput(
@@ -187,12 +188,9 @@ impl SigReg {
                     .to_owned(),
             ));
         }
-        let mut values = vec![0.0; d * self.slices];
-        for i in 0..d {
-            for k in 0..self.slices {
-                values[k * d + i] = normal();
-            }
-        }
+        let mut matrix = vec![0.0; d * self.slices];
+        generator.fill_normal(&mut matrix);
+        let mut values = columns(&matrix, self.slices);
         for direction in values.chunks_exact_mut(d) {
             let length = direction.iter().map(|v| v * v).sum::<f64>().sqrt();
             if length > 0.0 {
@@ -234,7 +232,7 @@ impl SigReg {
         let statistics = self.run(x, shape, directions, Some(&mut gradient))?;
         Ok(Evaluated {
             mean: mean(&statistics),
-            gradient: gradient.into_iter().map(|g| g as f32).collect(),
+            gradient: combined(&[(1.0, &gradient)]),
         })
     }
 
@@ -301,9 +299,9 @@ impl Directions {
     /// [`Error::BadInput`] when it has another number of values, or a column's length is not 1.
     pub fn from_columns(matrix: &[f32], [d, slices]: [usize; 2]) -> Result<Self> {
         checked("a matrix of directions", matrix, &[d, slices])?;
-        let column = |k| matrix.iter().skip(k).step_by(slices).map(|&v| f64::from(v));
-        for k in 0..slices {
-            let length = column(k).map(|v| v * v).sum::<f64>().sqrt();
+        let values = columns(matrix, slices);
+        for (k, column) in values.chunks_exact(d).enumerate() {
+            let length = column.iter().map(|v| v * v).sum::<f64>().sqrt();
             // Written so that a NaN is refused.
             if !((length - 1.0).abs() <= UNIT_TOLERANCE) {
                 return Err(Error::BadInput(format!(
@@ -311,11 +309,17 @@ impl Directions {
                 )));
             }
         }
-        Ok(Self {
-            d,
-            values: (0..slices).flat_map(column).collect(),
-        })
+        Ok(Self { d, values })
     }
+}
+
+/// `[d, slices]` → `[slices, d]`.
+fn columns(matrix: &[f32], slices: usize) -> Vec<f64> {
+    let column = |k| matrix.iter().skip(k).step_by(slices);
+    (0..slices)
+        .flat_map(column)
+        .map(|&v| f64::from(v))
+        .collect()
 }
 
 /// How many samples are computed at a time.
@@ -522,20 +526,10 @@ mod tests {
 
     use super::super::difference::{assert_gradient, points};
     use super::{Directions, Quadrature, SigReg, mean};
+    use crate::rng::{Generator, Stream};
 
     fn preset(name: &str) -> SigReg {
         SigReg::preset(name).unwrap()
-    }
-
-    /// Standard normal numbers, by Box and Muller from a linear congruential generator.
-    fn normals(mut state: u64) -> impl FnMut() -> f64 {
-        let mut uniform = move || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            ((state >> 11) as f64 + 0.5) / (1u64 << 53) as f64
-        };
-        move || (-2.0 * uniform().ln()).sqrt() * (2.0 * PI * uniform()).cos()
     }
 
     /// The definition, knot by knot.
@@ -600,7 +594,7 @@ mod tests {
             slices: 2,
             ..variant
         }
-        .draw(d, normals(1))
+        .draw(d, &mut Stream::new(1, "", 0))
         .unwrap();
         let got = variant.statistics(&x, [groups, n, d], &directions).unwrap();
         let mut expected = Vec::new();
@@ -630,7 +624,9 @@ mod tests {
                     slices: 3,
                     ..variant
                 };
-                let directions = variant.draw(shape[2], normals(seed as u64)).unwrap();
+                let directions = variant
+                    .draw(shape[2], &mut Stream::new(seed as u64, "", 0))
+                    .unwrap();
                 let x = points(seed as u32, shape.iter().product());
                 let evaluated = variant.evaluate(&x, shape, &directions).unwrap();
                 assert_gradient(&x, &evaluated.gradient, |x| {
@@ -674,8 +670,8 @@ mod tests {
         let (groups, d) = (400, 4);
         for (name, n) in [("library", 16), ("library", 50), ("eb-jepa", 30)] {
             let variant = preset(name);
-            let mut normal = normals(n as u64);
-            let x: Vec<f32> = (0..groups * n * d).map(|_| normal() as f32).collect();
+            let mut x = vec![0.0; groups * n * d];
+            Stream::new(n as u64, "", 0).fill_normal(&mut x);
             let axes: Vec<f32> = (0..d * d)
                 .map(|i| if i % (d + 1) == 0 { 1.0 } else { 0.0 })
                 .collect();
@@ -696,14 +692,26 @@ mod tests {
         }
     }
 
+    /// A generator of known normals.
+    struct Given(&'static [f32]);
+
+    impl Generator for Given {
+        fn word(&mut self) -> u32 {
+            unreachable!("only normals are drawn")
+        }
+
+        fn fill_normal(&mut self, out: &mut [f32]) {
+            out.copy_from_slice(self.0);
+        }
+    }
+
     #[test]
     fn drawn_directions_are_unit_vectors_in_row_major_order() {
         let variant = SigReg {
             slices: 2,
             ..preset("minimal")
         };
-        let mut numbers = [3.0, 0.0, 4.0, 0.0].into_iter();
-        let directions = variant.draw(2, || numbers.next().unwrap()).unwrap();
+        let directions = variant.draw(2, &mut Given(&[3.0, 0.0, 4.0, 0.0])).unwrap();
         // Columns (3, 4) and (0, 0).
         assert_eq!(directions.values, [0.6, 0.8, 1.0, 0.0]);
         let given = Directions::from_columns(&[0.6, 1.0, 0.8, 0.0], [2, 2]).unwrap();
@@ -728,7 +736,10 @@ mod tests {
         assert_eq!(with(|v| v.slices = 0), Err("bad-config"));
         assert_eq!(SigReg::preset("bcs").unwrap_err().code(), "bad-config");
 
-        assert_eq!(library.draw(0, || 1.0).unwrap_err().code(), "bad-input");
+        assert_eq!(
+            library.draw(0, &mut Given(&[])).unwrap_err().code(),
+            "bad-input"
+        );
         for column in [[2.0, 0.0], [f32::NAN, 0.0], [0.0, 0.0]] {
             let refused = Directions::from_columns(&column, [2, 1]).unwrap_err();
             assert_eq!(refused.code(), "bad-input");
