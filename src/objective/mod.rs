@@ -12,6 +12,7 @@ mod difference;
 pub mod distance;
 pub mod lejepa;
 pub mod sigreg;
+pub mod vicreg;
 
 use crate::{Error, Result};
 
