@@ -1,39 +1,11 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { WorkerEngine } from "../../www/src/client.js";
-import type { CallOptions, EmbedRequest, LoadRequest, ToWorker } from "../../www/src/protocol.js";
-import { serve } from "../../www/src/serve.js";
+import type { CallOptions, EmbedRequest, LoadRequest } from "../../www/src/protocol.js";
 import { describeSource } from "../../www/src/weights.js";
+import { ChannelWorker } from "./channel-worker.js";
 import { CONFIG, coded, fake, hashOf, resetFake, safetensors } from "./fake-glue.js";
 
 vi.mock("../../www/src/glue.js", async () => (await import("./fake-glue.js")).mockGlue());
-
-/** A Worker in this thread: what is said to it is cloned and transferred as it would be. */
-class ChannelWorker extends EventTarget {
-  static started: ChannelWorker[] = [];
-  readonly #channel = new MessageChannel();
-  terminated = false;
-
-  constructor(readonly url: URL, readonly options: WorkerOptions) {
-    super();
-    ChannelWorker.started.push(this);
-    const { port1, port2 } = this.#channel;
-    port1.onmessage = ({ data }) => this.terminated || this.dispatchEvent(new MessageEvent("message", { data }));
-    const scope = {
-      postMessage: (message: unknown, transfer: Transferable[]) => port2.postMessage(message, transfer),
-      addEventListener: (_: string, listener: (event: MessageEvent<ToWorker>) => void) => (port2.onmessage = listener),
-    };
-    serve(scope);
-  }
-
-  postMessage(message: unknown, transfer: Transferable[]) {
-    if (!this.terminated) this.#channel.port1.postMessage(message, transfer);
-  }
-
-  terminate() {
-    this.terminated = true;
-    this.#channel.port1.close();
-  }
-}
 
 const SIZES = { weight: 100 };
 const LOAD: LoadRequest = {

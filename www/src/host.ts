@@ -6,7 +6,6 @@ import { inNode } from "./environment.js";
 import { abortable, JepaError, throwIfAborted } from "./errors.js";
 import { discard } from "./inputs.js";
 import { picturesOf, type CallOptions, type Engine, type Loaded } from "./protocol.js";
-import type { Progress } from "./types.js";
 
 declare global {
   interface SymbolConstructor {
@@ -134,7 +133,7 @@ export class Resident<Info> {
     try {
       return await this.call(async (engine, id) => task(engine, { ...(await capturing), id }), signal);
     } catch (error) {
-      capturing.then((request) => picturesOf(request).forEach(discard), () => {});
+      discardLater(capturing);
       throw error;
     }
   }
@@ -172,6 +171,11 @@ export class Resident<Info> {
   }
 }
 
+/** Gives back the pictures of a request that nobody is going to make, as soon as they are there. */
+export function discardLater(capturing: Promise<object>): void {
+  capturing.then((request) => picturesOf(request).forEach(discard), () => {});
+}
+
 /** Leaves nothing behind when it fails. */
 async function makeIn<Info>(engine: Engine, make: Make<Info>, options: CallOptions): Promise<Loaded<Info>> {
   try {
@@ -182,11 +186,11 @@ async function makeIn<Info>(engine: Engine, make: Make<Info>, options: CallOptio
   }
 }
 
-/** A listener whose own errors go where uncaught errors go, and not into the load. */
-function isolated(onProgress: CallOptions["onProgress"]): (progress: Progress) => void {
-  return (progress) => {
+/** A listener whose own errors go where uncaught errors go, and not into what it listens to. */
+export function isolated<Arguments extends unknown[]>(listener: ((...values: Arguments) => void) | undefined): (...values: Arguments) => void {
+  return (...values) => {
     try {
-      onProgress?.(progress);
+      listener?.(...values);
     } catch (error) {
       setTimeout(() => {
         throw error;

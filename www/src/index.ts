@@ -1,7 +1,22 @@
-export { Jepa, type EmbedOptions, type LoadOptions } from "./jepa.js";
+export { Jepa, type EmbedOptions, type LoadOptions, type PredictOptions } from "./jepa.js";
+export { Trainer, type HuggingFaceFiles, type RunOptions, type TrainDataset, type TrainerInfo, type TrainMetrics } from "./trainer.js";
+export type {
+  Autosave,
+  IJepaObjective,
+  LeJepaObjective,
+  Objective,
+  TrainAugmentation,
+  TrainerHost,
+  TrainerOptions,
+  TrainOptimizer,
+  TrainProjector,
+  TrainSchedule,
+  VJepaObjective,
+} from "./trainer-options.js";
+export { memoryStore, opfsStore, type SaveStore } from "./saves.js";
 export { probeDevice, type DeviceReport } from "./device.js";
 export { cosineSimilarity, pca, type Matrix, type Pca, type PcaOptions, type Vector } from "./math.js";
 export { JepaError, type JepaErrorCode } from "./errors.js";
 export type { ImageInput, PixelData } from "./inputs.js";
 export type { ModelFile, ModelSource } from "./weights.js";
-export type { Backend, Dtype, Embedding, Grid, ModelConfig, ModelPreset, Progress } from "./types.js";
+export type { Backend, Dtype, Embedding, Grid, ModelConfig, ModelPreset, Prediction, Progress } from "./types.js";

@@ -203,7 +203,8 @@ export class Jepa {
   }
 }
 
-const BACKENDS: readonly unknown[] = ["auto", "webgpu", "cpu"];
+/** @internal */
+export const BACKENDS: readonly unknown[] = ["auto", "webgpu", "cpu"];
 const DTYPES: readonly unknown[] = ["auto", "f32", "f16", "q8"];
 const POOLS: readonly unknown[] = ["mean", "none", "last4-mean"];
 const ENCODERS: readonly unknown[] = ["auto", "context", "target"];

@@ -1,0 +1,245 @@
+// What a training run can be told, with the published defaults; and the checks of it that need no module.
+
+import { JepaError } from "./errors.js";
+import type { GlueTrainerOptions } from "./glue.js";
+import { aFunction, anObject, anything, atLeast, between, checkFields, moreThan, numbers, oneOf, shown, whole, type Rule } from "./options.js";
+import type { SaveStore } from "./saves.js";
+import type { TrainMetrics } from "./trainer.js";
+import type { Backend, ModelConfig, ModelPreset, Progress } from "./types.js";
+import type { ModelSource } from "./weights.js";
+
+/** Predict the target encoder's embeddings of masked tokens from those of visible ones (arXiv 2301.08243). */
+export interface IJepaObjective {
+  kind: "ijepa";
+  /** False lets the gradient through to the targets as well, which makes embeddings collapse. Default true. */
+  stopGradient?: boolean | undefined;
+}
+
+/** Bring the embeddings of several views of a picture together, and keep all of them spread like a Gaussian (arXiv 2511.08544). */
+export interface LeJepaObjective {
+  kind: "lejepa";
+  /** Weight of the second part, SIGReg. Default 0.02. */
+  lambda?: number | undefined;
+  /** Views of each picture. Default 4. */
+  views?: number | undefined;
+  /** Random directions, drawn anew in every step, along which the spread is tested. Default 256. */
+  slices?: number | undefined;
+}
+
+/** Masked prediction in video (arXiv 2404.08471). Refused with `unsupported` in this version. */
+export interface VJepaObjective {
+  kind: "vjepa";
+}
+
+export type Objective = "ijepa" | "vjepa" | "lejepa" | IJepaObjective | VJepaObjective | LeJepaObjective;
+
+/**
+ * How learning rate, weight decay and momentum of the target encoder change from step to step: cosines, the rate after a linear
+ * warm-up. Defaults are those of the released recipe of the objective, I-JEPA / LeJEPA; I-JEPA's are for batches of 2048 pictures.
+ */
+export interface TrainSchedule {
+  /** Steps of the whole run, to which the curves are stretched. Default 1000. */
+  steps?: number | undefined;
+  /** Learning rate after the warm-up. Default 1e-3 / 5e-4. */
+  lr?: number | undefined;
+  /** Learning rate of the first step. Default 2e-4 / 5e-6. */
+  startLr?: number | undefined;
+  /** Learning rate at the end. Default 1e-6 / 5e-7. */
+  finalLr?: number | undefined;
+  /** Steps of warm-up. Default 2/15 of all, as 40 of 300 epochs / 1/100 of all. */
+  warmupSteps?: number | undefined;
+  /** Weight decay of the first step. Default 0.04 / 0.05. */
+  weightDecay?: number | undefined;
+  /** Weight decay at the end. Default 0.4 / 0.05. */
+  finalWeightDecay?: number | undefined;
+  /** Momentum of the target encoder in the first step: 0 copies the online encoder, 1 never changes. Default 0.996; LeJEPA has none. */
+  ema?: number | undefined;
+  /** The same at the end; the way there is linear. Default 1. */
+  finalEma?: number | undefined;
+  /** By how much the curves are longer than the run, so that their ends are not reached. Default 1. */
+  ipeScale?: number | undefined;
+}
+
+/** AdamW. */
+export interface TrainOptimizer {
+  /** Decay of the mean of gradients. Default 0.9. */
+  beta1?: number | undefined;
+  /** Decay of the mean of their squares. Default 0.999. */
+  beta2?: number | undefined;
+  /** Added to the root of the latter. Default 1e-8. */
+  eps?: number | undefined;
+  /** Longest gradient, to which longer ones are scaled. Default: any length. */
+  clip?: number | undefined;
+}
+
+/** Random changes to each picture, in this order. Defaults are those of the recipe: for I-JEPA a crop and nothing else. */
+export interface TrainAugmentation {
+  /** Least and greatest share of the picture's area that is cropped. Default [0.3, 1] / [0.08, 1]. */
+  scale?: [least: number, most: number] | undefined;
+  /** Least and greatest width over height of the crop. Default [3/4, 4/3]. */
+  aspect?: [least: number, most: number] | undefined;
+  /** How the crop is resized. Default `"bilinear"`. */
+  filter?: "bilinear" | "bicubic" | undefined;
+  /** Probability of exchanging left and right. Default 0 / 0.5. */
+  flip?: number | undefined;
+  /** Random colours. */
+  jitter?: { probability: number; brightness: number; contrast: number; saturation: number; hue: number } | undefined;
+  /** Probability of losing colour. Default 0 / 0.2. */
+  grey?: number | undefined;
+  /** Random softness; the kernel's side in pixels is odd. */
+  blur?: { probability: number; kernel: number; sigma: [least: number, most: number] } | undefined;
+  /** Inverted highlights. */
+  solarise?: { probability: number; threshold: number } | undefined;
+}
+
+/** The small network between the embeddings and the loss of LeJEPA. */
+export interface TrainProjector {
+  /** Width of its hidden layers. Default 2048. */
+  hidden?: number | undefined;
+  /** Number of its hidden layers. Default 2. */
+  layers?: number | undefined;
+  /** Width of its output. Default 16. */
+  output?: number | undefined;
+}
+
+/** Saves that are made without being asked for. */
+export interface Autosave {
+  /** Steps between two saves. The last step of the schedule is followed by one as well. */
+  every: number;
+  /** Where they are kept. */
+  store: SaveStore;
+  /**
+   * Told when a save could not be kept; training goes on. Without it the `step` that the save belongs to rejects, though it has been
+   * taken.
+   */
+  onError?: ((error: JepaError) => void) | undefined;
+}
+
+/** Where and beside what a trainer runs: what a save does not hold. */
+export interface TrainerHost {
+  /** Default `"auto"`: WebGPU where {@link probeDevice} finds it usable, else the CPU, which is repeatable bit for bit. */
+  backend?: Backend | "auto" | undefined;
+  /** Compute in a dedicated worker, where the runtime has them. Default true; false computes in this thread, one step at a time. */
+  worker?: boolean | undefined;
+  /** Save while training. */
+  autosave?: Autosave | undefined;
+  /** Told when a step finds signs that training goes wrong, such as embeddings that become all alike. */
+  onWarning?: ((warning: string, metrics: TrainMetrics) => void) | undefined;
+  /** Told how far making the trainer has come. */
+  onProgress?: ((progress: Progress) => void) | undefined;
+  /** Aborts making the trainer. */
+  signal?: AbortSignal | undefined;
+}
+
+export interface TrainerOptions extends TrainerHost {
+  /** The geometry: a published one by its name, or in numbers. With `from`, only that of a checkpoint without `config.json`. */
+  model?: ModelPreset | ModelConfig | undefined;
+  /** Begin with the weights of a checkpoint; see {@link ModelSource}. Parts that it lacks, such as a predictor, begin afresh. */
+  from?: ModelSource | undefined;
+  /** What is learnt. Default `"ijepa"`. */
+  objective?: Objective | undefined;
+  /** Of everything random: weights, order, crops, masks. A whole number. Default 0. */
+  seed?: number | undefined;
+  /** Pictures that go through the model at once. Default 16. */
+  batchSize?: number | undefined;
+  /** Batches whose gradients are summed for a step, which so takes `batchSize · accumulate` pictures. Default 1. */
+  accumulate?: number | undefined;
+  schedule?: TrainSchedule | undefined;
+  optimizer?: TrainOptimizer | undefined;
+  /** What is masked: the options of {@link sampleMasks} but for `seed` and `batch`. Default: the objective's own. */
+  masks?: object | undefined;
+  augmentation?: TrainAugmentation | undefined;
+  projector?: TrainProjector | undefined;
+  /**
+   * What is trained of a loaded model: everything, its last blocks, or low-rank adapters in its place, scaled by `alpha / rank`
+   * (default `alpha`: `rank`). Default `"full"`.
+   */
+  train?: "full" | { lastBlocks: number } | { lora: { rank: number; alpha?: number | undefined } } | undefined;
+  /** Mean and deviation of each channel, of values from 0 to 1. Default: ImageNet's, or those of the loaded model. */
+  normalization?: { mean: number[]; std: number[] } | undefined;
+}
+
+const OBJECTIVES = ["ijepa", "vjepa", "lejepa"];
+
+const SCHEDULE: Record<keyof TrainSchedule, Rule> = {
+  steps: whole(1),
+  lr: atLeast(0),
+  startLr: atLeast(0),
+  finalLr: atLeast(0),
+  warmupSteps: whole(0),
+  weightDecay: atLeast(0),
+  finalWeightDecay: atLeast(0),
+  ema: between(0, 1),
+  finalEma: between(0, 1),
+  ipeScale: moreThan(0),
+};
+
+const OPTIMIZER: Record<keyof TrainOptimizer, Rule> = { beta1: between(0, 1), beta2: between(0, 1), eps: moreThan(0), clip: moreThan(0) };
+
+const HOST: Record<keyof TrainerHost, Rule> = {
+  backend: anything,
+  worker: { what: "true or false", allows: (value) => typeof value === "boolean" },
+  autosave: anObject,
+  onWarning: aFunction,
+  onProgress: aFunction,
+  signal: anObject,
+};
+
+const OPTIONS: Record<keyof TrainerOptions, Rule> = {
+  ...HOST,
+  model: anything,
+  from: anything,
+  objective: anything,
+  seed: whole(0, 2 ** 32 - 1),
+  batchSize: whole(1),
+  accumulate: whole(1),
+  schedule: anObject,
+  optimizer: anObject,
+  masks: anObject,
+  augmentation: anObject,
+  projector: anObject,
+  train: anything,
+  normalization: anObject,
+};
+
+/** The options that Rust knows, in a form that can be posted to a worker. It checks everything; here is checked what it could only ignore. */
+export function trainingOf(options: TrainerOptions): Omit<GlueTrainerOptions, "model"> {
+  checkFields("", options, OPTIONS);
+  checkAutosave(options);
+  const { objective = "ijepa", seed = 0, batchSize = 16, accumulate = 1, schedule, optimizer, masks, augmentation, projector, train, normalization } = options;
+  if (schedule) checkFields("schedule", schedule, SCHEDULE);
+  if (optimizer) checkFields("optimizer", optimizer, OPTIMIZER);
+  if (normalization) checkFields("normalization", normalization, { mean: numbers, std: numbers });
+  if (train !== undefined && train !== "full") checkTrain(train);
+  oneOf(typeof objective === "string" ? "objective" : "objective.kind", typeof objective === "string" ? objective : objective?.kind, OBJECTIVES);
+  // Leaves out what is undefined, and keeps later changes of the caller's objects away.
+  return JSON.parse(JSON.stringify({ objective, seed, batchSize, accumulate, schedule, optimizer, masks, augmentation, projector, train, normalization })) as Omit<GlueTrainerOptions, "model">;
+}
+
+function checkTrain(train: unknown): void {
+  const isObject = typeof train === "object" && train !== null;
+  if (!isObject || "lora" in train === "lastBlocks" in train) throw new JepaError("bad-input", `The option train is "full", { lastBlocks } or { lora: { rank } }, not ${shown(train)}.`);
+  checkFields("train", train, { lastBlocks: whole(1), lora: anObject });
+  if ("lora" in train) checkFields("train.lora", train.lora, { rank: whole(1), alpha: moreThan(0) });
+}
+
+const STORE: Rule = {
+  what: "a store, as opfsStore and memoryStore make them",
+  allows: (value) => typeof value === "object" && value !== null && "write" in value && typeof value.write === "function" && "read" in value && typeof value.read === "function",
+};
+
+/** The options of a trainer that goes on from a save. */
+export function checkHost(options: TrainerHost): void {
+  checkFields("", options, HOST);
+  checkAutosave(options);
+}
+
+export function checkStore(store: SaveStore): void {
+  checkFields("", { store }, { store: STORE });
+}
+
+function checkAutosave({ autosave }: TrainerHost): void {
+  if (!autosave) return;
+  checkFields("autosave", autosave, { every: whole(1), store: STORE, onError: aFunction });
+  for (const name of ["every", "store"] as const) if (autosave[name] === undefined) throw new JepaError("bad-input", `The option autosave.${name} is missing.`);
+}

@@ -1,0 +1,362 @@
+import { abortable, JepaError, messageOf, throwIfAborted } from "./errors.js";
+import type { GlueModelInfo, GlueTrainerInfo } from "./glue.js";
+import { asyncDispose, discardLater, isolated, Resident, type Advice } from "./host.js";
+import { captureAll, type ImageInput } from "./inputs.js";
+import { BACKENDS, Jepa } from "./jepa.js";
+import { anObject, checkFields, oneOf, shown, whole } from "./options.js";
+import type { Engine, StepRequest, TrainRequest } from "./protocol.js";
+import type { SaveStore } from "./saves.js";
+import { checkHost, checkStore, trainingOf, type Autosave, type TrainerHost, type TrainerOptions } from "./trainer-options.js";
+import type { Backend, Grid, ModelConfig } from "./types.js";
+import { describeSource } from "./weights.js";
+
+/** Pictures to train on: an array of them, or what makes the one with a given number when it is needed. */
+export type TrainDataset = ArrayLike<ImageInput> | { readonly length: number; get(index: number): ImageInput | Promise<ImageInput> };
+
+export interface RunOptions {
+  /** How many steps to take. Default: those that are left of the schedule. */
+  steps?: number | undefined;
+  /** Ends the run between two steps; a step that is under way is still taken. The trainer stays usable. */
+  signal?: AbortSignal | undefined;
+}
+
+/** What is known of a step of training. */
+export interface TrainMetrics {
+  /** Steps that have been taken, this one included. */
+  step: number;
+  /** What the step made smaller. With a target encoder it is no measure of quality: it can rise while embeddings get better. */
+  loss: number;
+  /** The parts of the loss by name, where it has several. */
+  parts: Record<string, number>;
+  /** Learning rate of the step. */
+  lr: number;
+  /** Weight decay of the step. */
+  weightDecay: number;
+  /** Momentum of the target encoder in the step; 1 where there is none. */
+  ema: number;
+  /** Standard deviation of the embeddings' values across pictures, on average: 0 when all embeddings are alike. */
+  std: number;
+  /** In how many directions embeddings differ, weighted by how much: 1 when they lie on a line, at most their width. */
+  effectiveRank: number;
+  /** Cosine similarity of the embeddings of different pictures, on average: 1 when all point the same way. */
+  cosine: number;
+  /** Length of the gradient, before clipping. */
+  gradNorm: number;
+  /** How far the target encoder is from the online encoder, as a part of the latter's size. */
+  emaDistance: number;
+  /** What looks wrong, as a sentence; absent when nothing does. */
+  warning?: string;
+  /** How long the step took, in milliseconds, pictures included. */
+  ms: number;
+}
+
+/** What is known of a trainer. */
+export interface TrainerInfo {
+  /** The geometry of the model. */
+  config: ModelConfig;
+  /** Patches along time, height and width. */
+  grid: Grid;
+  /** What computes. */
+  backend: Backend;
+  objective: string;
+  /** Steps that have been taken. */
+  step: number;
+  /** Steps of the schedule. */
+  steps: number;
+  batchSize: number;
+  accumulate: number;
+  /** Numbers that are trained. */
+  trainable: number;
+  /** Numbers that there are. */
+  parameters: number;
+}
+
+/** A model in the Hugging Face layout, which {@link Jepa.load} and transformers' `from_pretrained` read. */
+export interface HuggingFaceFiles extends Record<string, string | Uint8Array<ArrayBuffer>> {
+  "config.json": string;
+  "preprocessor_config.json": string;
+  "model.safetensors": Uint8Array<ArrayBuffer>;
+}
+
+const TRAINER: Advice = {
+  disposed: "The trainer has been disposed of; resume it from a save.",
+  lost: "What was trained since the last save is lost: go on from that save with Trainer.resume, or Trainer.resumeFrom a store.",
+};
+const MODEL: Advice = {
+  disposed: "The model has been disposed of; ask its trainer for another.",
+  lost: "The weights of this model were lost with its trainer: resume the trainer from its last save, and ask it for the model again.",
+};
+
+/**
+ * Trains a model.
+ *
+ * Calls of a trainer, and of the models that it gave, are answered one at a time, in the order in which they were made. After a
+ * failed call the trainer goes on as if that call had not been made. After a lost GPU device or a crash its weights are gone, and
+ * every call rejects with the code of the loss; a trainer with `autosave` is made again by {@link Trainer.resumeFrom}.
+ *
+ * With the same seed, pictures and options the CPU backend gives the same numbers bit for bit, resumed or not.
+ *
+ * @example
+ * const trainer = await Trainer.create({ model: "vit-tiny", objective: "ijepa", batchSize: 32, schedule: { steps: 2000 } });
+ * for await (const { step, loss, warning } of trainer.run(files)) console.log(step, loss, warning);
+ * const jepa = await trainer.model();
+ */
+export class Trainer {
+  readonly #resident: Resident<GlueTrainerInfo>;
+  readonly #autosave: Autosave | undefined;
+  readonly #warn: (warning: string, metrics: TrainMetrics) => void;
+  #step: number;
+
+  /**
+   * Begins a run: with fresh weights, or with those of the checkpoint `from`.
+   *
+   * @throws {@link JepaError} `bad-input`, `bad-config`, `bad-mask`, `unsupported`, `out-of-memory`, `aborted`, `no-webgpu` (only with
+   * `backend: "webgpu"`), and with `from` those of {@link Jepa.load}
+   */
+  static async create(options: TrainerOptions): Promise<Trainer> {
+    const training = trainingOf(options);
+    const { model, from, backend = "auto" } = options;
+    oneOf("backend", backend, BACKENDS);
+    let request: TrainRequest;
+    if (from !== undefined) {
+      const load = { dtype: "f32", encoder: "auto", predictor: true, ...(model === undefined ? {} : { preset: model }) } as const;
+      request = { kind: "checkpoint", backend, source: describeSource(from), load, options: training };
+    } else if (model !== undefined) {
+      request = { kind: "fresh", backend, options: { ...training, model } };
+    } else {
+      throw new JepaError("bad-input", 'Say what to train: the option model, such as "vit-tiny", or from, a checkpoint.');
+    }
+    return Trainer.#make(request, options);
+  }
+
+  /**
+   * Goes on where {@link Trainer.save} was called, with the options that the save holds.
+   *
+   * @param save - what `save` gave
+   * @throws {@link JepaError} `bad-checkpoint` when it is no save or damaged, and those of {@link Trainer.create}
+   */
+  static async resume(save: Uint8Array | ArrayBuffer | Blob, options: TrainerHost = {}): Promise<Trainer> {
+    checkHost(options);
+    const { backend = "auto" } = options;
+    oneOf("backend", backend, BACKENDS);
+    if (!(save instanceof Blob || save instanceof Uint8Array || save instanceof ArrayBuffer)) {
+      throw new JepaError("bad-input", `A trainer is resumed from the bytes of a save, as a Uint8Array, an ArrayBuffer or a Blob, not from ${shown(save)}.`);
+    }
+    return Trainer.#make({ kind: "save", backend, file: save instanceof Blob ? save : new Blob([save as BlobPart]) }, options);
+  }
+
+  /**
+   * Goes on from the save in a store.
+   *
+   * @throws {@link JepaError} `bad-input` when there is none, and those of {@link Trainer.resume}
+   */
+  static async resumeFrom(store: SaveStore, options: TrainerHost = {}): Promise<Trainer> {
+    checkHost(options);
+    checkStore(store);
+    const save = await store.read().catch((error) => Promise.reject(storeError("read", error)));
+    if (save === undefined) throw new JepaError("bad-input", "There is no save in this store: begin with Trainer.create.");
+    return Trainer.resume(save, options);
+  }
+
+  static async #make(request: TrainRequest, options: TrainerHost): Promise<Trainer> {
+    const { worker = true, signal, onProgress } = options;
+    const resident = await Resident.settle((engine, each) => engine.call("train", request, each), { worker, again: false, advice: TRAINER, signal, onProgress });
+    return new Trainer(resident, options);
+  }
+
+  private constructor(resident: Resident<GlueTrainerInfo>, { autosave, onWarning }: TrainerHost) {
+    this.#resident = resident;
+    this.#autosave = autosave && { ...autosave };
+    this.#warn = isolated(onWarning);
+    this.#step = resident.info.step;
+  }
+
+  /** What is known of this trainer, as of the last step. */
+  get info(): TrainerInfo {
+    return { ...this.#resident.info, step: this.#step };
+  }
+
+  /** What computes. */
+  get backend(): Backend {
+    return this.#resident.info.backend;
+  }
+
+  /** Why `backend: "auto"` chose the CPU, as a sentence; undefined when it did not. */
+  get fallbackReason(): string | undefined {
+    return this.#resident.fallbackReason;
+  }
+
+  /** The geometry of the model. */
+  get config(): ModelConfig {
+    return this.#resident.info.config;
+  }
+
+  /** Patches along time, height and width. */
+  get grid(): Grid {
+    return [...this.#resident.info.grid];
+  }
+
+  /**
+   * Takes one step.
+   *
+   * @param images - `batchSize · accumulate` pictures, taken as they are when this is called
+   * @param options - `signal` aborts the call; once its pictures have been prepared, the step is taken all the same
+   * @throws {@link JepaError} `bad-input`, `network`, `aborted`, `disposed`, `device-lost`, `out-of-memory`; `internal`, too, when loss or
+   * gradients are no numbers any more: then the trainer is as it was before the step, and can be saved
+   */
+  step(images: readonly ImageInput[], { signal }: { signal?: AbortSignal | undefined } = {}): Promise<TrainMetrics> {
+    const capturing = async () => {
+      throwIfAborted(signal);
+      const wanted = this.#picturesOfStep;
+      if (!Array.isArray(images)) throw new JepaError("bad-input", `A step takes an array of ${wanted} pictures, not ${shown(images)}.`);
+      if (images.length !== wanted) throw new JepaError("bad-input", `A step takes ${this.#picturesInWords}, not ${images.length}.`);
+      return { pictures: await captureAll(images, (i) => i) };
+    };
+    return this.#take(capturing(), signal);
+  }
+
+  /**
+   * Takes steps on a data set, one each time that the caller asks for the next metrics; leaving the loop ends the run.
+   *
+   * Which pictures a step takes follows from the seed and the number of steps taken, each epoch in another order. So a run that was
+   * aborted, or resumed from a save, goes on with the pictures that come next. A step's pictures are all different, so that the data
+   * set holds at least `batchSize · accumulate`; what does not fill a step is left out of its epoch.
+   *
+   * @throws {@link JepaError} those of {@link Trainer.step}, and `bad-input` when the data set is too small or does not give a picture
+   */
+  async *run(dataset: TrainDataset, options: RunOptions = {}): AsyncGenerator<TrainMetrics, void, undefined> {
+    checkFields("", options, { steps: whole(0), signal: anObject });
+    const { signal } = options;
+    const { steps, step } = this.info;
+    for (let left = options.steps ?? Math.max(0, steps - step); left > 0; left--) yield await this.#stepOn(dataset, signal);
+  }
+
+  async #stepOn(dataset: TrainDataset, signal: AbortSignal | undefined): Promise<TrainMetrics> {
+    throwIfAborted(signal);
+    const length = this.#lengthOf(dataset);
+    const numbers = await this.#resident.call((engine, id) => engine.call("indices", { id, length }, { signal }), signal);
+    const capturing = captureNumbered(dataset, numbers);
+    try {
+      // Not inside of the queue: calls of other models go on while pictures are brought.
+      await abortable(capturing, signal);
+    } catch (error) {
+      discardLater(capturing);
+      throw error;
+    }
+    return this.#take(capturing, signal);
+  }
+
+  #lengthOf(dataset: TrainDataset): number {
+    const length: unknown = typeof dataset === "object" && dataset !== null ? dataset.length : undefined;
+    if (!Number.isSafeInteger(length) || (length as number) < 0) throw new JepaError("bad-input", "A data set is an array of pictures, or { length, get(index) }.");
+    if ((length as number) < this.#picturesOfStep) {
+      const found = length === 0 ? "no picture" : length === 1 ? "1 picture" : `${length} pictures`;
+      throw new JepaError("bad-input", `The data set has ${found}, and each step takes ${this.#picturesInWords}, all different: add pictures, or use a smaller batchSize.`);
+    }
+    return length as number;
+  }
+
+  get #picturesOfStep(): number {
+    const { batchSize, accumulate } = this.#resident.info;
+    return batchSize * accumulate;
+  }
+
+  get #picturesInWords(): string {
+    const { batchSize, accumulate } = this.#resident.info;
+    return accumulate === 1 ? `batchSize = ${batchSize} pictures` : `batchSize · accumulate = ${batchSize} · ${accumulate} = ${batchSize * accumulate} pictures`;
+  }
+
+  #take(capturing: Promise<Omit<StepRequest, "id">>, signal: AbortSignal | undefined): Promise<TrainMetrics> {
+    return this.#resident.callWith(
+      capturing,
+      async (engine, request) => {
+        const metrics: TrainMetrics = await engine.call("step", request, { signal });
+        this.#step = metrics.step;
+        if (metrics.warning !== undefined) this.#warn(metrics.warning, metrics);
+        await this.#keep(engine, request.id);
+        return metrics;
+      },
+      signal,
+    );
+  }
+
+  /** Saves, when it is time to. */
+  async #keep(engine: Engine, id: number): Promise<void> {
+    const { steps } = this.#resident.info;
+    if (!this.#autosave || (this.#step % this.#autosave.every !== 0 && this.#step !== steps)) return;
+    const { store, onError } = this.#autosave;
+    const { file } = await engine.call("save", { id }, {});
+    try {
+      await store.write(file);
+    } catch (error) {
+      const failure = storeError("written", error);
+      if (!onError) throw failure;
+      isolated(onError)(failure);
+    }
+  }
+
+  /** The masks of the last step: token indices in raster order, as {@link sampleMasks} gives them; empty where the objective has none. */
+  lastMasks(): Promise<{ context: Uint32Array[]; targets: Uint32Array[][] }> {
+    return this.#resident.call((engine, id) => engine.call("masks", { id }, {}));
+  }
+
+  /**
+   * Everything that the run needs to go on, as one safetensors file: weights, the state of the optimizer and of the random numbers,
+   * the number of steps and the options.
+   */
+  async save(): Promise<Uint8Array<ArrayBuffer>> {
+    const { file } = await this.#resident.call((engine, id) => engine.call("save", { id }, {}));
+    return file;
+  }
+
+  /**
+   * The trained model as files.
+   *
+   * @param layout - `"hf"`: the encoder in the Hugging Face layout. `"original"`: encoder, predictor and target encoder by the names of
+   * the original project, which {@link Jepa.load} reads with its predictor
+   */
+  export(layout: "hf"): Promise<HuggingFaceFiles>;
+  export(layout: "original"): Promise<Record<string, string | Uint8Array<ArrayBuffer>>>;
+  async export(layout: "hf" | "original"): Promise<Record<string, string | Uint8Array<ArrayBuffer>>> {
+    oneOf("layout", layout, ["hf", "original"]);
+    const files = await this.#resident.call((engine, id) => engine.call("export", { id, layout }, {}));
+    const text = new TextDecoder();
+    return Object.fromEntries(Object.entries(files).map(([name, bytes]) => [name, name.endsWith(".json") ? text.decode(bytes) : bytes]));
+  }
+
+  /**
+   * A model on the present weights: of the target encoder, or of the encoder that is trained where there is no other. Later steps do
+   * not change it. It lives beside the trainer, in the same worker, and stays when the trainer is disposed of.
+   */
+  async model(): Promise<Jepa> {
+    return Jepa.of(await this.#resident.sibling<GlueModelInfo>((engine, id) => engine.call("copy", { id }, {}), MODEL));
+  }
+
+  /** Gives back the trainer's memory and, where no model of it is left, its worker and GPU device. Calls in progress reject with `disposed`. May be called twice. */
+  dispose(): Promise<void> {
+    return this.#resident.dispose();
+  }
+
+  /** The same as {@link Trainer.dispose}, for `await using`. */
+  [asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+}
+
+/** The pictures of these numbers, and the numbers. */
+async function captureNumbered(dataset: TrainDataset, numbers: Uint32Array): Promise<Omit<StepRequest, "id">> {
+  const images = await Promise.all(
+    Array.from(numbers, async (number) => {
+      try {
+        return "get" in dataset ? await dataset.get(number) : dataset[number]!;
+      } catch (error) {
+        throw error instanceof JepaError ? error : new JepaError("bad-input", `Picture ${number} of the data set could not be had: ${messageOf(error)}`, { cause: error });
+      }
+    }),
+  );
+  return { pictures: await captureAll(images, (i) => numbers[i]), numbers };
+}
+
+function storeError(what: "read" | "written", error: unknown): JepaError {
+  return error instanceof JepaError ? error : new JepaError("bad-input", `The save could not be ${what} by its store: ${messageOf(error)}`, { cause: error });
+}
