@@ -9,6 +9,7 @@
 //! - `device`: where the numbers are computed, and how weights are kept there.
 //! - [`checkpoint`]: tensors by name, from bytes.
 //! - [`input`]: pixels to normalised tensors. No tensor library.
+//! - [`mask`]: which tokens are seen and which predicted.
 //! - [`config`]: sizes, and every size derived from them.
 //! - [`rng`]: random numbers that can be replayed.
 //! - [`error`]: the one error type.
@@ -22,6 +23,7 @@ pub mod config;
 pub mod device;
 pub mod error;
 pub mod input;
+pub mod mask;
 #[cfg(feature = "tensor")]
 pub mod model;
 #[cfg(feature = "tensor")]
