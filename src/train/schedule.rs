@@ -1,0 +1,278 @@
+//! Learning rate, weight decay and momentum of the target encoder over a training run.
+//!
+//! Published schedules are stepped before they are used: the first optimizer step has the values of step 1. Their ends are
+//! stretched by `ipe_scale`, so that a run with one above 1 is over before the final values are reached.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// The schedules of a run. What is absent has the values of I-JEPA's released configurations, which warm up in 40 of 300
+/// epochs; for the constant values of V-JEPA 2, give final values that are equal to the first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Schedule {
+    /// Optimizer steps of the run: 1000. I-JEPA's runs on ImageNet-1k have 187,500.
+    pub steps: u64,
+    /// Learning rate after the warm-up: 1e-3.
+    pub lr: f64,
+    /// Learning rate that the warm-up starts from: 2e-4.
+    pub start_lr: f64,
+    /// Learning rate at the end of the cosine: 1e-6.
+    pub final_lr: f64,
+    /// Steps of the warm-up; where it is absent, 40/300 of all.
+    pub warmup_steps: Option<u64>,
+    /// Weight decay at the start: 0.04.
+    pub weight_decay: f64,
+    /// Weight decay at the end of its cosine: 0.4.
+    pub final_weight_decay: f64,
+    /// Momentum of the target encoder at the first update: 0.996.
+    pub ema: f64,
+    /// Momentum at the end: 1.
+    pub final_ema: f64,
+    /// How much longer than the run its schedules are: 1. V-JEPA: 1.25.
+    pub ipe_scale: f64,
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self {
+            steps: 1000,
+            lr: 1e-3,
+            start_lr: 2e-4,
+            final_lr: 1e-6,
+            warmup_steps: None,
+            weight_decay: 0.04,
+            final_weight_decay: 0.4,
+            ema: 0.996,
+            final_ema: 1.0,
+            ipe_scale: 1.0,
+        }
+    }
+}
+
+impl Schedule {
+    /// # Errors
+    /// [`Error::BadConfig`] for numbers out of range.
+    pub fn check(&self) -> Result<()> {
+        let bad = |why: &str| Err(Error::BadConfig(format!("the schedule {why}")));
+        if !(1..=u64::from(u32::MAX)).contains(&self.steps) {
+            return bad("has no steps or more than 2³² − 1: change steps");
+        }
+        let rates = [
+            ("lr", self.lr),
+            ("startLr", self.start_lr),
+            ("finalLr", self.final_lr),
+            ("weightDecay", self.weight_decay),
+            ("finalWeightDecay", self.final_weight_decay),
+        ];
+        for (name, rate) in rates {
+            if !(rate.is_finite() && rate >= 0.0) {
+                return bad(&format!("has a {name} of {rate}: it must be 0 or more"));
+            }
+        }
+        for (name, momentum) in [("ema", self.ema), ("finalEma", self.final_ema)] {
+            if !(0.0..=1.0).contains(&momentum) {
+                return bad(&format!(
+                    "has an {name} of {momentum}: it must be from 0 to 1"
+                ));
+            }
+        }
+        if !(1.0..=100.0).contains(&self.ipe_scale) {
+            return bad("has an ipeScale that is not from 1 to 100");
+        }
+        if self.warmup() >= self.last() {
+            return bad("warms up until its end: lower warmupSteps");
+        }
+        Ok(())
+    }
+
+    /// Learning rate of an optimizer step, from 1.
+    pub fn lr(&self, step: u64) -> f64 {
+        let rates = [self.start_lr, self.lr, self.final_lr];
+        warmup_cosine(step, rates, self.warmup(), self.last())
+    }
+
+    /// Weight decay of an optimizer step, from 1.
+    pub fn weight_decay(&self, step: u64) -> f64 {
+        cosine(
+            step,
+            [self.weight_decay, self.final_weight_decay],
+            self.last(),
+        )
+    }
+
+    /// Momentum of an update of the target encoder, from 0.
+    pub fn ema(&self, update: u64) -> f64 {
+        let length = self.steps as f64 * self.ipe_scale;
+        linear_ema(update, [self.ema, self.final_ema], length)
+    }
+
+    /// The step at which the final values are reached.
+    fn last(&self) -> u64 {
+        (self.steps as f64 * self.ipe_scale) as u64
+    }
+
+    fn warmup(&self) -> u64 {
+        self.warmup_steps.unwrap_or(self.steps * 40 / 300)
+    }
+}
+
+/// Optimizer steps of an epoch: the last, incomplete batch is left out, as published.
+pub fn steps_per_epoch(images: u64, batch: u64) -> u64 {
+    images.checked_div(batch).unwrap_or(0)
+}
+
+/// From `start` straight to `reference` at step `warmup`, then in half a cosine to `end` at step `last` and after it. The
+/// learning rate of I-JEPA and V-JEPA 1.
+pub fn warmup_cosine(step: u64, [start, reference, end]: [f64; 3], warmup: u64, last: u64) -> f64 {
+    if step < warmup {
+        return linear(step, [start, reference], warmup);
+    }
+    cosine(step - warmup, [reference, end], last.saturating_sub(warmup))
+}
+
+/// From `start` straight to `reference` at step `warmup`, constant, and in the last `anneal` steps straight to `end` at step
+/// `last`. The learning rate of V-JEPA 2-AC.
+pub fn warmup_stable_decay(
+    step: u64,
+    [start, reference, end]: [f64; 3],
+    warmup: u64,
+    anneal: u64,
+    last: u64,
+) -> f64 {
+    if step < warmup {
+        return linear(step, [start, reference], warmup);
+    }
+    let stable = last.saturating_sub(anneal);
+    linear(step.saturating_sub(stable), [reference, end], anneal)
+}
+
+/// From `start` straight to `end` at step `last` and after it. The learning rate in V-JEPA 2's cooldown.
+pub fn linear(step: u64, [start, end]: [f64; 2], last: u64) -> f64 {
+    if step >= last {
+        return end;
+    }
+    start + step as f64 / last as f64 * (end - start)
+}
+
+/// From `start` in half a cosine to `end` at step `last` and after it. The weight decay of I-JEPA and V-JEPA 1.
+pub fn cosine(step: u64, [start, end]: [f64; 2], last: u64) -> f64 {
+    if step >= last {
+        return end;
+    }
+    let angle = std::f64::consts::PI * step as f64 / last as f64;
+    end + (start - end) * 0.5 * (1.0 + angle.cos())
+}
+
+/// From `start` straight to `end` after `length` updates, which need not be whole. The momentum of I-JEPA and V-JEPA 1.
+pub fn linear_ema(update: u64, [start, end]: [f64; 2], length: f64) -> f64 {
+    if update as f64 >= length {
+        return end;
+    }
+    start + update as f64 * (end - start) / length
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn close(got: f64, expected: f64, digits: i32) {
+        let off = (got - expected).abs();
+        assert!(
+            off <= 0.5 * 10f64.powi(-digits),
+            "{got}, {expected} expected"
+        );
+    }
+
+    #[test]
+    fn a_short_run_has_the_values_of_the_original() {
+        // Specification, section 1: printed by I-JEPA's own code.
+        let schedule = Schedule {
+            steps: 200,
+            warmup_steps: Some(40),
+            ..Schedule::default()
+        };
+        schedule.check().unwrap();
+        let rates = [
+            (1, 2.2e-4),
+            (39, 9.8e-4),
+            (40, 1e-3),
+            (41, 9.999037e-4),
+            (100, 6.916504e-4),
+            (120, 5.005e-4),
+            (199, 1.0963e-6),
+        ];
+        for (step, lr) in rates {
+            close(schedule.lr(step), lr, 10);
+        }
+        let decays = [
+            (1, 0.0400222062),
+            (40, 0.074376941),
+            (100, 0.22),
+            (200, 0.4),
+        ];
+        for (step, decay) in decays {
+            close(schedule.weight_decay(step), decay, 10);
+        }
+    }
+
+    #[test]
+    fn a_stretched_run_ends_before_the_final_values() {
+        // V-JEPA 1: 300 epochs of 300 steps, warm-up of 40 epochs. Its last learning rate and momentum: specification.
+        let schedule = Schedule {
+            steps: 90_000,
+            lr: 6.25e-4,
+            ema: 0.998,
+            ipe_scale: 1.25,
+            ..Schedule::default()
+        };
+        close(schedule.lr(12_000), 6.25e-4, 15);
+        close(schedule.lr(90_000), 7.50422e-5, 10);
+        close(schedule.ema(90_000), 0.9996, 12);
+        assert_eq!(schedule.lr(112_500), 1e-6);
+        assert_eq!(schedule.ema(112_500), 1.0);
+    }
+
+    #[test]
+    fn constants_come_from_equal_ends_and_nothing_turns_back_after_the_end() {
+        let schedule = Schedule {
+            steps: 10,
+            warmup_steps: Some(0),
+            final_lr: 1e-3,
+            final_weight_decay: 0.04,
+            final_ema: 0.996,
+            ..Schedule::default()
+        };
+        for step in 0..30 {
+            let values = [
+                schedule.lr(step),
+                schedule.weight_decay(step),
+                schedule.ema(step),
+            ];
+            for (got, expected) in values.into_iter().zip([1e-3, 0.04, 0.996]) {
+                close(got, expected, 15);
+            }
+        }
+        assert_eq!(Schedule::default().lr(5000), 1e-6);
+    }
+
+    #[test]
+    fn impossible_schedules_are_refused_by_name() {
+        let refused = |text: &str, word: &str| {
+            let error = serde_json::from_str::<Schedule>(text).unwrap().check();
+            assert!(
+                matches!(&error, Err(Error::BadConfig(why)) if why.contains(word)),
+                "{text}: {error:?}"
+            );
+        };
+        refused(r#"{"steps":0}"#, "steps");
+        refused(r#"{"startLr":-1}"#, "startLr");
+        refused(r#"{"finalWeightDecay":-0.1}"#, "finalWeightDecay");
+        refused(r#"{"ema":1.1}"#, "ema");
+        refused(r#"{"finalEma":-1}"#, "finalEma");
+        refused(r#"{"ipeScale":0.5}"#, "ipeScale");
+        refused(r#"{"steps":100,"warmupSteps":100}"#, "warmupSteps");
+        assert!(serde_json::from_str::<Schedule>(r#"{"warmup":1}"#).is_err());
+    }
+}
