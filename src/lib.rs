@@ -2,6 +2,7 @@
 //! this list only, and only `wasm` knows JavaScript:
 //!
 //! - `wasm`: the exported functions; no maths.
+//! - [`train`]: runs of training: recipes, schedules, the trainer.
 //! - `model`: one file per published system.
 //! - [`probe`]: what is read off embeddings: pooling.
 //! - [`objective`]: losses of training and their gradients, on the host.
@@ -31,6 +32,7 @@ pub mod nn;
 pub mod objective;
 pub mod probe;
 pub mod rng;
+pub mod train;
 #[cfg(target_family = "wasm")]
 mod wasm;
 

@@ -113,7 +113,7 @@ fn embed(
     assemble(opened.plan, &mut opened.files, |p| {
         parameters.put(&p.name, &p.shape, p.data)
     })?;
-    let encoder = Encoder::new(&opened.config, dtype, &device, parameters)?;
+    let encoder = Encoder::new(&opened.config, dtype, &device, &mut parameters)?;
     for path in images {
         let pixels = decoded(path)?;
         let (width, height) = pixels.dimensions();

@@ -1,7 +1,8 @@
 //! I-JEPA: Assran et al., "Self-Supervised Learning from Images with a Joint-Embedding Predictive Architecture"
 //! (arXiv 2301.08243), as published in facebookresearch/ijepa.
 //!
-//! A plain ViT without a class token: patches, plus a fixed sine-cosine table, through pre-norm blocks and a final norm.
+//! A plain ViT without a class token: patches, plus a fixed sine-cosine table, through pre-norm blocks and a final norm. The
+//! predictor is a narrow ViT of the same blocks.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,8 +11,12 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::config::{ModelConfig, Positions};
 use crate::device::{Precision, read_values};
+use crate::nn::ops::{self, Rows};
 use crate::nn::{Block, LayerNorm, Linear, Parameters, patch, positions};
 use crate::{Error, Result};
+
+/// Added to the variance where prediction targets are normalised, as `torch.nn.functional.layer_norm` does by default.
+pub const TARGET_EPS: f64 = 1e-5;
 
 /// The encoder of I-JEPA, context or target: they have the same form.
 pub struct Encoder {
@@ -66,7 +71,7 @@ impl Encoder {
         config: &ModelConfig,
         precision: Precision,
         device: &Device,
-        mut parameters: Parameters,
+        parameters: &mut Parameters,
     ) -> Result<Self> {
         let weight_bytes = parameters.bytes();
         let [_, height, width] = config.grid();
@@ -79,7 +84,7 @@ impl Encoder {
                 .unwrap_or_else(|| positions::sincos_2d([height, width], config.hidden_size)),
             tables: RefCell::default(),
             blocks: (0..config.layers)
-                .map(|i| Block::take(&mut parameters, &format!("blocks.{i}"), heads, eps))
+                .map(|i| Block::take(parameters, &format!("blocks.{i}"), heads, eps))
                 .collect::<Result<_>>()?,
             norm: parameters.norm("norm", eps)?,
             config: config.clone(),
@@ -105,17 +110,9 @@ impl Encoder {
     }
 
     /// The position table of a grid of patches, `[height·width, d]`: the stored one, or its bicubic interpolation.
-    pub fn positions(&self, [height, width]: [usize; 2]) -> Result<Vec<f32>> {
+    pub fn positions(&self, grid: [usize; 2]) -> Result<Vec<f32>> {
         let [_, h, w] = self.config.grid();
-        if [h, w] == [height, width] {
-            return Ok(self.table.clone());
-        }
-        positions::interpolated(
-            &self.table,
-            [h, w],
-            [height, width],
-            self.config.hidden_size,
-        )
+        positions::resampled(&self.table, [h, w], grid, self.config.hidden_size)
     }
 
     /// The patch embedding alone, before positions: `[batch, tokens, d]`.
@@ -241,6 +238,153 @@ impl Encoder {
     }
 }
 
+/// Predicts embeddings of masked tokens from those of visible ones.
+pub struct Predictor {
+    width: usize,
+    embed: Linear,
+    mask_token: Tensor<1>,
+    table: Vec<f32>,
+    native: [usize; 2],
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+    proj: Linear,
+    device: Device,
+}
+
+impl Predictor {
+    /// Builds the predictor that `config` describes from its parameters, under their original names.
+    ///
+    /// # Errors
+    /// [`Error::BadConfig`] where `config` describes none, [`Error::MissingTensor`].
+    pub fn take(
+        config: &ModelConfig,
+        device: &Device,
+        parameters: &mut Parameters,
+    ) -> Result<Self> {
+        let predictor = config.predictor.as_ref().ok_or_else(|| {
+            Error::BadConfig("the configuration does not describe a predictor".into())
+        })?;
+        let [_, height, width] = config.grid();
+        let eps = config.layer_norm_eps;
+        Ok(Self {
+            width: predictor.hidden_size,
+            embed: parameters.linear("predictor_embed")?,
+            mask_token: parameters.vector("mask_token")?,
+            table: parameters
+                .table("predictor_pos_embed")
+                .unwrap_or_else(|| positions::sincos_2d([height, width], predictor.hidden_size)),
+            native: [height, width],
+            blocks: (0..predictor.layers)
+                .map(|i| {
+                    let name = format!("predictor_blocks.{i}");
+                    Block::take(parameters, &name, predictor.heads, eps)
+                })
+                .collect::<Result<_>>()?,
+            norm: parameters.norm("predictor_norm", eps)?,
+            proj: parameters.linear("predictor_proj")?,
+            device: device.clone(),
+        })
+    }
+
+    /// Predicts `targets[block][image]` of a grid of tokens from `context [masks·batch, n, d]`, the encoder's output at
+    /// `tokens` (mask `c` of image `b` at `c·batch + b`): `[blocks·masks·batch, k, d]`, block by block.
+    ///
+    /// Each block is predicted by itself: a sequence is the context and the queries of one block, so that queries of
+    /// different blocks never see each other.
+    ///
+    /// # Errors
+    /// [`Error::BadMask`] for indices that do not fit the grid or each other.
+    pub fn forward(
+        &self,
+        context: Tensor<3>,
+        tokens: &[Vec<usize>],
+        targets: &[Vec<Vec<usize>>],
+        grid: [usize; 2],
+    ) -> Result<Tensor<3>> {
+        let count = grid[0] * grid[1];
+        let batch = check_targets(targets, count)?;
+        check_masks(tokens, context.dims()[0], count)?;
+        if !tokens.len().is_multiple_of(batch) {
+            return Err(Error::BadMask(format!(
+                "{} context masks do not belong to {batch} pictures: give each picture as many",
+                tokens.len()
+            )));
+        }
+        let d = self.width;
+        let table = positions::resampled(&self.table, self.native, grid, d)?;
+        let visible = tokens[0].len();
+        let rows = positions::gathered(&table, d, tokens);
+        let rows = TensorData::new(rows, [tokens.len(), visible, d]);
+        let context = self
+            .embed
+            .forward_onto(context, Tensor::from_data(rows, &self.device));
+
+        let masked = targets[0][0].len();
+        let length = visible + masked;
+        let sequences: Vec<(usize, &Vec<usize>)> = targets
+            .iter()
+            .flat_map(|block| (0..tokens.len()).map(move |row| (row, &block[row % batch])))
+            .collect();
+        // The mask token follows the rows of the context.
+        let mask_token = tokens.len() * visible;
+        let (mut index, mut added) = (Vec::new(), Vec::new());
+        for (row, target) in &sequences {
+            let own = row * visible..(row + 1) * visible;
+            index.push(own.chain(std::iter::repeat_n(mask_token, masked)).collect());
+            added.extend(std::iter::repeat_n(0.0, visible * d));
+            for &token in *target {
+                added.extend_from_slice(&table[token * d..(token + 1) * d]);
+            }
+        }
+        let index = Rows::new(&index, mask_token + 1, &self.device);
+        let added = TensorData::new(added, [sequences.len() * length, d]);
+        let mut x = ops::select(
+            context,
+            Some(self.mask_token.clone().reshape([1, d])),
+            &index,
+            Some(Tensor::from_data(added, &self.device)),
+        );
+        for block in &self.blocks {
+            x = block.forward(x);
+        }
+        let queries: Vec<Vec<usize>> = (0..sequences.len())
+            .map(|s| (s * length + visible..(s + 1) * length).collect())
+            .collect();
+        let queries = Rows::new(&queries, sequences.len() * length, &self.device);
+        let x = ops::select(x, None, &queries, None);
+        Ok(self.proj.forward(self.norm.forward(x)))
+    }
+}
+
+/// What a predictor is to predict: the target encoder's output `[batch, n, d]` of every token, normalised without affine
+/// parameters, at `targets[block][image]`: `[blocks·masks·batch, k, d]`, each block once for each of `masks` context masks.
+///
+/// # Errors
+/// [`Error::BadMask`] for indices that do not fit the output or each other.
+pub fn targets(
+    tokens: Tensor<3>,
+    targets: &[Vec<Vec<usize>>],
+    masks: usize,
+    device: &Device,
+) -> Result<Tensor<3>> {
+    let [batch, count, d] = tokens.dims();
+    if check_targets(targets, count)? != batch {
+        return Err(Error::BadMask(format!(
+            "the masks are of {} pictures, and there are {batch}",
+            targets[0].len()
+        )));
+    }
+    let one = |value: f32| Tensor::<1>::from_data(TensorData::new(vec![value; d], [d]), device);
+    let normed = ops::norm(tokens, &one(1.0), &one(0.0), TARGET_EPS);
+    let index: Vec<Vec<usize>> = targets
+        .iter()
+        .flat_map(|block| std::iter::repeat_n(block, masks).flatten().enumerate())
+        .map(|(row, mask)| mask.iter().map(|t| row % batch * count + t).collect())
+        .collect();
+    let rows = Rows::new(&index, batch * count, device);
+    Ok(ops::select(normed, None, &rows, None))
+}
+
 /// Reads a tensor back to the host.
 ///
 /// # Errors
@@ -251,6 +395,28 @@ pub async fn read(x: Tensor<3>) -> Result<Tokens> {
         data: read_values(x).await?,
         shape,
     })
+}
+
+/// Checks masks `[block][image]` of a grid of `count` tokens; gives the number of images.
+fn check_targets(targets: &[Vec<Vec<usize>>], count: usize) -> Result<usize> {
+    let Some(first) = targets.first() else {
+        return Err(Error::BadMask(
+            "there is no target block; give at least one".into(),
+        ));
+    };
+    if first.is_empty() {
+        return Err(Error::BadMask("the target blocks are of no picture".into()));
+    }
+    let all: Vec<Vec<usize>> = targets.iter().flatten().cloned().collect();
+    check_masks(&all, first.len() * targets.len(), count)?;
+    match targets.iter().find(|block| block.len() != first.len()) {
+        None => Ok(first.len()),
+        Some(block) => Err(Error::BadMask(format!(
+            "a target block is of {} pictures and another of {}",
+            first.len(),
+            block.len()
+        ))),
+    }
 }
 
 fn check_masks(tokens: &[Vec<usize>], batch: usize, count: usize) -> Result<()> {

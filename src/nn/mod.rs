@@ -11,4 +11,4 @@ pub mod positions;
 pub use block::Block;
 pub use linear::Linear;
 pub use norm::LayerNorm;
-pub use parameters::Parameters;
+pub use parameters::{Parameters, Value};

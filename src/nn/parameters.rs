@@ -10,6 +10,15 @@ use crate::checkpoint::{Q8, to_f16};
 use crate::device::Precision;
 use crate::{Error, Result};
 
+/// A parameter on the device, as a model computes with it.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// A matrix `[d_in, d_out]` in f32.
+    Matrix(Tensor<2>),
+    /// `[d]`.
+    Vector(Tensor<1>),
+}
+
 /// A model's parameters by their original names. Each goes to the device as soon as it is put in, so that the host
 /// never holds more than one of them.
 pub struct Parameters {
@@ -35,7 +44,8 @@ impl Parameters {
     }
 
     /// Puts in one parameter, row-major in PyTorch's axis order: a vector `[d]`, a linear layer's `[d_out, d_in]`, a
-    /// convolution's `[d_out, channels, ..]`; anything whose name ends in `pos_embed` stays on the host as a table.
+    /// convolution's `[d_out, channels, ..]`, a token `[1, 1, d]`; anything whose name ends in `pos_embed` stays on the host as
+    /// a table.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a value that does not fit the precision, [`Error::OutOfMemory`].
@@ -43,7 +53,7 @@ impl Parameters {
         if name.ends_with("pos_embed") {
             self.bytes += 4 * data.len();
             self.tables.insert(name.to_owned(), data);
-        } else if let [d] = *shape {
+        } else if let [d] | [1, 1, d] = *shape {
             self.bytes += 4 * d;
             let vector = Tensor::from_data(TensorData::new(data, [d]), &self.device);
             self.vectors.insert(name.to_owned(), vector);
@@ -117,8 +127,37 @@ impl Parameters {
         })
     }
 
-    fn vector(&mut self, name: &str) -> Result<Tensor<1>> {
+    /// Takes out a vector, or a token `[1, 1, d]` as one.
+    pub fn vector(&mut self, name: &str) -> Result<Tensor<1>> {
         self.vectors.remove(name).ok_or_else(|| missing(name))
+    }
+
+    /// Puts in a parameter that is on the device already.
+    pub fn put_value(&mut self, name: &str, value: Value) {
+        match value {
+            Value::Matrix(matrix) => {
+                self.weights.insert(name.to_owned(), Weight::Full(matrix));
+            }
+            Value::Vector(vector) => {
+                self.vectors.insert(name.to_owned(), vector);
+            }
+        }
+    }
+
+    /// Puts in a table that stays on the host.
+    pub fn put_table(&mut self, name: &str, table: Vec<f32>) {
+        self.tables.insert(name.to_owned(), table);
+    }
+
+    /// Takes out a parameter as it is on the device; None where there is none, or where it is not kept in f32.
+    pub fn value(&mut self, name: &str) -> Option<Value> {
+        if let Some(vector) = self.vectors.remove(name) {
+            return Some(Value::Vector(vector));
+        }
+        match self.weights.remove(name) {
+            Some(Weight::Full(matrix)) => Some(Value::Matrix(matrix)),
+            _ => None,
+        }
     }
 
     /// Takes out a table that stays on the host.

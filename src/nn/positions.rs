@@ -26,6 +26,14 @@ fn sincos(position: f64, d: usize, out: &mut Vec<f32>) {
     out.extend((0..d / 2).map(|i| angle(i).cos() as f32));
 }
 
+/// A table of the grid `to`: the one of the grid `from` as it is where they are the same, else [`interpolated`].
+pub fn resampled(table: &[f32], from: [usize; 2], to: [usize; 2], d: usize) -> Result<Vec<f32>> {
+    match from == to {
+        true => Ok(table.to_vec()),
+        false => interpolated(table, from, to, d),
+    }
+}
+
 /// A table of another resolution: `[from.0·from.1, d]` → `[to.0·to.1, d]`, bicubic (a = −0.75, align_corners false, no
 /// antialias), the rule of Hugging Face's `interpolate_pos_encoding`.
 pub fn interpolated(table: &[f32], from: [usize; 2], to: [usize; 2], d: usize) -> Result<Vec<f32>> {
@@ -39,7 +47,7 @@ pub fn interpolated(table: &[f32], from: [usize; 2], to: [usize; 2], d: usize) -
 }
 
 /// `[rows, columns]` → `[columns, rows]`.
-fn exchanged(data: &[f32], columns: usize) -> Vec<f32> {
+pub(crate) fn exchanged(data: &[f32], columns: usize) -> Vec<f32> {
     let rows = data.len() / columns;
     (0..columns)
         .flat_map(|c| (0..rows).map(move |r| data[r * columns + c]))

@@ -158,12 +158,12 @@ impl ModelLoader {
     }
 
     /// The model, once every read is complete.
-    pub async fn finish(self) -> Result<Model, JsValue> {
+    pub async fn finish(mut self) -> Result<Model, JsValue> {
         let Some(assembler) = self.assembler else {
             return Err(unplanned().into());
         };
         assembler.finish()?;
-        let encoder = Encoder::new(&self.config, self.precision, &device()?, self.parameters)?;
+        let encoder = Encoder::new(&self.config, self.precision, &device()?, &mut self.parameters)?;
         Ok(Model {
             encoder: Rc::new(encoder),
             processor: self.processor,

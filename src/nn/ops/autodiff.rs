@@ -148,12 +148,12 @@ backward!(
 backward!(
     DistanceStep,
     1,
-    (Primitive<B>, Primitive<B>, Distance, f32),
-    |nodes, (prediction, target, distance, scale), dy, grads| {
+    (Primitive<B>, Primitive<B>, Distance),
+    |nodes, (prediction, target, distance), dy, grads| {
         if let [Some(node)] = nodes {
             grads.register::<B>(
                 node.id,
-                B::distance_gradient(prediction, target, distance, scale, dy),
+                B::distance_gradient(prediction, target, distance, dy),
             );
         }
     }
@@ -357,17 +357,16 @@ impl<B: BackwardOps, C: CheckpointStrategy> Ops for Autodiff<B, C> {
         prediction: FloatTensor<Self>,
         target: FloatTensor<Self>,
         distance: Distance,
-        scale: f32,
     ) -> FloatTensor<Self> {
         let (prediction, node) = prediction.into_parts();
         let target = target.into_primitive();
         match DistanceStep.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                let y = B::distance(prediction.clone(), target.clone(), distance, scale);
-                prep.finish((prediction, target, distance, scale), y)
+                let y = B::distance(prediction.clone(), target.clone(), distance);
+                prep.finish((prediction, target, distance), y)
             }
             OpsKind::UnTracked(prep) => {
-                prep.finish(B::distance(prediction, target, distance, scale))
+                prep.finish(B::distance(prediction, target, distance))
             }
         }
     }

@@ -63,7 +63,6 @@ pub trait BackwardOps: Ops {
         prediction: FloatTensor<Self>,
         target: FloatTensor<Self>,
         distance: Distance,
-        scale: f32,
         dy: FloatTensor<Self>,
     ) -> FloatTensor<Self>;
 

@@ -120,7 +120,6 @@ impl Ops for Flex {
         prediction: FloatTensor<Self>,
         target: FloatTensor<Self>,
         distance: Distance,
-        scale: f32,
     ) -> FloatTensor<Self> {
         let d = prediction.shape()[prediction.rank() - 1];
         let (prediction, target) = (prediction.to_contiguous(), target.to_contiguous());
@@ -133,7 +132,7 @@ impl Ops for Flex {
                 let sum: f64 = pairs
                     .map(|(p, t)| distance.element(f64::from(p - t)).0)
                     .sum();
-                (f64::from(scale) * sum / d as f64) as f32
+                (sum / d as f64) as f32
             })
             .collect();
         let rows = data.len();
@@ -208,7 +207,7 @@ pub(super) fn values(x: &FlexTensor) -> &[f32] {
     &x.storage()[..x.shape().num_elements()]
 }
 
-fn contiguous(rows: ResidualPrimitive<Flex>) -> Option<FlexTensor> {
+pub(super) fn contiguous(rows: ResidualPrimitive<Flex>) -> Option<FlexTensor> {
     match rows {
         ResidualPrimitive::Nothing => None,
         ResidualPrimitive::Rows(rows) => Some(rows.to_contiguous()),

@@ -7,10 +7,12 @@ use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{Shape, TensorData};
 
 use super::backward::BackwardOps;
-use super::cpu::{attention_groups, exp_of_negative, reduced, rows_of, split_heads, values};
+use super::cpu::{
+    attention_groups, contiguous, exp_of_negative, reduced, rows_of, split_heads, values,
+};
 use super::gelu::gelu_slope;
 use super::update::{SQUARE_LANES, UpdateOps};
-use super::{Activation, WeightPrimitive};
+use super::{Activation, ResidualPrimitive, WeightPrimitive};
 use crate::objective::distance::Distance;
 
 impl BackwardOps for Flex {
@@ -213,7 +215,6 @@ impl BackwardOps for Flex {
         prediction: FloatTensor<Self>,
         target: FloatTensor<Self>,
         distance: Distance,
-        scale: f32,
         dy: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
         let shape = prediction.shape().to_vec();
@@ -224,7 +225,7 @@ impl BackwardOps for Flex {
             .chunks_exact(d)
             .zip(values(&target).chunks_exact(d));
         for ((prediction, target), &dy) in rows.zip(values(&dy)) {
-            let share = dy * scale / d as f32;
+            let share = dy / d as f32;
             let pairs = prediction.iter().zip(target);
             data.extend(pairs.map(|(p, t)| share * distance.element(f64::from(p - t)).1 as f32));
         }
@@ -301,6 +302,9 @@ impl UpdateOps for Flex {
             unreachable!("the numbers of a step are eight");
         };
         let gradient = gradient.to_contiguous();
+        if !parameter.is_contiguous() {
+            parameter = parameter.to_contiguous();
+        }
         let state = parameter
             .storage_mut::<f32>()
             .iter_mut()
@@ -322,19 +326,34 @@ impl UpdateOps for Flex {
     ) -> FloatTensor<Self> {
         let momentum = values(&momentum)[0];
         let value = value.to_contiguous();
+        if !average.is_contiguous() {
+            average = average.to_contiguous();
+        }
         let pairs = average.storage_mut::<f32>().iter_mut().zip(values(&value));
         pairs.for_each(|(k, q)| *k = momentum * *k + (1.0 - momentum) * q);
         average
     }
 
-    fn add_squares(mut total: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
-        let x = x.to_contiguous();
+    fn add_squares(
+        mut total: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        minus: ResidualPrimitive<Self>,
+    ) -> FloatTensor<Self> {
+        let (x, minus) = (x.to_contiguous(), contiguous(minus));
         let lanes: &mut [f32] = total.storage_mut();
-        for chunk in values(&x).chunks(SQUARE_LANES) {
+        let mut add = |chunk: &[f32]| {
             lanes
                 .iter_mut()
                 .zip(chunk)
                 .for_each(|(lane, v)| *lane += v * v);
+        };
+        match &minus {
+            None => values(&x).chunks(SQUARE_LANES).for_each(add),
+            Some(minus) => {
+                let pairs = values(&x).iter().zip(values(minus));
+                let differences: Vec<f32> = pairs.map(|(x, m)| x - m).collect();
+                differences.chunks(SQUARE_LANES).for_each(&mut add);
+            }
         }
         total
     }

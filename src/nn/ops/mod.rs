@@ -112,13 +112,12 @@ pub trait Ops: Backend {
         batch: usize,
     ) -> FloatTensor<Self>;
 
-    /// The distance of each row of `prediction [.., d]` to that of `target [.., d]`, times `scale`: `[rows]`. The target has
+    /// The distance of each row of `prediction [.., d]` to that of `target [.., d]`: `[rows]`. The target has
     /// no gradient.
     fn distance(
         prediction: FloatTensor<Self>,
         target: FloatTensor<Self>,
         distance: Distance,
-        scale: f32,
     ) -> FloatTensor<Self>;
 
     /// The mean over tokens: `[batch, tokens, d]` → `[batch, d]`.
@@ -292,13 +291,11 @@ pub fn distance<const D: usize>(
     prediction: Tensor<D>,
     target: Tensor<D>,
     distance: Distance,
-    scale: f32,
 ) -> Tensor<1> {
     Tensor::from_dispatch(<Dispatch as Ops>::distance(
         prediction.into_dispatch(),
         target.into_dispatch(),
         distance,
-        scale,
     ))
 }
 

@@ -4,6 +4,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
+use super::ResidualPrimitive;
+
 /// Lanes of the running sum of squares: one for each invocation that adds to it on a GPU.
 pub const SQUARE_LANES: usize = 64;
 
@@ -64,8 +66,12 @@ pub trait UpdateOps: Backend {
         momentum: FloatTensor<Self>,
     ) -> FloatTensor<Self>;
 
-    /// `total [SQUARE_LANES]`, whose sum grows by that of the squares of `x`.
-    fn add_squares(total: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// `total [SQUARE_LANES]`, whose sum grows by that of the squares of `x`, or of its differences to `minus`.
+    fn add_squares(
+        total: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        #[extension_type] minus: ResidualPrimitive<Self>,
+    ) -> FloatTensor<Self>;
 
     /// `numbers [8]` of a step, with its scale lowered so that gradients whose squares sum up to the sum of
     /// `total [SQUARE_LANES]` have at most the norm `clip`: by `min(1, clip / (norm + 1e-6))`, as
@@ -107,10 +113,17 @@ pub fn averaged<const D: usize>(
 }
 
 /// See [`UpdateOps::add_squares`].
-pub fn add_squares<const D: usize>(total: Tensor<1>, x: Tensor<D>) -> Tensor<1> {
+pub fn add_squares<const D: usize>(
+    total: Tensor<1>,
+    x: Tensor<D>,
+    minus: Option<Tensor<D>>,
+) -> Tensor<1> {
     Tensor::from_dispatch(<Dispatch as UpdateOps>::add_squares(
         total.into_dispatch(),
         x.into_dispatch(),
+        minus.map_or(ResidualPrimitive::Nothing, |minus| {
+            ResidualPrimitive::Rows(minus.into_dispatch())
+        }),
     ))
 }
 

@@ -93,7 +93,6 @@ impl Ops for CubeBackend {
         let shape = qkv.shape();
         let (batch, tokens, width) = (shape[0], shape[1], shape[2] / 3);
         let kernel = SelfAttention {
-            tokens: tokens as u32,
             heads: heads as u32,
             head_dim: (width / heads) as u32,
             sums: false,
@@ -130,9 +129,8 @@ impl Ops for CubeBackend {
         prediction: FloatTensor<Self>,
         target: FloatTensor<Self>,
         distance: Distance,
-        scale: f32,
     ) -> FloatTensor<Self> {
-        webgpu_backward::distance(prediction, target, distance, scale)
+        webgpu_backward::distance(prediction, target, distance)
     }
 
     fn pooled(x: FloatTensor<Self>) -> FloatTensor<Self> {

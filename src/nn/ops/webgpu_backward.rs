@@ -83,11 +83,10 @@ pub(super) fn select(
     each_quad(kernel, width, inputs, vec![batch, rows / batch, width])
 }
 
-fn row_distance(width: usize, distance: Distance, scale: f32, gradient: bool) -> RowDistance {
+fn row_distance(width: usize, distance: Distance, gradient: bool) -> RowDistance {
     RowDistance {
         width: width as u32,
         function: distance_wgsl(distance),
-        share: (f64::from(scale) / width as f64) as f32,
         gradient,
     }
 }
@@ -96,13 +95,12 @@ pub(super) fn distance(
     prediction: CubeTensor,
     target: CubeTensor,
     distance: Distance,
-    scale: f32,
 ) -> CubeTensor {
     let width = width_of(&prediction);
     let rows = prediction.shape().num_elements() / width;
     let like = prediction.clone();
     launch(
-        row_distance(width, distance, scale, false),
+        row_distance(width, distance, false),
         ROWS,
         row_grid(rows as u32),
         vec![prediction, target],
@@ -248,7 +246,6 @@ impl BackwardOps for CubeBackend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let (batch, tokens, width) = (qkv.shape()[0], qkv.shape()[1], qkv.shape()[2] / 3);
         let kernel = SelfAttention {
-            tokens: tokens as u32,
             heads: heads as u32,
             head_dim: (width / heads) as u32,
             sums: true,
@@ -270,7 +267,7 @@ impl BackwardOps for CubeBackend {
         dy: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
         let (batch, tokens, width) = (qkv.shape()[0], qkv.shape()[1], qkv.shape()[2] / 3);
-        let [t, h, d] = [tokens, heads, width / heads].map(|size| size as u32);
+        let [h, d] = [heads, width / heads].map(|size| size as u32);
         let outputs = [
             empty(&qkv, vec![batch, tokens, 3 * width]),
             empty(&qkv, vec![batch, heads, tokens]),
@@ -278,7 +275,6 @@ impl BackwardOps for CubeBackend {
         let count = || attention_grid(tokens, heads, batch);
         let [gradient, delta] = launch_into(
             AttentionQueries {
-                tokens: t,
                 heads: h,
                 head_dim: d,
             },
@@ -290,7 +286,6 @@ impl BackwardOps for CubeBackend {
         // Goes on in the same buffer: the first kernel wrote the queries' part of it.
         let [gradient] = launch_into(
             AttentionKeys {
-                tokens: t,
                 heads: h,
                 head_dim: d,
             },
@@ -312,7 +307,7 @@ impl BackwardOps for CubeBackend {
         let width = width_of(&dy);
         let kernel = SelectGradient {
             width: width as u32,
-            first: first as u32,
+            last: first > 0,
         };
         each_quad(kernel, width, vec![dy, offsets, places], shape)
     }
@@ -321,11 +316,10 @@ impl BackwardOps for CubeBackend {
         prediction: FloatTensor<Self>,
         target: FloatTensor<Self>,
         distance: Distance,
-        scale: f32,
         dy: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
         let (width, dims) = (width_of(&prediction), prediction.shape().to_vec());
-        let kernel = row_distance(width, distance, scale, true);
+        let kernel = row_distance(width, distance, true);
         each_quad(kernel, width, vec![prediction, target, dy], dims)
     }
 
@@ -405,20 +399,22 @@ impl UpdateOps for CubeBackend {
         )
     }
 
-    fn add_squares(total: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn add_squares(
+        total: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        minus: ResidualPrimitive<Self>,
+    ) -> FloatTensor<Self> {
         let kernel = AddSquares {
             width: flat_width(&x),
+            minus: matches!(minus, ResidualPrimitive::Rows(_)),
         };
         let like = total.clone();
+        let mut inputs = vec![total, x];
+        if let ResidualPrimitive::Rows(minus) = minus {
+            inputs.push(minus);
+        }
         let group = (SQUARE_LANES as u32, 1);
-        launch(
-            kernel,
-            group,
-            grid(1, 1),
-            vec![total, x],
-            &like,
-            vec![SQUARE_LANES],
-        )
+        launch(kernel, group, grid(1, 1), inputs, &like, vec![SQUARE_LANES])
     }
 
     fn clipped(total: FloatTensor<Self>, numbers: FloatTensor<Self>) -> FloatTensor<Self> {

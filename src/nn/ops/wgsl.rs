@@ -45,7 +45,6 @@ pub struct Norm {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SelfAttention {
-    pub tokens: u32,
     pub heads: u32,
     pub head_dim: u32,
     /// Whether to write the logarithm of each query's sum of exponentials, too.
@@ -385,10 +384,16 @@ pub fn heads_of(
     };
 }
 
+/// The number of tokens in a buffer that was declared by [`heads_of`].
+pub fn tokens_in(name: &str, parts: u32, [heads, head_dim]: [u32; 2]) -> String {
+    let all = parts * heads * head_dim;
+    let unit = if head_dim.is_multiple_of(4) { all / 4 } else { all };
+    format!("(arrayLength(&{name}) / {unit}u)")
+}
+
 impl SelfAttention {
     pub fn wgsl(&self) -> String {
         let Self {
-            tokens,
             heads,
             head_dim,
             sums,
@@ -403,14 +408,16 @@ impl SelfAttention {
         let _ = write!(
             s,
             "@compute @workgroup_size({ROW_GROUP})
-fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) group: vec3<u32>) {{
-    if (id.x >= {tokens}u) {{ return; }}
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {{
+    let tokens = {count} / groups.z;
+    if (id.x >= tokens) {{ return; }}
     let head = group.y;
-    let first = group.z * {tokens}u;
+    let first = group.z * tokens;
     let query = first + id.x;
     var top = -3.0e38;
     var total = 0.0;
-"
+",
+            count = tokens_in("qkv", 3, [heads, head_dim])
         );
         let scale = f64::from(head_dim).powf(-0.5) as f32;
         for i in 0..quads {
@@ -423,13 +430,12 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) gro
         let keys = ATTENTION_KEYS;
         let _ = writeln!(
             s,
-            "    for (var key = 0u; key < {tokens}u; key += {keys}u) {{"
+            "    for (var key = 0u; key < tokens; key += {keys}u) {{"
         );
         for k in 0..keys {
             let _ = writeln!(
                 s,
-                "        let k{k} = first + min(key + {k}u, {}u);",
-                tokens - 1
+                "        let k{k} = first + min(key + {k}u, tokens - 1u);"
             );
             let _ = writeln!(s, "        var a{k} = q0 * qkv_at(k{k}, 1u, head, 0u);");
             for i in 1..quads {
@@ -440,7 +446,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) gro
             }
             let _ = writeln!(
                 s,
-                "        let s{k} = select(-3.0e38, dot(a{k}, vec4<f32>(1.0)), key + {k}u < {tokens}u);"
+                "        let s{k} = select(-3.0e38, dot(a{k}, vec4<f32>(1.0)), key + {k}u < tokens);"
             );
         }
         let highest = (0..keys).fold("top".to_owned(), |m, k| format!("max({m}, s{k})"));
@@ -470,7 +476,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) gro
         if sums {
             let _ = writeln!(
                 s,
-                "    sums[(group.z * {heads}u + head) * {tokens}u + id.x] = top + log(total);"
+                "    sums[(group.z * {heads}u + head) * tokens + id.x] = top + log(total);"
             );
         }
         s.push_str("}\n");
@@ -537,16 +543,17 @@ pub mod tests {
                 .wgsl(),
             );
         }
-        for (tokens, heads, head_dim) in [(1, 1, 1), (196, 3, 64), (256, 16, 88), (16, 4, 6)] {
-            assert_valid(
-                &SelfAttention {
-                    tokens,
-                    heads,
-                    head_dim,
-                    sums: tokens > 16,
-                }
-                .wgsl(),
-            );
+        for (heads, head_dim) in [(1, 1), (3, 64), (16, 88), (4, 6)] {
+            for sums in [false, true] {
+                assert_valid(
+                    &SelfAttention {
+                        heads,
+                        head_dim,
+                        sums,
+                    }
+                    .wgsl(),
+                );
+            }
         }
         assert_valid(
             &Transposed {

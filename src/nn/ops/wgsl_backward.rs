@@ -7,7 +7,7 @@ use super::Activation;
 use super::gelu;
 use super::update::SQUARE_LANES;
 use super::wgsl::{
-    Kept, LINEAR_GROUP, ROW_GROUP, heads_of, output_rows, rows_of_f32, rows_of_packed,
+    Kept, LINEAR_GROUP, ROW_GROUP, heads_of, output_rows, rows_of_f32, rows_of_packed, tokens_in,
 };
 use crate::objective::distance::Distance;
 
@@ -345,7 +345,6 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
 /// gradient.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AttentionQueries {
-    pub tokens: u32,
     pub heads: u32,
     pub head_dim: u32,
 }
@@ -353,22 +352,23 @@ pub struct AttentionQueries {
 /// The gradient of attention with respect to the keys and values.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AttentionKeys {
-    pub tokens: u32,
     pub heads: u32,
     pub head_dim: u32,
 }
 
-fn attention_main(s: &mut String, tokens: u32, heads: u32) {
+fn attention_main(s: &mut String, [heads, head_dim]: [u32; 2]) {
     let _ = write!(
         s,
         "@compute @workgroup_size({ROW_GROUP})
-fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) group: vec3<u32>) {{
-    if (id.x >= {tokens}u) {{ return; }}
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {{
+    let tokens = {count} / groups.z;
+    if (id.x >= tokens) {{ return; }}
     let head = group.y;
-    let first = group.z * {tokens}u;
+    let first = group.z * tokens;
     let own = first + id.x;
-    let heads_row = (group.z * {heads}u + head) * {tokens}u;
-"
+    let heads_row = (group.z * {heads}u + head) * tokens;
+",
+        count = tokens_in("qkv", 3, [heads, head_dim])
     );
 }
 
@@ -389,11 +389,7 @@ fn dot_over(s: &mut String, name: &str, quads: u32, a: &str, b: &str) {
 
 impl AttentionQueries {
     pub fn wgsl(&self) -> String {
-        let Self {
-            tokens,
-            heads,
-            head_dim,
-        } = *self;
+        let Self { heads, head_dim } = *self;
         let quads = head_dim.div_ceil(4);
         let scale = f64::from(head_dim).powf(-0.5) as f32;
         let shape = [heads, head_dim];
@@ -404,7 +400,7 @@ impl AttentionQueries {
         heads_of(&mut s, 3, "dy", 1, shape, false);
         heads_of(&mut s, 4, "d", 3, shape, true);
         s.push_str("@group(0) @binding(5) var<storage, read_write> delta: array<f32>;\n");
-        attention_main(&mut s, tokens, heads);
+        attention_main(&mut s, shape);
         s.push_str("    let sum = sums[heads_row + id.x];\n    var product = vec4<f32>();\n");
         for i in 0..quads {
             let _ = writeln!(
@@ -419,7 +415,7 @@ impl AttentionQueries {
             s,
             "    let own_delta = dot(product, vec4<f32>(1.0));
     delta[heads_row + id.x] = own_delta;
-    for (var key = first; key < first + {tokens}u; key++) {{
+    for (var key = first; key < first + tokens; key++) {{
 "
         );
         for i in 0..quads {
@@ -442,11 +438,7 @@ impl AttentionQueries {
 
 impl AttentionKeys {
     pub fn wgsl(&self) -> String {
-        let Self {
-            tokens,
-            heads,
-            head_dim,
-        } = *self;
+        let Self { heads, head_dim } = *self;
         let quads = head_dim.div_ceil(4);
         let scale = f64::from(head_dim).powf(-0.5) as f32;
         let shape = [heads, head_dim];
@@ -456,7 +448,7 @@ impl AttentionKeys {
         s.push_str("@group(0) @binding(2) var<storage, read> delta: array<f32>;\n");
         heads_of(&mut s, 3, "dy", 1, shape, false);
         heads_of(&mut s, 4, "d", 3, shape, true);
-        attention_main(&mut s, tokens, heads);
+        attention_main(&mut s, shape);
         for i in 0..quads {
             let _ = writeln!(
                 s,
@@ -468,7 +460,7 @@ impl AttentionKeys {
         }
         let _ = writeln!(
             s,
-            "    for (var other = 0u; other < {tokens}u; other++) {{\n        let query = first + other;"
+            "    for (var other = 0u; other < tokens; other++) {{\n        let query = first + other;"
         );
         for i in 0..quads {
             let _ = writeln!(
@@ -539,24 +531,30 @@ impl Select {
     }
 }
 
-/// For each row from `first`, the sum of the rows of `dy` for which it was picked.
+/// For each of the first rows that can be picked, or of the last, the sum of the rows of `dy` for which it was.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SelectGradient {
     pub width: u32,
-    pub first: u32,
+    pub last: bool,
 }
 
 impl SelectGradient {
     pub fn wgsl(&self) -> String {
-        let Self { width, first } = *self;
+        let Self { width, last } = *self;
         let mut s = String::new();
         rows_of_f32(&mut s, 0, "dy", width);
         s.push_str("@group(0) @binding(1) var<storage, read> offsets: array<i32>;\n");
         s.push_str("@group(0) @binding(2) var<storage, read> places: array<i32>;\n");
         output_rows(&mut s, 3, "y", width);
+        let first = if last {
+            "arrayLength(&offsets) - 1u - y_rows()"
+        } else {
+            "0u"
+        };
         let before = format!(
-            "    var sum = vec4<f32>();
-    for (var at = offsets[row + {first}u]; at < offsets[row + {first}u + 1u]; at++) {{ sum += dy_at(u32(places[at]), i); }}
+            "    let place = row + {first};
+    var sum = vec4<f32>();
+    for (var at = offsets[place]; at < offsets[place + 1u]; at++) {{ sum += dy_at(u32(places[at]), i); }}
 "
         );
         each_quad(&mut s, width, &before, "sum");
@@ -570,8 +568,6 @@ pub struct RowDistance {
     pub width: u32,
     /// The function of an element's difference, as [`distance_wgsl`] writes it.
     pub function: String,
-    /// What the sum over a row, or the gradient of an element, is multiplied by: bits of an f32.
-    pub share: u32,
     pub gradient: bool,
 }
 
@@ -612,7 +608,7 @@ fn slope(d: vec4<f32>) -> vec4<f32> {{ return {slope}; }}
 impl RowDistance {
     pub fn wgsl(&self) -> String {
         let width = self.width;
-        let share = f32::from_bits(self.share);
+        let share = f64::from(width).recip() as f32;
         let mut s = self.function.clone();
         rows_of_f32(&mut s, 0, "p", width);
         rows_of_f32(&mut s, 1, "t", width);
@@ -848,10 +844,11 @@ impl Averaged {
     }
 }
 
-/// A running sum of squares, in lanes.
+/// A running sum of squares, or of squared differences, in lanes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AddSquares {
     pub width: u32,
+    pub minus: bool,
 }
 
 impl AddSquares {
@@ -859,20 +856,29 @@ impl AddSquares {
         let mut s = String::new();
         s.push_str("@group(0) @binding(0) var<storage, read> total: array<f32>;\n");
         rows_of_f32(&mut s, 1, "x", self.width);
+        if self.minus {
+            rows_of_f32(&mut s, 2, "minus", self.width);
+        }
         let _ = write!(
             s,
-            "@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+            "@group(0) @binding({output}) var<storage, read_write> y: array<f32>;
 @compute @workgroup_size({SQUARE_LANES})
 fn main(@builtin(local_invocation_index) lane: u32) {{
     var sum = vec4<f32>();
     let rows = {rows};
     for (var row = lane; row < rows; row += {SQUARE_LANES}u) {{
-        let x = x_at(row, 0u);
+        let x = {value};
         sum = fma(x, x, sum);
     }}
     y[lane] = total[lane] + dot(sum, vec4<f32>(1.0));
 }}
 ",
+            output = if self.minus { 3 } else { 2 },
+            value = if self.minus {
+                "x_at(row, 0u) - minus_at(row, 0u)"
+            } else {
+                "x_at(row, 0u)"
+            },
             rows = rows_in("x", self.width)
         );
         s
@@ -945,7 +951,6 @@ mod tests {
                         &RowDistance {
                             width,
                             function: distance_wgsl(distance),
-                            share: 0.1f32.to_bits(),
                             gradient,
                         }
                         .wgsl(),
@@ -965,32 +970,22 @@ mod tests {
             for (rest, added) in [(false, false), (true, false), (false, true), (true, true)] {
                 assert_valid(&Select { width, rest, added }.wgsl());
             }
-            assert_valid(&SelectGradient { width, first: 7 }.wgsl());
+            for last in [false, true] {
+                assert_valid(&SelectGradient { width, last }.wgsl());
+            }
             assert_valid(&BatchNorm { width, eps }.wgsl());
             assert_valid(&BatchNormGradients { width, eps }.wgsl());
             assert_valid(&Scaled { width }.wgsl());
             assert_valid(&AdamWStep { width }.wgsl());
             assert_valid(&Averaged { width }.wgsl());
-            assert_valid(&AddSquares { width }.wgsl());
+            for minus in [false, true] {
+                assert_valid(&AddSquares { width, minus }.wgsl());
+            }
         }
         assert_valid(&Clipped.wgsl());
-        for (tokens, heads, head_dim) in [(1, 1, 1), (196, 3, 64), (16, 4, 6)] {
-            assert_valid(
-                &AttentionQueries {
-                    tokens,
-                    heads,
-                    head_dim,
-                }
-                .wgsl(),
-            );
-            assert_valid(
-                &AttentionKeys {
-                    tokens,
-                    heads,
-                    head_dim,
-                }
-                .wgsl(),
-            );
+        for (heads, head_dim) in [(1, 1), (3, 64), (4, 6)] {
+            assert_valid(&AttentionQueries { heads, head_dim }.wgsl());
+            assert_valid(&AttentionKeys { heads, head_dim }.wgsl());
         }
     }
 }

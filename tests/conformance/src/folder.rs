@@ -119,7 +119,7 @@ impl Folder {
                 }
             }
             assembler.finish()?;
-            Encoder::new(config, Precision::F32, device, parameters)
+            Encoder::new(config, Precision::F32, device, &mut parameters)
         };
         build().map_err(|e| format!("{weights}: {e}"))
     }

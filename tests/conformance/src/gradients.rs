@@ -116,7 +116,6 @@ fn cases() -> Vec<Case> {
                 x[0].clone().reshape([5, 6]),
                 target.reshape([5, 6]),
                 distance,
-                0.5,
             )
         }));
     }

@@ -1,0 +1,105 @@
+//! Fresh weights, as the published constructors make them.
+
+use super::network::HostTensor;
+use crate::checkpoint::Parameter;
+use crate::config::ModelConfig;
+use crate::nn::positions::sincos_2d;
+use crate::rng::{Generator, Stream};
+
+/// Standard deviation of every fresh matrix, convolution and mask token. The published truncation lies at ±2, a hundred
+/// deviations away, and is left out.
+pub const STD: f32 = 0.02;
+
+/// The parameters of `list`: matrices, convolutions and tokens from N(0, 0.02²), biases 0, gains of norms 1, position tables
+/// computed for `config`'s grid.
+///
+/// With `depth_rescale` the two projections that end block `i` (`attn.proj` and `mlp.fc2`, `i` from 0) are divided by
+/// `√(2·(i + 1))`: V-JEPA 2 and later train so, while I-JEPA's and V-JEPA's `init_model` overwrite it.
+pub fn fresh(
+    list: &[Parameter],
+    config: &ModelConfig,
+    depth_rescale: bool,
+    seed: u64,
+    network: &str,
+) -> Vec<HostTensor> {
+    let mut random = Stream::new(seed, network, 0);
+    let [_, height, width] = config.grid();
+    let tensor = |Parameter { name, shape, .. }: &Parameter| {
+        let count = shape.iter().product();
+        let data = if name.ends_with("pos_embed") {
+            sincos_2d([height, width], shape[shape.len() - 1])
+        } else if shape.len() == 1 {
+            vec![if name.ends_with("weight") { 1.0 } else { 0.0 }; count]
+        } else {
+            let mut data = vec![0.0; count];
+            random.fill_normal(&mut data);
+            let std = match block_of_last_projection(name) {
+                Some(block) if depth_rescale => STD / (2.0 * (block + 1) as f32).sqrt(),
+                _ => STD,
+            };
+            data.iter_mut().for_each(|v| *v *= std);
+            data
+        };
+        HostTensor {
+            name: name.clone(),
+            shape: shape.clone(),
+            data,
+        }
+    };
+    list.iter().map(tensor).collect()
+}
+
+/// The number in `…blocks.{i}.attn.proj.weight` and `…blocks.{i}.mlp.fc2.weight`.
+fn block_of_last_projection(name: &str) -> Option<usize> {
+    let rest = name.split_once("blocks.")?.1;
+    let (number, rest) = rest.split_once('.')?;
+    matches!(rest, "attn.proj.weight" | "mlp.fc2.weight").then_some(())?;
+    number.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{STD, block_of_last_projection, fresh};
+    use crate::checkpoint::{parameters, predictor_parameters};
+    use crate::config::ModelConfig;
+
+    fn deviation(data: &[f32]) -> f32 {
+        (data.iter().map(|v| v * v).sum::<f32>() / data.len() as f32).sqrt()
+    }
+
+    #[test]
+    fn deviations_are_the_published_ones() {
+        let config = ModelConfig::preset("vit-tiny").unwrap();
+        for depth_rescale in [false, true] {
+            for tensor in fresh(&parameters(&config), &config, depth_rescale, 1, "encoder") {
+                let expected = match block_of_last_projection(&tensor.name) {
+                    Some(block) if depth_rescale => STD / (2.0 * (block as f32 + 1.0)).sqrt(),
+                    _ => STD,
+                };
+                if tensor.shape.len() > 1 && !tensor.name.ends_with("pos_embed") {
+                    let off = deviation(&tensor.data) / expected - 1.0;
+                    // Five deviations of the estimate.
+                    let sampling = 5.0 / (2.0 * tensor.data.len() as f32).sqrt();
+                    assert!(off.abs() < sampling, "{}: {off}", tensor.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn norms_start_as_the_identity_and_seeds_differ() {
+        let config = ModelConfig::preset("vit-tiny").unwrap();
+        let list = predictor_parameters(&config);
+        let of = |seed| fresh(&list, &config, false, seed, "predictor");
+        let (one, two) = (of(1), of(2));
+        assert_eq!(one, of(1));
+        for (a, b) in one.iter().zip(&two) {
+            match a.name.rsplit('.').next() {
+                Some("bias") => assert!(a.data.iter().all(|&v| v == 0.0)),
+                _ if a.name.contains("norm") => assert!(a.data.iter().all(|&v| v == 1.0)),
+                _ if a.name.ends_with("pos_embed") => assert_eq!(a, b),
+                _ => assert_ne!(a.data, b.data, "{}", a.name),
+            }
+        }
+    }
+}

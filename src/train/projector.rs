@@ -1,0 +1,78 @@
+//! LeJEPA's head: `d → hidden → hidden → size`, with BatchNorm and ReLU after the hidden layers (MINIMAL.md of the project).
+//! It is discarded after training, so its BatchNorm needs the statistics of the batch only.
+
+use burn::tensor::Tensor;
+
+use super::recipe::Projector;
+use crate::Result;
+use crate::checkpoint::Parameter;
+use crate::nn::ops::{self, Activation};
+use crate::nn::{Linear, Parameters};
+
+/// PyTorch's default for BatchNorm.
+const EPS: f64 = 1e-5;
+
+/// The head's parameters, by their places in torchvision's `MLP`.
+pub fn parameters(d: usize, projector: Projector) -> Vec<Parameter> {
+    let Projector { hidden_size, size } = projector;
+    let mut list = Vec::new();
+    let mut push = |name: &str, shape: &[usize]| {
+        list.push(Parameter {
+            name: name.into(),
+            shape: shape.into(),
+            optional: false,
+        });
+    };
+    for (place, shape) in [
+        (0, [hidden_size, d]),
+        (3, [hidden_size, hidden_size]),
+        (6, [size, hidden_size]),
+    ] {
+        push(&format!("{place}.weight"), &shape);
+        push(&format!("{place}.bias"), &shape[..1]);
+        if place < 6 {
+            push(&format!("{}.weight", place + 1), &shape[..1]);
+            push(&format!("{}.bias", place + 1), &shape[..1]);
+        }
+    }
+    list
+}
+
+/// The head.
+pub struct Head {
+    linear: [Linear; 3],
+    norm: [(Tensor<1>, Tensor<1>); 2],
+}
+
+impl Head {
+    /// Takes its parameters.
+    ///
+    /// # Errors
+    /// [`crate::Error::MissingTensor`].
+    pub fn take(parameters: &mut Parameters) -> Result<Self> {
+        let mut norm = |place: usize| -> Result<_> {
+            Ok((
+                parameters.vector(&format!("{place}.weight"))?,
+                parameters.vector(&format!("{place}.bias"))?,
+            ))
+        };
+        let norm = [norm(1)?, norm(4)?];
+        Ok(Self {
+            linear: [
+                parameters.linear("0")?,
+                parameters.linear("3")?,
+                parameters.linear("6")?,
+            ],
+            norm,
+        })
+    }
+
+    /// `[rows, d]` → `[rows, size]`.
+    pub fn forward(&self, mut x: Tensor<2>) -> Tensor<2> {
+        for (linear, (gain, shift)) in self.linear.iter().zip(&self.norm) {
+            let (y, _, _) = ops::batch_norm(linear.forward(x), gain, shift, EPS);
+            x = ops::activate(y, Activation::Relu);
+        }
+        self.linear[2].forward(x)
+    }
+}

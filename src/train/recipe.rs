@@ -1,0 +1,481 @@
+//! What a run of training is: everything that, with the pictures, decides its numbers.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use super::schedule::Schedule;
+use crate::config::ModelConfig;
+use crate::input::augment::Augmentation;
+use crate::mask::{Multiblock, Strategy};
+use crate::objective::distance::Distance;
+use crate::objective::lejepa::{Form, LAMBDA, LeJepa};
+use crate::objective::sigreg::SigReg;
+use crate::{Error, Result};
+
+const MAX_BATCH: usize = 1 << 16;
+const MAX_ACCUMULATE: usize = 1 << 12;
+const MAX_VIEWS: usize = 64;
+const MAX_PROJECTOR: usize = 1 << 14;
+
+/// A run of training.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Recipe {
+    /// Sizes of the encoder, and of the predictor where the objective has one.
+    pub model: ModelConfig,
+    /// What is learnt.
+    pub objective: Objective,
+    /// Decides every random number of the run.
+    pub seed: u64,
+    /// Pictures of a batch.
+    pub batch_size: usize,
+    /// Batches whose gradients are averaged before the optimizer steps.
+    pub accumulate: usize,
+    /// Learning rate, weight decay and momentum over the run.
+    pub schedule: Schedule,
+    /// AdamW.
+    pub optimizer: Optimizer,
+    /// How masks are chosen; used by I-JEPA.
+    pub masks: Strategy,
+    /// How pictures become views, the objective's global ones first.
+    pub views: Vec<ViewGroup>,
+    /// The head of LeJEPA.
+    pub projector: Projector,
+    /// What is trained.
+    pub train: Train,
+    /// Mean and standard deviation that pixels are normalised with.
+    pub normalization: Normalization,
+    /// Whether fresh weights are rescaled by depth; see [`super::init::fresh`].
+    pub depth_rescale: bool,
+}
+
+/// Views that are made alike.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ViewGroup {
+    /// How many of each picture.
+    pub count: usize,
+    /// How.
+    pub augmentation: Augmentation,
+}
+
+/// What is learnt, and from what.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "camelCase")]
+pub enum Objective {
+    /// I-JEPA: the embeddings of masked blocks, as a moving average of the encoder gives them, from the visible tokens.
+    #[serde(rename = "ijepa", rename_all = "camelCase")]
+    Ijepa {
+        /// Where the smooth L1 distance becomes linear; 1 as published.
+        beta: f64,
+        /// Whether targets are constants, as published. Without it, and with an `ema` of 0, embeddings collapse: for study.
+        stop_gradient: bool,
+    },
+    /// LeJEPA: views of a picture come together while embeddings stay Gaussian.
+    #[serde(rename = "lejepa", rename_all = "camelCase")]
+    Lejepa {
+        /// One of the published sums of the two terms.
+        form: LejepaForm,
+        /// Weight of SIGReg.
+        lambda: f64,
+        /// Directions that a step tests.
+        slices: usize,
+    },
+}
+
+/// See [`Form`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LejepaForm {
+    /// LeJEPA's minimal example.
+    Minimal,
+    /// Algorithm 2 of its paper.
+    Paper,
+    /// stable-pretraining.
+    StablePretraining,
+}
+
+/// AdamW's constants, with PyTorch's defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Optimizer {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Largest norm of all gradients together; none as I-JEPA has it.
+    pub clip: Option<f64>,
+}
+
+impl Default for Optimizer {
+    fn default() -> Self {
+        Self {
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            clip: None,
+        }
+    }
+}
+
+/// LeJEPA's head: two hidden layers with BatchNorm and ReLU. Used in training only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Projector {
+    /// Width of the hidden layers.
+    pub hidden_size: usize,
+    /// Width of the output, in which the loss is computed.
+    pub size: usize,
+}
+
+impl Default for Projector {
+    /// LeJEPA's minimal example: 2048 → 2048 → 16.
+    fn default() -> Self {
+        Self {
+            hidden_size: 2048,
+            size: 16,
+        }
+    }
+}
+
+/// What of a loaded model is trained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Train {
+    /// Everything.
+    #[default]
+    Full,
+    /// The encoder's last blocks and final norm; and the predictor.
+    LastBlocks(usize),
+}
+
+/// Statistics of pixels from 0 to 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Normalization {
+    /// One for each channel.
+    pub mean: Vec<f64>,
+    /// One for each channel.
+    pub std: Vec<f64>,
+}
+
+impl Normalization {
+    /// ImageNet's, for three channels; 0.5 and 0.5 for others.
+    pub fn published(channels: usize) -> Self {
+        match channels {
+            3 => Self {
+                mean: vec![0.485, 0.456, 0.406],
+                std: vec![0.229, 0.224, 0.225],
+            },
+            _ => Self {
+                mean: vec![0.5; channels],
+                std: vec![0.5; channels],
+            },
+        }
+    }
+}
+
+/// The options of a run as a caller gives them; what is left out has the recipe's published value.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Options {
+    /// A preset's name, or [`ModelConfig`]'s own object.
+    pub model: Option<Json>,
+    /// `"ijepa"`, `"lejepa"`, or an object with that as its `kind`.
+    pub objective: Option<Json>,
+    /// Default 0.
+    pub seed: u64,
+    /// Required.
+    pub batch_size: Option<usize>,
+    /// Default 1.
+    pub accumulate: Option<usize>,
+    /// See [`Schedule`].
+    pub schedule: Option<Schedule>,
+    /// See [`Optimizer`].
+    pub optimizer: Option<Optimizer>,
+    /// See [`Strategy`].
+    pub masks: Option<Strategy>,
+    /// Of all views, or a list of [`ViewGroup`]s.
+    pub augmentation: Option<Json>,
+    /// See [`Projector`].
+    pub projector: Option<Projector>,
+    /// See [`Train`].
+    pub train: Option<Train>,
+    /// Default ImageNet's.
+    pub normalization: Option<Normalization>,
+    /// Default false.
+    pub depth_rescale: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct IjepaOptions {
+    beta: Option<f64>,
+    stop_gradient: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct LejepaOptions {
+    form: Option<LejepaForm>,
+    lambda: Option<f64>,
+    slices: Option<usize>,
+    views: Option<usize>,
+}
+
+impl Options {
+    /// Reads options as JSON.
+    ///
+    /// # Errors
+    /// [`Error::BadConfig`], naming what cannot be read.
+    pub fn from_json(text: &str) -> Result<Self> {
+        serde_json::from_str(text)
+            .map_err(|e| Error::BadConfig(format!("the options of training cannot be read: {e}")))
+    }
+
+    /// The recipe of these options for a fresh model, or for `loaded`, which then must not be named.
+    ///
+    /// # Errors
+    /// [`Error::BadConfig`], [`Error::BadMask`] where masks cannot be drawn, [`Error::Unsupported`] for objectives of later
+    /// versions.
+    pub fn recipe(self, loaded: Option<ModelConfig>) -> Result<Recipe> {
+        let model = match (self.model, loaded) {
+            (None, Some(loaded)) => loaded,
+            (Some(Json::String(name)), None) => ModelConfig::preset(&name)?,
+            (Some(object), None) => ModelConfig::from_json(&object.to_string())?,
+            (Some(_), Some(_)) => {
+                return Err(bad(
+                    "the model comes from the checkpoint; leave out `model`",
+                ));
+            }
+            (None, None) => return Err(bad("`model` is missing: name a preset or give sizes")),
+        };
+        let batch_size = self
+            .batch_size
+            .ok_or_else(|| bad("`batchSize` is missing"))?;
+        let (objective, views) = objective(self.objective, &model)?;
+        let views = match self.augmentation {
+            None => views,
+            Some(list @ Json::Array(_)) => serde_json::from_value(list)
+                .map_err(|e| bad(format!("`augmentation` cannot be read: {e}")))?,
+            Some(one) => {
+                let augmentation: Augmentation = serde_json::from_value(one)
+                    .map_err(|e| bad(format!("`augmentation` cannot be read: {e}")))?;
+                let count = views.iter().map(|group| group.count).sum();
+                vec![ViewGroup {
+                    count,
+                    augmentation,
+                }]
+            }
+        };
+        let recipe = Recipe {
+            normalization: self
+                .normalization
+                .unwrap_or_else(|| Normalization::published(model.channels)),
+            model,
+            objective,
+            seed: self.seed,
+            batch_size,
+            accumulate: self.accumulate.unwrap_or(1),
+            schedule: self.schedule.unwrap_or_default(),
+            optimizer: self.optimizer.unwrap_or_default(),
+            masks: self
+                .masks
+                .unwrap_or_else(|| Strategy::Multiblock(Multiblock::default())),
+            views,
+            projector: self.projector.unwrap_or_default(),
+            train: self.train.unwrap_or_default(),
+            depth_rescale: self.depth_rescale,
+        };
+        recipe.check()?;
+        Ok(recipe)
+    }
+}
+
+fn objective(json: Option<Json>, model: &ModelConfig) -> Result<(Objective, Vec<ViewGroup>)> {
+    let mut object = match json {
+        None => return Err(bad("`objective` is missing: \"ijepa\" or \"lejepa\"")),
+        Some(Json::String(kind)) => serde_json::Map::from_iter([("kind".into(), kind.into())]),
+        Some(Json::Object(object)) => object,
+        Some(other) => {
+            return Err(bad(format!(
+                "`objective` is a name or an object with a `kind`, not {other}"
+            )));
+        }
+    };
+    let kind = match object.remove("kind") {
+        Some(Json::String(kind)) => kind,
+        _ => return Err(bad("`objective` has no `kind`")),
+    };
+    let rest = Json::Object(object);
+    let read = |e| bad(format!("the objective {kind} cannot be read: {e}"));
+    let size = model.image_size;
+    let one = |augmentation| ViewGroup {
+        count: 1,
+        augmentation,
+    };
+    match kind.as_str() {
+        "ijepa" => {
+            let options: IjepaOptions = serde_json::from_value(rest).map_err(read)?;
+            let objective = Objective::Ijepa {
+                beta: options.beta.unwrap_or(1.0),
+                stop_gradient: options.stop_gradient.unwrap_or(true),
+            };
+            Ok((objective, vec![one(Augmentation::i_jepa(size))]))
+        }
+        "lejepa" => {
+            let options: LejepaOptions = serde_json::from_value(rest).map_err(read)?;
+            let objective = Objective::Lejepa {
+                form: options.form.unwrap_or(LejepaForm::Minimal),
+                lambda: options.lambda.unwrap_or(LAMBDA),
+                slices: options.slices.unwrap_or(256),
+            };
+            let views = ViewGroup {
+                count: options.views.unwrap_or(4),
+                augmentation: Augmentation::le_jepa_minimal(size),
+            };
+            Ok((objective, vec![views]))
+        }
+        "vjepa" | "vjepa2" | "vjepa2-ac" | "lewm" => Err(Error::Unsupported(format!(
+            "the objective \"{kind}\" is not in this version: use \"ijepa\" or \"lejepa\""
+        ))),
+        _ => Err(bad(format!(
+            "the objective \"{kind}\" is unknown: use \"ijepa\" or \"lejepa\""
+        ))),
+    }
+}
+
+fn bad(why: impl Into<String>) -> Error {
+    Error::BadConfig(why.into())
+}
+
+impl Recipe {
+    /// Reads a recipe as it was saved.
+    ///
+    /// # Errors
+    /// [`Error::BadCheckpoint`] for what no version of this library wrote, else as [`Options::recipe`].
+    pub fn from_json(text: &str) -> Result<Self> {
+        let json: Json = serde_json::from_str(text)
+            .map_err(|e| Error::BadCheckpoint(format!("the saved recipe cannot be read: {e}")))?;
+        let Json::Object(mut object) = json else {
+            return Err(Error::BadCheckpoint("the saved recipe is no object".into()));
+        };
+        if let Some(views) = object.remove("views") {
+            object.insert("augmentation".into(), views);
+        }
+        let options: Options = serde_json::from_value(Json::Object(object))
+            .map_err(|e| Error::BadCheckpoint(format!("the saved recipe cannot be read: {e}")))?;
+        options.recipe(None)
+    }
+
+    fn check(&self) -> Result<()> {
+        let within = |what: &str, value: usize, max: usize| match (1..=max).contains(&value) {
+            true => Ok(()),
+            false => Err(bad(format!(
+                "{what} must be from 1 to {max}, found {value}"
+            ))),
+        };
+        within("batchSize", self.batch_size, MAX_BATCH)?;
+        within("accumulate", self.accumulate, MAX_ACCUMULATE)?;
+        self.schedule.check()?;
+        let Optimizer {
+            beta1,
+            beta2,
+            eps,
+            clip,
+        } = self.optimizer;
+        if !((0.0..1.0).contains(&beta1) && (0.0..1.0).contains(&beta2) && eps > 0.0) {
+            return Err(bad(format!(
+                "AdamW needs 0 ≤ beta < 1 and eps > 0, found {beta1}, {beta2} and {eps}"
+            )));
+        }
+        if clip.is_some_and(|clip| !(clip.is_finite() && clip > 0.0)) {
+            return Err(bad("`clip` must be above 0, or be left out"));
+        }
+        let channels = self.model.channels;
+        if self.normalization.mean.len() != channels || self.normalization.std.len() != channels {
+            return Err(bad(format!(
+                "the normalization must have {channels} means and deviations, one for each channel"
+            )));
+        }
+        if self.views.is_empty() {
+            return Err(bad("there is no view of a picture"));
+        }
+        for group in &self.views {
+            within("the number of views", group.count, MAX_VIEWS)?;
+            group.augmentation.check()?;
+            self.model.grid_for(group.augmentation.size)?;
+        }
+        let views: usize = self.views.iter().map(|group| group.count).sum();
+        match self.objective {
+            Objective::Ijepa { beta, .. } => {
+                Distance::SmoothL1 { beta }.check()?;
+                if views != 1 {
+                    return Err(bad(format!(
+                        "I-JEPA takes one view of a picture, not {views}"
+                    )));
+                }
+                if self.model.predictor.is_none() {
+                    return Err(bad("I-JEPA needs a predictor: give its sizes in `model`"));
+                }
+                let grid = self.model.grid_for(self.views[0].augmentation.size)?;
+                self.masks.check(grid)?;
+            }
+            Objective::Lejepa { .. } => {
+                within(
+                    "projector.hiddenSize",
+                    self.projector.hidden_size,
+                    MAX_PROJECTOR,
+                )?;
+                within("projector.size", self.projector.size, MAX_PROJECTOR)?;
+                if views < 2 {
+                    return Err(bad("LeJEPA compares views of a picture: give two at least"));
+                }
+                if self.batch_size < 2 {
+                    return Err(bad("LeJEPA needs a batch of two pictures at least"));
+                }
+                if let Some(loss) = self.lejepa() {
+                    loss.sigreg.check()?;
+                }
+            }
+        }
+        if let Train::LastBlocks(blocks) = self.train {
+            within("train.lastBlocks", blocks, self.model.layers)?;
+        }
+        Ok(())
+    }
+
+    /// The loss, where the objective is LeJEPA.
+    pub fn lejepa(&self) -> Option<LeJepa> {
+        let Objective::Lejepa {
+            form,
+            lambda,
+            slices,
+        } = self.objective
+        else {
+            return None;
+        };
+        let global_views = self.views[0].count;
+        let (form, preset) = match form {
+            LejepaForm::Minimal => (Form::Minimal, "minimal"),
+            LejepaForm::Paper => (Form::Paper { global_views }, "library"),
+            LejepaForm::StablePretraining => (
+                Form::StablePretraining { global_views },
+                "stable-pretraining",
+            ),
+        };
+        let sigreg = SigReg::preset(preset).ok()?;
+        Some(LeJepa {
+            form,
+            lambda,
+            sigreg: SigReg { slices, ..sigreg },
+        })
+    }
+
+    /// Pictures of a step: those of all accumulated batches.
+    pub fn pictures(&self) -> usize {
+        self.batch_size * self.accumulate
+    }
+}

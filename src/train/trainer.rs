@@ -1,0 +1,691 @@
+//! A run of training, pulled step by step by its caller.
+
+use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use serde::Serialize;
+
+use super::init::fresh;
+use super::network::{HostTensor, Network, no_squares, total};
+use super::projector::{self, Head};
+use super::recipe::{Objective, Recipe, Train};
+use crate::checkpoint::{Parameter, parameters, predictor_parameters};
+use crate::device::{Precision, read_values};
+use crate::input::ImageView;
+use crate::input::augment::Augmenter;
+use crate::mask::Masks;
+use crate::model::ijepa::{Encoder, Pictures, Predictor, targets};
+use crate::nn::ops::update::AdamW;
+use crate::nn::ops::{self, Rows};
+use crate::nn::{Parameters, Value};
+use crate::objective::distance::Distance;
+use crate::probe::monitor::Spread;
+use crate::rng::{Generator, Stream};
+use crate::{Error, Result};
+
+/// Steps between two measurements of how far the target encoder is from the online one.
+const EMA_DISTANCE_EVERY: u64 = 10;
+
+/// What a step did.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepReport {
+    /// Number of the step, from 1.
+    pub step: u64,
+    /// The loss before the update.
+    pub loss: f64,
+    /// Its parts, where it has several.
+    pub parts: Vec<(&'static str, f64)>,
+    /// Learning rate.
+    pub lr: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// Momentum of the target encoder; 1 where there is none.
+    pub ema: f64,
+    /// How far the batch's embeddings differ; NaN for a batch of one picture.
+    #[serde(flatten)]
+    pub spread: Spread,
+    /// Norm of all gradients together, before clipping.
+    pub grad_norm: f64,
+    /// Root mean square of the target encoder's differences to the online one, relative to the latter's; of the last tenth step.
+    pub ema_distance: f64,
+    /// In plain words, what is going wrong.
+    pub warning: Option<String>,
+}
+
+/// Views of the pictures of a step.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// For each view, in the order of the recipe, the pictures' pixels one after the other.
+    views: Vec<Vec<f32>>,
+    sizes: Vec<[usize; 2]>,
+    pictures: usize,
+    random: Option<Stream>,
+    masks: Option<Vec<Masks>>,
+}
+
+impl Batch {
+    /// Pictures so far.
+    pub fn pictures(&self) -> usize {
+        self.pictures
+    }
+
+    /// A batch of model input, `[batch, channels, height, width]`, for objectives of one view; with masks of the caller's,
+    /// one for each accumulated batch.
+    pub fn prepared(pictures: Pictures, masks: Option<Vec<Masks>>) -> Self {
+        Self {
+            views: vec![pictures.pixels],
+            sizes: vec![pictures.size],
+            pictures: pictures.batch,
+            random: None,
+            masks,
+        }
+    }
+}
+
+/// A run: the networks, and how far it has come.
+pub struct Trainer {
+    recipe: Recipe,
+    device: Device,
+    augmenters: Vec<Augmenter>,
+    /// Encoder, and the predictor or projector: what is trained.
+    pub(super) online: Vec<Network>,
+    /// The moving average of the encoder, where the objective has one.
+    pub(super) target: Option<Network>,
+    pub(super) step: u64,
+    pub(super) start: Option<Spread>,
+    pub(super) ema_distance: f64,
+    masks: Vec<Masks>,
+}
+
+/// What one batch gives before the optimizer steps.
+struct Pass {
+    /// The loss, and its parts.
+    loss: f64,
+    parts: Vec<(&'static str, f64)>,
+    gradients: Vec<Vec<Option<Value>>>,
+    /// `[pictures, d]`.
+    embeddings: Tensor<2>,
+}
+
+impl Trainer {
+    /// A run from fresh weights.
+    ///
+    /// # Errors
+    /// As [`Augmenter::new`].
+    pub fn new(recipe: Recipe, device: &Device) -> Result<Self> {
+        let (model, seed) = (&recipe.model, recipe.seed);
+        let network = |prefix, list: Vec<Parameter>, name| {
+            let mut network = Network::new(prefix);
+            for tensor in fresh(&list, model, recipe.depth_rescale, seed, name) {
+                network.put(tensor, device);
+            }
+            network
+        };
+        let encoder = network("encoder.", parameters(model), "encoder");
+        let (second, target) = match recipe.objective {
+            Objective::Ijepa { .. } => (
+                network("predictor.", predictor_parameters(model), "predictor"),
+                Some(encoder.copy("target_encoder.")),
+            ),
+            Objective::Lejepa { .. } => (
+                network(
+                    "projector.",
+                    projector::parameters(model.hidden_size, recipe.projector),
+                    "projector",
+                ),
+                None,
+            ),
+        };
+        Self::assemble(recipe, device, vec![encoder, second], target)
+    }
+
+    /// A run that goes on from the weights of a loaded model: its encoder, its predictor where the objective has one and it
+    /// has one, and its target encoder where it has two. What it lacks is made afresh.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], as [`new`](Self::new).
+    pub fn from_loaded(
+        recipe: Recipe,
+        device: &Device,
+        mut encoder: Parameters,
+        context: Option<Parameters>,
+        has_predictor: bool,
+    ) -> Result<Self> {
+        let mut run = Self::new(recipe, device)?;
+        let list = parameters(&run.recipe.model);
+        if has_predictor && run.target.is_some() {
+            let list = predictor_parameters(&run.recipe.model);
+            run.online[1] = Network::take("predictor.", &list, &mut encoder)?;
+        }
+        let loaded = Network::take("encoder.", &list, &mut encoder)?;
+        let online = match context {
+            Some(mut context) => Network::take("encoder.", &list, &mut context)?,
+            None => loaded.copy("encoder."),
+        };
+        if run.target.is_some() {
+            run.target = Some(loaded.copy("target_encoder."));
+        }
+        run.online[0] = online;
+        run.freeze();
+        Ok(run)
+    }
+
+    pub(super) fn assemble(
+        recipe: Recipe,
+        device: &Device,
+        online: Vec<Network>,
+        target: Option<Network>,
+    ) -> Result<Self> {
+        let normalization = &recipe.normalization;
+        let augmenters = recipe
+            .views
+            .iter()
+            .map(|group| {
+                Augmenter::new(
+                    group.augmentation.clone(),
+                    &normalization.mean,
+                    &normalization.std,
+                )
+            })
+            .collect::<Result<_>>()?;
+        let mut run = Self {
+            recipe,
+            device: device.clone(),
+            augmenters,
+            online,
+            target,
+            step: 0,
+            start: None,
+            ema_distance: 0.0,
+            masks: Vec::new(),
+        };
+        run.freeze();
+        Ok(run)
+    }
+
+    fn freeze(&mut self) {
+        let Train::LastBlocks(count) = self.recipe.train else {
+            return;
+        };
+        let first = self.recipe.model.layers - count;
+        for parameter in &mut self.online[0].parameters {
+            let block = parameter
+                .name
+                .strip_prefix("blocks.")
+                .and_then(|rest| rest.split_once('.')?.0.parse::<usize>().ok());
+            parameter.trainable = match block {
+                Some(block) => block >= first,
+                None => parameter.name.starts_with("norm."),
+            };
+        }
+    }
+
+    /// What the run is.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// Steps that have been made.
+    pub fn step_count(&self) -> u64 {
+        self.step
+    }
+
+    /// Numbers in all trained networks, and in what is trained of them.
+    pub fn parameter_count(&self) -> [usize; 2] {
+        self.online.iter().fold([0, 0], |[all, trained], network| {
+            let [a, t] = network.count();
+            [all + a, trained + t]
+        })
+    }
+
+    /// The masks of the last step, one for each accumulated batch; none where the objective has none.
+    pub fn last_masks(&self) -> &[Masks] {
+        &self.masks
+    }
+
+    /// Which pictures of a data set of `length` the next step takes: each epoch goes through all of them in an order of its
+    /// own, and steps go on across its end.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] when there are fewer pictures than a step takes.
+    pub fn next_indices(&self, length: usize) -> Result<Vec<usize>> {
+        let count = self.recipe.pictures();
+        if length < count {
+            return Err(Error::BadInput(format!(
+                "a step takes {count} different pictures and the data set has {length}: lower batchSize, or add pictures"
+            )));
+        }
+        let first = self.step as u128 * count as u128;
+        let mut order = Vec::new();
+        let mut of_epoch = None;
+        let indices = (0..count as u128).map(|i| {
+            let (epoch, place) = ((first + i) / length as u128, (first + i) % length as u128);
+            if of_epoch != Some(epoch) {
+                order = Stream::new(self.recipe.seed, "order", epoch as u64).permutation(length);
+                of_epoch = Some(epoch);
+            }
+            order[place as usize]
+        });
+        Ok(indices.collect())
+    }
+
+    /// An empty batch for the next step.
+    pub fn new_batch(&self) -> Batch {
+        let views = self.recipe.views.iter();
+        let sizes: Vec<[usize; 2]> = views
+            .flat_map(|group| std::iter::repeat_n(group.augmentation.size, group.count))
+            .collect();
+        Batch {
+            views: vec![Vec::new(); sizes.len()],
+            sizes,
+            pictures: 0,
+            random: Some(Stream::new(self.recipe.seed, "augmentation", self.step)),
+            masks: None,
+        }
+    }
+
+    /// Adds a picture's views to a batch.
+    ///
+    /// # Errors
+    /// As [`Augmenter::apply`]; the batch is then as it was.
+    pub fn push(&self, batch: &mut Batch, image: &ImageView) -> Result<()> {
+        let Some(random) = &mut batch.random else {
+            return Err(Error::BadInput(
+                "a prepared batch takes no further pictures".into(),
+            ));
+        };
+        let mut made = Vec::with_capacity(batch.views.len());
+        for (group, augmenter) in self.recipe.views.iter().zip(&self.augmenters) {
+            for _ in 0..group.count {
+                made.push(augmenter.apply(image, random)?);
+            }
+        }
+        for (view, pixels) in batch.views.iter_mut().zip(made) {
+            view.extend(pixels);
+        }
+        batch.pictures += 1;
+        Ok(())
+    }
+
+    /// The loss of a batch and the gradients of all trained parameters, in the original project's layout: what a step would
+    /// use.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub async fn gradients(&mut self, batch: &Batch) -> Result<(f64, Vec<HostTensor>)> {
+        let pass = self.accumulated(batch).await?;
+        let share = (self.recipe.accumulate as f32).recip();
+        let mut tensors = Vec::new();
+        for (network, gradients) in self.online.iter().zip(&pass.gradients) {
+            for (parameter, gradient) in network.parameters.iter().zip(gradients) {
+                let Some(gradient) = gradient else { continue };
+                let mut data = gradient.read().await?;
+                data.iter_mut().for_each(|g| *g *= share);
+                tensors.push(HostTensor {
+                    name: format!("{}{}", network.prefix, parameter.name),
+                    shape: parameter.shape.clone(),
+                    data,
+                });
+            }
+        }
+        Ok((pass.loss, tensors))
+    }
+
+    /// One step: the schedules, targets without gradient, context, loss, backpropagation, AdamW, moving average.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] when the batch has another number of pictures than the recipe says, or when the loss or a gradient
+    /// is not finite: nothing has been changed then, and the message names the tensor. [`Error::BadMask`];
+    /// [`Error::Internal`] when the device fails.
+    pub async fn step(&mut self, batch: &Batch) -> Result<StepReport> {
+        let pass = self.accumulated(batch).await?;
+        let step = self.step + 1;
+        let schedule = &self.recipe.schedule;
+        let (lr, weight_decay) = (schedule.lr(step), schedule.weight_decay(step));
+        let ema = match self.target {
+            Some(_) => schedule.ema(self.step),
+            None => 1.0,
+        };
+
+        let mut squares = no_squares(&self.device);
+        for gradient in pass.gradients.iter().flatten().flatten() {
+            squares = gradient.add_squares(squares, None);
+        }
+        let share = (self.recipe.accumulate as f64).recip();
+        let grad_norm = total(squares.clone()).await?.sqrt() * share;
+        if !(pass.loss.is_finite() && grad_norm.is_finite()) {
+            return Err(self.not_finite(step, &pass).await);
+        }
+        let embeddings = read_values(pass.embeddings).await?;
+
+        let optimizer = self.recipe.optimizer;
+        let numbers = |weight_decay| {
+            let adamw = AdamW {
+                lr,
+                beta1: optimizer.beta1,
+                beta2: optimizer.beta2,
+                eps: optimizer.eps,
+                weight_decay,
+                step: step as u32,
+            };
+            // The squares are those of the sum over accumulated batches; the limit is for its share.
+            let clip = optimizer.clip.unwrap_or(0.0) / share;
+            let numbers = adamw.numbers(share as f32, clip as f32).to_vec();
+            let numbers = Tensor::from_data(TensorData::new(numbers, [8]), &self.device);
+            match optimizer.clip {
+                Some(_) => ops::update::clipped(&squares, numbers),
+                None => numbers,
+            }
+        };
+        let (decay, keep) = (numbers(weight_decay), numbers(0.0));
+        for (network, gradients) in self.online.iter_mut().zip(pass.gradients) {
+            network.update(gradients, &decay, &keep);
+        }
+        if let Some(target) = &mut self.target {
+            let momentum = TensorData::new(vec![ema as f32], [1]);
+            target.follow(&self.online[0], &Tensor::from_data(momentum, &self.device));
+            if step.is_multiple_of(EMA_DISTANCE_EVERY) || step == 1 {
+                self.ema_distance = target.distance(&self.online[0], &self.device).await?;
+            }
+        }
+        self.step = step;
+
+        let spread = match batch.pictures {
+            1 => Spread {
+                std: f64::NAN,
+                effective_rank: f64::NAN,
+                cosine: f64::NAN,
+            },
+            _ => Spread::of(&embeddings, self.recipe.model.hidden_size)?,
+        };
+        let start = *self.start.get_or_insert(spread);
+        Ok(StepReport {
+            step,
+            loss: pass.loss,
+            parts: pass.parts,
+            lr,
+            weight_decay,
+            ema,
+            spread,
+            grad_norm,
+            ema_distance: self.ema_distance,
+            warning: spread.warning(&start),
+        })
+    }
+
+    /// Which tensor made a step impossible.
+    async fn not_finite(&self, step: u64, pass: &Pass) -> Error {
+        let mut culprit = format!("the loss is {}", pass.loss);
+        'search: for (network, gradients) in self.online.iter().zip(&pass.gradients) {
+            for (parameter, gradient) in network.parameters.iter().zip(gradients) {
+                let Some(gradient) = gradient else { continue };
+                match gradient.read().await {
+                    Ok(data) if data.iter().all(|g| g.is_finite()) => {}
+                    Ok(_) => {
+                        culprit += &format!(
+                            ", and the gradient of {}{} is not finite",
+                            network.prefix, parameter.name
+                        );
+                        break 'search;
+                    }
+                    Err(error) => return error,
+                }
+            }
+        }
+        Error::BadInput(format!(
+            "step {step} was not made: {culprit}. The weights are as they were after step {}; lower the learning rate or \
+             clip gradients, and look at the pictures",
+            self.step
+        ))
+    }
+
+    /// All accumulated batches of a step.
+    async fn accumulated(&mut self, batch: &Batch) -> Result<Pass> {
+        let (count, accumulate) = (self.recipe.batch_size, self.recipe.accumulate);
+        if batch.pictures != count * accumulate {
+            return Err(Error::BadInput(format!(
+                "the batch has {} pictures, and a step takes {}",
+                batch.pictures,
+                count * accumulate
+            )));
+        }
+        self.masks.clear();
+        let mut whole: Option<Pass> = None;
+        for part in 0..accumulate {
+            let views: Vec<Pictures> = batch
+                .views
+                .iter()
+                .zip(&batch.sizes)
+                .map(|(pixels, &size)| {
+                    let length = pixels.len() / accumulate;
+                    Pictures {
+                        pixels: pixels[part * length..(part + 1) * length].to_vec(),
+                        batch: count,
+                        size,
+                    }
+                })
+                .collect();
+            let given = batch.masks.as_ref().and_then(|masks| masks.get(part));
+            let pass = match self.recipe.objective {
+                Objective::Ijepa {
+                    beta,
+                    stop_gradient,
+                } => {
+                    self.predict(&views[0], part, given.cloned(), beta, stop_gradient)
+                        .await?
+                }
+                Objective::Lejepa { .. } => self.compare_views(&views, part).await?,
+            };
+            whole = Some(match whole {
+                None => pass,
+                Some(whole) => whole.plus(pass, part, &self.device),
+            });
+        }
+        let whole = whole.ok_or_else(|| Error::Internal("a step without a batch".into()))?;
+        let share = (accumulate as f64).recip();
+        Ok(Pass {
+            loss: whole.loss * share,
+            parts: whole
+                .parts
+                .into_iter()
+                .map(|(name, v)| (name, v * share))
+                .collect(),
+            ..whole
+        })
+    }
+
+    fn encoder(&self, mut parameters: Parameters) -> Result<Encoder> {
+        Encoder::new(
+            &self.recipe.model,
+            Precision::F32,
+            &self.device,
+            &mut parameters,
+        )
+    }
+
+    /// I-JEPA's loss of a batch.
+    async fn predict(
+        &mut self,
+        pictures: &Pictures,
+        part: usize,
+        given: Option<Masks>,
+        beta: f64,
+        stop_gradient: bool,
+    ) -> Result<Pass> {
+        let [_, height, width] = self.recipe.model.grid_for(pictures.size)?;
+        let masks = match given {
+            Some(masks) => masks,
+            None => {
+                // One number for each batch of the run.
+                let number = self.step * self.recipe.accumulate as u64 + part as u64;
+                let stream = |name| Stream::new(self.recipe.seed, name, number);
+                self.recipe.masks.sample(
+                    [1, height, width],
+                    pictures.batch,
+                    &mut stream("mask sizes"),
+                    &mut stream("mask places"),
+                )?
+            }
+        };
+        let device = self.device.clone();
+        let context_masks = masks.context.len() / pictures.batch.max(1);
+        let (online, leaves) = self.online[0].tracked(&device);
+        let (mut predictor, predictor_leaves) = self.online[1].tracked(&device);
+        let online = self.encoder(online)?;
+        let predictor = Predictor::take(&self.recipe.model, &device, &mut predictor)?;
+
+        let every_token = match (&self.target, stop_gradient) {
+            (Some(target), true) => last(
+                self.encoder(target.fixed(&device))?
+                    .forward(pictures, None, 1)?,
+            ),
+            _ => last(online.forward(pictures, None, 1)?),
+        };
+        let embeddings = ops::pooled(every_token.clone().inner());
+        let wanted = targets(every_token, &masks.targets, context_masks, &device)?;
+
+        let contexts = self.contexts(pictures, context_masks);
+        let context = last(online.forward(&contexts, Some(&masks.context), 1)?);
+        let predicted =
+            predictor.forward(context, &masks.context, &masks.targets, [height, width])?;
+
+        let distance = Distance::SmoothL1 { beta };
+        let rows = ops::distance(predicted.clone(), wanted.clone(), distance);
+        let count = rows.dims()[0];
+        let even = vec![(count as f32).recip(); count];
+        let even = Tensor::<1>::from_data(TensorData::new(even, [count]), &device);
+        let mut root = ops::with_gradient(rows.clone(), even.clone());
+        if !stop_gradient {
+            // The distance is symmetric: its gradient for the targets is that of predicting the predictions from them.
+            let reverse = ops::distance(wanted, predicted.inner(), distance);
+            root = root + ops::with_gradient(reverse, even);
+        }
+        let mut gradients = root.backward();
+        let gradients = vec![
+            collected(&leaves, &mut gradients),
+            collected(&predictor_leaves, &mut gradients),
+        ];
+        let rows = read_values(rows.inner()).await?;
+        self.masks.push(masks);
+        Ok(Pass {
+            loss: rows.iter().map(|&v| f64::from(v)).sum::<f64>() / count as f64,
+            parts: Vec::new(),
+            gradients,
+            embeddings,
+        })
+    }
+
+    /// The pictures once for each context mask.
+    fn contexts(&self, pictures: &Pictures, masks: usize) -> Pictures {
+        Pictures {
+            pixels: pictures.pixels.repeat(masks.max(1)),
+            batch: pictures.batch * masks.max(1),
+            size: pictures.size,
+        }
+    }
+
+    /// LeJEPA's loss of a batch.
+    async fn compare_views(&mut self, views: &[Pictures], part: usize) -> Result<Pass> {
+        let device = self.device.clone();
+        let loss = self
+            .recipe
+            .lejepa()
+            .ok_or_else(|| Error::Internal("the objective is not LeJEPA".into()))?;
+        let (online, leaves) = self.online[0].tracked(&device);
+        let (mut head, head_leaves) = self.online[1].tracked(&device);
+        let online = self.encoder(online)?;
+        let head = Head::take(&mut head)?;
+
+        let mut pooled: Option<Tensor<2>> = None;
+        let mut embeddings = None;
+        let mut at = 0;
+        for group in &self.recipe.views {
+            let of_group = &views[at..at + group.count];
+            at += group.count;
+            let pictures = Pictures {
+                pixels: of_group.iter().flat_map(|v| &v.pixels).copied().collect(),
+                batch: of_group.iter().map(|v| v.batch).sum(),
+                size: of_group[0].size,
+            };
+            let of_group = ops::pooled(last(online.forward(&pictures, None, 1)?));
+            pooled = Some(match pooled {
+                None => {
+                    embeddings = Some(of_group.clone().inner());
+                    of_group
+                }
+                Some(before) => joined(before, of_group, &device),
+            });
+        }
+        let (Some(pooled), Some(embeddings)) = (pooled, embeddings) else {
+            return Err(Error::Internal("the recipe has no views".into()));
+        };
+        let z = head.forward(pooled);
+        let [rows, d] = z.dims();
+        let values = read_values(z.clone().inner()).await?;
+        let number = self.step * self.recipe.accumulate as u64 + part as u64;
+        let mut random = Stream::new(self.recipe.seed, "directions", number);
+        let directions = loss.sigreg.draw(d, &mut random)?;
+        let n = rows / views.len();
+        let losses = loss.evaluate(&values, [views.len(), n, d], &directions)?;
+        let gradient = TensorData::new(losses.gradient, [rows, d]);
+        let root = ops::with_gradient(z, Tensor::from_data(gradient, &device));
+        let mut gradients = root.backward();
+        let index = [(0..n).collect()];
+        // The first view stands for the batch in what is watched.
+        let embeddings = ops::select(
+            embeddings.clone(),
+            None,
+            &Rows::new(&index, embeddings.dims()[0], &device),
+            None,
+        );
+        let width = self.recipe.model.hidden_size;
+        Ok(Pass {
+            loss: losses.loss,
+            parts: vec![("invariance", losses.invariance), ("sigreg", losses.sigreg)],
+            gradients: vec![
+                collected(&leaves, &mut gradients),
+                collected(&head_leaves, &mut gradients),
+            ],
+            embeddings: embeddings.reshape([n, width]),
+        })
+    }
+}
+
+impl Pass {
+    /// The sum of both; embeddings follow each other.
+    fn plus(self, other: Self, _part: usize, device: &Device) -> Self {
+        let parts = self.parts.into_iter().zip(other.parts);
+        let networks = self.gradients.into_iter().zip(other.gradients);
+        Self {
+            loss: self.loss + other.loss,
+            parts: parts.map(|((name, a), (_, b))| (name, a + b)).collect(),
+            gradients: networks
+                .map(|(a, b)| {
+                    a.into_iter()
+                        .zip(b)
+                        .map(|pair| match pair {
+                            (Some(a), Some(b)) => Some(a.plus(b)),
+                            (a, b) => a.or(b),
+                        })
+                        .collect()
+                })
+                .collect(),
+            embeddings: joined(self.embeddings, other.embeddings, device),
+        }
+    }
+}
+
+fn last(mut outputs: Vec<Tensor<3>>) -> Tensor<3> {
+    outputs.swap_remove(outputs.len() - 1)
+}
+
+fn collected(leaves: &[Value], gradients: &mut Gradients) -> Vec<Option<Value>> {
+    leaves.iter().map(|leaf| leaf.gradient(gradients)).collect()
+}
+
+/// The rows of `a` and then those of `b`.
+fn joined(a: Tensor<2>, b: Tensor<2>, device: &Device) -> Tensor<2> {
+    let [rows, d] = a.dims();
+    let all = rows + b.dims()[0];
+    let index = Rows::new(&[(0..all).collect()], all, device);
+    ops::select(a, Some(b), &index, None).reshape([all, d])
+}
