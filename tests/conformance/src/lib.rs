@@ -7,6 +7,7 @@ mod expected;
 mod folder;
 mod gradients;
 mod ijepa;
+mod objectives;
 mod preprocess;
 mod report;
 mod tolerance;
@@ -51,7 +52,11 @@ pub async fn run(folder: &Folder, only: &[String]) -> Report {
                 ijepa::interpolated(folder, &file, &device, &mut report).await
             }
             "ijepa_ti16/expected.json" => ijepa::photo(folder, &file, &device, &mut report).await,
-            "preprocess_ops.json" => preprocess::operations(folder, &file, &mut report),
+            "lejepa_loss.json" => objectives::lejepa(folder, &file, &mut report),
+            "preprocess_ops.json" => {
+                preprocess::operations(folder, &file, &device, &mut report).await
+            }
+            "sigreg_vicreg.json" => objectives::sigreg_vicreg(folder, &file, &mut report),
             _ => {
                 report.skipped("every value", "this system is not implemented");
                 Ok(())

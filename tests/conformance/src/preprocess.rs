@@ -1,51 +1,166 @@
-//! `preprocess_ops.json`: resize kernels and position interpolation.
+//! `preprocess_ops.json`: resize kernels, position interpolation, GELU and losses.
 
+use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::Value;
+use webjepa::device::read_values;
 use webjepa::input::resize::{
     Filter, Geometry, Library, Sampling, interpolate, resize_f32, resize_u8,
 };
+use webjepa::nn::ops::{self, Activation, Weight};
+use webjepa::objective::distance::Distance;
 
-use crate::expected::flat;
+use crate::expected::{flat, largest};
 use crate::folder::{Folder, sizes};
 use crate::report::Report;
 use crate::tolerance::Quantity;
 
-/// What the file holds of training: checked with the trainer.
-const TRAINING: [&str; 6] = [
-    "gelu_exact",
-    "gelu_tanh",
-    "smooth_l1_beta1",
-    "l1",
-    "mse",
-    "adamw_trajectory",
-];
-
-pub fn operations(folder: &Folder, file: &str, report: &mut Report) -> Result<(), String> {
+pub async fn operations(
+    folder: &Folder,
+    file: &str,
+    device: &Device,
+    report: &mut Report,
+) -> Result<(), String> {
     let expected = folder.json(file)?;
     let entry = folder.entry(file)?;
     for case in entry["cases"].as_array().ok_or("no cases")? {
         let text = |key: &str| case[key].as_str().ok_or(format!("a case has no {key}"));
         let (key, kind) = (text("key")?, text("kind")?);
-        if TRAINING.contains(&kind) {
-            report.skipped(key, "training is not implemented");
-            continue;
+        match kind {
+            "adamw_trajectory" => report.skipped(key, "training is not implemented"),
+            "gelu_exact" => gelu_exact(report, key, case, &expected, device).await?,
+            "gelu_tanh" => gelu_tanh(report, key, case, &expected, device).await?,
+            "smooth_l1_beta1" => {
+                let distance = Distance::SmoothL1 { beta: 1.0 };
+                loss(report, key, case, &expected, distance, device).await?;
+            }
+            "l1" => {
+                let distance = Distance::L1 { power: 1.0 };
+                loss(report, key, case, &expected, distance, device).await?;
+            }
+            "mse" => loss(report, key, case, &expected, Distance::Mse, device).await?,
+            _ => resampled(report, key, case, &expected)?,
         }
-        let input = &expected[text("input")?];
-        let (got, quantity) = match kind {
-            "resize" => resized(case, &flat(input), case["in_hw"].clone())?,
-            "pos_bicubic" => (
-                table(case, input, ("in_hw", "out_hw"), Filter::Bicubic)?,
-                Quantity::Interpolation,
-            ),
-            "pos_trilinear" => (
-                table(case, input, ("in_thw", "out_thw"), Filter::Bilinear)?,
-                Quantity::Interpolation,
-            ),
-            other => return Err(format!("case {key} is of the unknown kind {other}")),
-        };
-        report.compare(key, &got, &expected[key], quantity)?;
     }
     Ok(())
+}
+
+/// A resize or an interpolation.
+fn resampled(report: &mut Report, key: &str, case: &Value, expected: &Value) -> Result<(), String> {
+    let input = &expected[case["input"]
+        .as_str()
+        .ok_or(format!("{key} has no input"))?];
+    let (got, quantity) = match case["kind"].as_str() {
+        Some("resize") => resized(case, &flat(input), case["in_hw"].clone())?,
+        Some("pos_bicubic") => (
+            table(case, input, ("in_hw", "out_hw"), Filter::Bicubic)?,
+            Quantity::Interpolation,
+        ),
+        Some("pos_trilinear") => (
+            table(case, input, ("in_thw", "out_thw"), Filter::Bilinear)?,
+            Quantity::Interpolation,
+        ),
+        other => return Err(format!("case {key} is of the unknown kind {other:?}")),
+    };
+    report.compare(key, &got, &expected[key], quantity)
+}
+
+/// Both places in which the library computes a GELU: behind a matmul, and on its own where training needs the input.
+async fn gelu_exact(
+    report: &mut Report,
+    key: &str,
+    case: &Value,
+    expected: &Value,
+    device: &Device,
+) -> Result<(), String> {
+    let x = line(case, device)?;
+    let [count] = x.dims();
+    let alone = ops::activate(x.clone(), Activation::Gelu);
+    for (name, y) in [
+        ("", behind_matmul(x)),
+        (", alone", alone.reshape([count, 1])),
+    ] {
+        let got = read_values(y).await.map_err(|e| e.to_string())?;
+        report.compare(
+            &format!("{key}{name}"),
+            &got,
+            &expected[key],
+            Quantity::Gelu,
+        )?;
+    }
+    Ok(())
+}
+
+/// No system of ours uses the approximation with tanh. What its numbers are good for is to show that the library does not
+/// compute it: its GELU must be as far from them as the exact one is.
+async fn gelu_tanh(
+    report: &mut Report,
+    key: &str,
+    case: &Value,
+    expected: &Value,
+    device: &Device,
+) -> Result<(), String> {
+    let tanh = flat(&expected[key]);
+    let exact = points(case)?
+        .into_iter()
+        .map(|x| 0.5 * x * (1.0 + libm::erf(x / std::f64::consts::SQRT_2)))
+        .map(|y| y as f32);
+    let exact = largest(&exact.collect::<Vec<_>>(), &tanh);
+    let got = read_values(behind_matmul(line(case, device)?));
+    let got = largest(&got.await.map_err(|e| e.to_string())?, &tanh);
+    let name = format!("{key}: as far from ours as from the exact one");
+    report.value(&name, got, &Value::from(exact), Quantity::Gelu)
+}
+
+/// The evenly spaced points of a case.
+fn points(case: &Value) -> Result<Vec<f64>, String> {
+    let line: Result<[f64; 3], _> = flat(&case["x_linspace"]).try_into();
+    let [first, last, count] = line.map_err(|_| "no x_linspace")?;
+    let point = |i: usize| first + (last - first) * i as f64 / (count - 1.0);
+    Ok((0..count as usize).map(point).collect())
+}
+
+/// The same on the device.
+fn line(case: &Value, device: &Device) -> Result<Tensor<1>, String> {
+    let points: Vec<f32> = points(case)?.into_iter().map(|v| v as f32).collect();
+    let length = points.len();
+    Ok(Tensor::from_data(TensorData::new(points, [length]), device))
+}
+
+/// GELU as a linear layer applies it: `[count]` → `[count, 1]`, with the weight 1 and the bias 0.
+fn behind_matmul(x: Tensor<1>) -> Tensor<2> {
+    let ([count], device) = (x.dims(), x.device());
+    let weight = Weight::Full(Tensor::ones([1, 1], &device));
+    let bias = Tensor::zeros([1], &device);
+    ops::linear(x.reshape([count, 1]), &weight, &bias, None, true)
+}
+
+/// A mean distance, in its definition and on the device.
+async fn loss(
+    report: &mut Report,
+    key: &str,
+    case: &Value,
+    expected: &Value,
+    distance: Distance,
+    device: &Device,
+) -> Result<(), String> {
+    let input = |i: usize| -> Result<Vec<f32>, String> {
+        let name = case["inputs"][i].as_str().ok_or("no inputs")?;
+        Ok(flat(&expected[name]).iter().map(|&v| v as f32).collect())
+    };
+    let (prediction, target) = (input(0)?, input(1)?);
+    let shape = [1, prediction.len()];
+    let defined = distance.between(&prediction, &target, shape);
+    let defined = defined.map_err(|e| e.to_string())?.mean;
+    report.value(key, defined, &expected[key], Quantity::Loss)?;
+    let upload = |values| Tensor::<2>::from_data(TensorData::new(values, shape), device);
+    let computed = ops::distance(upload(prediction), upload(target), distance);
+    let computed = read_values(computed).await.map_err(|e| e.to_string())?;
+    report.value(
+        &format!("{key}, on the device"),
+        computed.iter().map(|&v| f64::from(v)).sum(),
+        &expected[key],
+        Quantity::Loss,
+    )
 }
 
 /// A resize of a channel-major byte picture, channel-major again.

@@ -90,6 +90,22 @@ impl Report {
         Ok(())
     }
 
+    /// Compares one number.
+    pub fn value(
+        &mut self,
+        check: &str,
+        got: f64,
+        expected: &Value,
+        quantity: Quantity,
+    ) -> Result<(), String> {
+        let expected = expected
+            .as_f64()
+            .ok_or_else(|| format!("{check}: no number is expected"))?;
+        let tolerance = quantity.tolerance(self.arithmetic);
+        self.number(check, (got - expected).abs(), tolerance);
+        Ok(())
+    }
+
     /// Records a difference against its tolerance.
     pub fn number(&mut self, check: &str, difference: f64, tolerance: f64) {
         // Written so that a NaN fails.

@@ -30,6 +30,18 @@ pub enum Quantity {
     RawPooled,
     /// Pixel values: exact up to rounding.
     Pixels,
+    /// Scalar losses.
+    Loss,
+    /// Gradients of objectives.
+    Gradient,
+    /// Statistics of SIGReg.
+    Statistic,
+    /// SIGReg of random Gaussian samples.
+    MonteCarlo,
+    /// The same without the factor of the number of samples, which is given.
+    MonteCarloPerSample(usize),
+    /// GELU.
+    Gelu,
     /// Central differences of f32 results, relative to the gradient's size; not of the fixtures.
     Difference,
 }
@@ -47,6 +59,12 @@ impl Quantity {
             Self::RawTokens => (6e-2, 6e-2),
             Self::RawPooled => (1e-2, 1e-2),
             Self::Pixels => (1e-6, 1e-6),
+            Self::Loss => (2e-6, 2e-5),
+            Self::Gradient => (5e-6, 2e-5),
+            Self::Statistic => (5e-6, 5e-5),
+            Self::MonteCarlo => (0.08, 0.08),
+            Self::MonteCarloPerSample(n) => (0.08 / n as f64, 0.08 / n as f64),
+            Self::Gelu => (2e-6, 1e-5),
             Self::Difference => (5e-4, 5e-4),
         };
         match arithmetic {
