@@ -558,10 +558,10 @@ describe.each([
       await trainer.step([flat(1), flat(2)]);
       const before = await trainer.save();
       fake.faults.step = async () => {
-        throw coded("internal", "the gradient of blocks.0.attn.qkv.weight is no number; the state before the step is kept");
+        throw coded("bad-input", "step 2 was not made: the gradient of blocks.0.attn.qkv.weight is not finite");
       };
       const resets = fake.resets;
-      expect(await failure(trainer.step([flat(3), flat(4)]))).toMatchObject({ name: "JepaError", code: "internal", message: expect.stringContaining("blocks.0.attn.qkv.weight") });
+      expect(await failure(trainer.step([flat(3), flat(4)]))).toMatchObject({ name: "JepaError", code: "bad-input", message: expect.stringContaining("blocks.0.attn.qkv.weight") });
       fake.faults = {};
       expect(fake.resets).toBe(resets);
       expect(trainer.info.step).toBe(1);

@@ -84,8 +84,10 @@ export interface GlueTrainerOptions {
   schedule?: object;
   optimizer?: object;
   masks?: object;
-  augmentation?: object;
+  augmentation?: object | object[];
   projector?: object;
+  /** Whether fresh weights are rescaled by depth. */
+  depthRescale?: boolean;
   /** What is trained of a loaded model: everything, its last blocks, or low-rank adapters. */
   train?: "full" | { lastBlocks: number } | { lora: { rank: number; alpha?: number } };
   /** Batches whose gradients are summed before a step of the optimizer. */
@@ -105,7 +107,7 @@ export interface GlueTrainer {
    * that is freed leaves no trace: the next one begins those numbers anew.
    */
   newBatch(): GlueBatch;
-  /** Consumes the batch. A failure with a code leaves the trainer as it was before the step. */
+  /** Consumes the batch. A failure with a code other than `internal`, such as a loss that is no number, leaves the trainer as it was. */
   step(batch: GlueBatch): Promise<GlueTrainStep>;
   /** The masks of the last step: token indices, raster order; empty where the objective has none. */
   lastMasks(): { context: Uint32Array[]; targets: Uint32Array[][] };

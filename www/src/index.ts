@@ -11,6 +11,7 @@ export type {
   TrainOptimizer,
   TrainProjector,
   TrainSchedule,
+  TrainViews,
   VJepaObjective,
 } from "./trainer-options.js";
 export { memoryStore, opfsStore, type SaveStore } from "./saves.js";

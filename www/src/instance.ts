@@ -1,7 +1,7 @@
 // The wasm instance of this thread: started once per backend, shared by the models in it, replaced when it dies.
 
 import { captureDevice } from "./device.js";
-import { codeOf, crashError, JepaError, toJepaError, type JepaErrorCode } from "./errors.js";
+import { codeOf, crashError, JepaError, toJepaError } from "./errors.js";
 import { loadGlue, type Glue } from "./glue.js";
 import type { Backend } from "./types.js";
 import { claimUncaught } from "./uncaught.js";
@@ -105,12 +105,8 @@ export class Instance {
     }
   }
 
-  /**
-   * An asynchronous call into the module; rejects, too, when the instance dies meanwhile.
-   *
-   * @param options - `outlives`: a code that else would be fatal, with which the module itself says that it can go on
-   */
-  async run<T>(body: () => Promise<T>, { outlives }: { outlives?: JepaErrorCode } = {}): Promise<T> {
+  /** An asynchronous call into the module; rejects, too, when the instance dies meanwhile. */
+  async run<T>(body: () => Promise<T>): Promise<T> {
     if (this.#lost) throw this.#lost;
     const unclaim = claimUncaught((error) => {
       const trap = error instanceof WebAssembly.RuntimeError;
@@ -120,18 +116,16 @@ export class Instance {
     try {
       return await Promise.race([body(), this.#death]);
     } catch (error) {
-      throw await this.#explained(error, outlives);
+      throw await this.#explained(error);
     } finally {
       unclaim();
     }
   }
 
   /** What failed; where a GPU is involved, rather its cause than its effect. */
-  async #explained(error: unknown, outlives?: JepaErrorCode): Promise<JepaError> {
+  async #explained(error: unknown): Promise<JepaError> {
     if (this.#device && isFatal(error)) await Promise.race([this.#death.catch(() => {}), new Promise((resolve) => setTimeout(resolve, NOTICE))]);
-    if (isFatal(error) && this.#lost) return this.#lost;
-    const code = codeOf(error);
-    return code !== undefined && code === outlives ? toJepaError(error) : this.#failed(error);
+    return isFatal(error) && this.#lost ? this.#lost : this.#failed(error);
   }
 
   #failed(error: unknown): JepaError {

@@ -34,7 +34,7 @@ export class LocalTrainer {
       signal,
       number: (i) => numbers?.[i] ?? i,
     });
-    const step = await this.#instance.run(() => this.#trainer.step(batch), { outlives: "internal" });
+    const step = await this.#instance.run(() => this.#trainer.step(batch));
     return { ...step, ms: performance.now() - start };
   }
 

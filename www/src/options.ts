@@ -17,6 +17,7 @@ const isNumber = (value: unknown): value is number => typeof value === "number" 
 
 export const anything: Rule = { what: "anything", allows: () => true };
 export const anObject: Rule = { what: "an object", allows: (value) => typeof value === "object" && value !== null };
+export const aBoolean: Rule = { what: "true or false", allows: (value) => typeof value === "boolean" };
 export const aFunction: Rule = { what: "a function", allows: (value) => typeof value === "function" };
 export const atLeast = (least: number): Rule => ({ what: `a number of at least ${least}`, allows: (value) => isNumber(value) && value >= least });
 export const moreThan = (bound: number): Rule => ({ what: `a number greater than ${bound}`, allows: (value) => isNumber(value) && value > bound });
@@ -24,11 +25,7 @@ export const between = (least: number, most: number): Rule => ({
   what: `a number from ${least} to ${most}`,
   allows: (value) => isNumber(value) && value >= least && value <= most,
 });
-export const whole = (least: number, most = Number.MAX_SAFE_INTEGER): Rule => ({
-  what: most === Number.MAX_SAFE_INTEGER ? `a whole number of at least ${least}` : `a whole number from ${least} to ${most}`,
-  allows: (value) => Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most,
-});
-export const oneOfWords = (...words: string[]): Rule => ({ what: `one of ${words.map((word) => `"${word}"`).join(", ")}`, allows: (value) => words.includes(value as string) });
+export const whole = (least: number): Rule => ({ what: `a whole number of at least ${least}`, allows: (value) => Number.isSafeInteger(value) && (value as number) >= least });
 export const numbers: Rule = { what: "an array of numbers", allows: (value) => Array.isArray(value) && value.length > 0 && value.every(isNumber) };
 
 /**

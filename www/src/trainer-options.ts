@@ -2,7 +2,7 @@
 
 import { JepaError } from "./errors.js";
 import type { GlueTrainerOptions } from "./glue.js";
-import { aFunction, anObject, anything, atLeast, between, checkFields, moreThan, numbers, oneOf, shown, whole, type Rule } from "./options.js";
+import { aBoolean, aFunction, anObject, anything, atLeast, between, checkFields, moreThan, numbers, oneOf, shown, whole, type Rule } from "./options.js";
 import type { SaveStore } from "./saves.js";
 import type { TrainMetrics } from "./trainer.js";
 import type { Backend, ModelConfig, ModelPreset, Progress } from "./types.js";
@@ -11,6 +11,8 @@ import type { ModelSource } from "./weights.js";
 /** Predict the target encoder's embeddings of masked tokens from those of visible ones (arXiv 2301.08243). */
 export interface IJepaObjective {
   kind: "ijepa";
+  /** Where the distance of a prediction from its target, squared near 0, becomes linear. Default 1. */
+  beta?: number | undefined;
   /** False lets the gradient through to the targets as well, which makes embeddings collapse. Default true. */
   stopGradient?: boolean | undefined;
 }
@@ -18,6 +20,8 @@ export interface IJepaObjective {
 /** Bring the embeddings of several views of a picture together, and keep all of them spread like a Gaussian (arXiv 2511.08544). */
 export interface LeJepaObjective {
   kind: "lejepa";
+  /** Which of the published sums of the two parts: that of the minimal example, of the paper or of stable-pretraining. Default `"minimal"`. */
+  form?: "minimal" | "paper" | "stable-pretraining" | undefined;
   /** Weight of the second part, SIGReg. Default 0.02. */
   lambda?: number | undefined;
   /** Views of each picture. Default 4. */
@@ -34,29 +38,30 @@ export interface VJepaObjective {
 export type Objective = "ijepa" | "vjepa" | "lejepa" | IJepaObjective | VJepaObjective | LeJepaObjective;
 
 /**
- * How learning rate, weight decay and momentum of the target encoder change from step to step: cosines, the rate after a linear
- * warm-up. Defaults are those of the released recipe of the objective, I-JEPA / LeJEPA; I-JEPA's are for batches of 2048 pictures.
+ * How learning rate, weight decay and momentum of the target encoder change from step to step. The defaults are those of I-JEPA's
+ * released configurations, for any objective, and were chosen for batches of 2048 pictures. LeJEPA's minimal example has a learning
+ * rate of 2e-3 and a constant weight decay of 0.05.
  */
 export interface TrainSchedule {
   /** Steps of the whole run, to which the curves are stretched. Default 1000. */
   steps?: number | undefined;
-  /** Learning rate after the warm-up. Default 1e-3 / 5e-4. */
+  /** Learning rate after the warm-up, from where it falls in half a cosine. Default 1e-3. */
   lr?: number | undefined;
-  /** Learning rate of the first step. Default 2e-4 / 5e-6. */
+  /** Learning rate that the warm-up starts from. Default 2e-4. */
   startLr?: number | undefined;
-  /** Learning rate at the end. Default 1e-6 / 5e-7. */
+  /** Learning rate at the end. Default 1e-6. */
   finalLr?: number | undefined;
-  /** Steps of warm-up. Default 2/15 of all, as 40 of 300 epochs / 1/100 of all. */
+  /** Steps of the warm-up. Default 40/300 of all. */
   warmupSteps?: number | undefined;
-  /** Weight decay of the first step. Default 0.04 / 0.05. */
+  /** Weight decay at the start. Default 0.04. */
   weightDecay?: number | undefined;
-  /** Weight decay at the end. Default 0.4 / 0.05. */
+  /** Weight decay at the end; the way there is half a cosine. Default 0.4. */
   finalWeightDecay?: number | undefined;
-  /** Momentum of the target encoder in the first step: 0 copies the online encoder, 1 never changes. Default 0.996; LeJEPA has none. */
+  /** Momentum of the target encoder at the start: 0 copies the online encoder, 1 never changes. Default 0.996. */
   ema?: number | undefined;
-  /** The same at the end; the way there is linear. Default 1. */
+  /** The same at the end; the way there is straight. Default 1. */
   finalEma?: number | undefined;
-  /** By how much the curves are longer than the run, so that their ends are not reached. Default 1. */
+  /** By how much the curves are longer than the run, so that their ends are not reached. Default 1; V-JEPA 1.25. */
   ipeScale?: number | undefined;
 }
 
@@ -72,34 +77,43 @@ export interface TrainOptimizer {
   clip?: number | undefined;
 }
 
-/** Random changes to each picture, in this order. Defaults are those of the recipe: for I-JEPA a crop and nothing else. */
+/** Random changes to a picture, made in this order. What is left out is torchvision's default for a crop, and nothing for the rest. */
 export interface TrainAugmentation {
-  /** Least and greatest share of the picture's area that is cropped. Default [0.3, 1] / [0.08, 1]. */
+  /** Of the view, in pixels: multiples of the patch size. */
+  size: [height: number, width: number];
+  /** Least and greatest share of the picture's area that is cropped. Default [0.08, 1]. */
   scale?: [least: number, most: number] | undefined;
   /** Least and greatest width over height of the crop. Default [3/4, 4/3]. */
   aspect?: [least: number, most: number] | undefined;
   /** How the crop is resized. Default `"bilinear"`. */
   filter?: "bilinear" | "bicubic" | undefined;
-  /** Probability of exchanging left and right. Default 0 / 0.5. */
+  /** Whether the filter is widened when reducing. Default true. */
+  antialias?: boolean | undefined;
+  /** Probability of exchanging left and right. Default 0. */
   flip?: number | undefined;
-  /** Random colours. */
+  /** Random colours; `probability` is that of changing anything, `hue` at most 0.5. */
   jitter?: { probability: number; brightness: number; contrast: number; saturation: number; hue: number } | undefined;
-  /** Probability of losing colour. Default 0 / 0.2. */
+  /** Probability of losing colour. Default 0. */
   grey?: number | undefined;
-  /** Random softness; the kernel's side in pixels is odd. */
+  /** Random softness; the side of the kernel, in pixels of the view, is odd. */
   blur?: { probability: number; kernel: number; sigma: [least: number, most: number] } | undefined;
-  /** Inverted highlights. */
+  /** Inverted highlights, from the sample `threshold` of 0 to 255 on. */
   solarise?: { probability: number; threshold: number } | undefined;
 }
 
-/** The small network between the embeddings and the loss of LeJEPA. */
+/** Views of a picture that are made alike. */
+export interface TrainViews {
+  /** How many of each picture. */
+  count: number;
+  augmentation: TrainAugmentation;
+}
+
+/** The network between embeddings and loss of LeJEPA: two hidden layers, used in training only. */
 export interface TrainProjector {
-  /** Width of its hidden layers. Default 2048. */
-  hidden?: number | undefined;
-  /** Number of its hidden layers. Default 2. */
-  layers?: number | undefined;
-  /** Width of its output. Default 16. */
-  output?: number | undefined;
+  /** Width of the hidden layers. Default 2048. */
+  hiddenSize?: number | undefined;
+  /** Width of the output, in which the loss is computed. Default 16. */
+  size?: number | undefined;
 }
 
 /** Saves that are made without being asked for. */
@@ -148,14 +162,20 @@ export interface TrainerOptions extends TrainerHost {
   optimizer?: TrainOptimizer | undefined;
   /** What is masked: the options of {@link sampleMasks} but for `seed` and `batch`. Default: the objective's own. */
   masks?: object | undefined;
-  augmentation?: TrainAugmentation | undefined;
+  /**
+   * How pictures become views: one way for all views, or several, for LeJEPA the global ones first. Default: the crop of I-JEPA's
+   * released configurations, or the four views of LeJEPA's minimal example, at the size of the model.
+   */
+  augmentation?: TrainAugmentation | TrainViews[] | undefined;
   projector?: TrainProjector | undefined;
+  /** Rescale fresh weights by the depth of their block. Default false, as the released models were made. */
+  depthRescale?: boolean | undefined;
   /**
    * What is trained of a loaded model: everything, its last blocks, or low-rank adapters in its place, scaled by `alpha / rank`
    * (default `alpha`: `rank`). Default `"full"`.
    */
   train?: "full" | { lastBlocks: number } | { lora: { rank: number; alpha?: number | undefined } } | undefined;
-  /** Mean and deviation of each channel, of values from 0 to 1. Default: ImageNet's, or those of the loaded model. */
+  /** Mean and deviation of each channel, of values from 0 to 1. Default: ImageNet's for three channels, else 0.5 and 0.5. */
   normalization?: { mean: number[]; std: number[] } | undefined;
 }
 
@@ -171,14 +191,14 @@ const SCHEDULE: Record<keyof TrainSchedule, Rule> = {
   finalWeightDecay: atLeast(0),
   ema: between(0, 1),
   finalEma: between(0, 1),
-  ipeScale: moreThan(0),
+  ipeScale: atLeast(1),
 };
 
 const OPTIMIZER: Record<keyof TrainOptimizer, Rule> = { beta1: between(0, 1), beta2: between(0, 1), eps: moreThan(0), clip: moreThan(0) };
 
 const HOST: Record<keyof TrainerHost, Rule> = {
   backend: anything,
-  worker: { what: "true or false", allows: (value) => typeof value === "boolean" },
+  worker: aBoolean,
   autosave: anObject,
   onWarning: aFunction,
   onProgress: aFunction,
@@ -190,7 +210,7 @@ const OPTIONS: Record<keyof TrainerOptions, Rule> = {
   model: anything,
   from: anything,
   objective: anything,
-  seed: whole(0, 2 ** 32 - 1),
+  seed: whole(0),
   batchSize: whole(1),
   accumulate: whole(1),
   schedule: anObject,
@@ -198,6 +218,7 @@ const OPTIONS: Record<keyof TrainerOptions, Rule> = {
   masks: anObject,
   augmentation: anObject,
   projector: anObject,
+  depthRescale: aBoolean,
   train: anything,
   normalization: anObject,
 };
@@ -206,14 +227,15 @@ const OPTIONS: Record<keyof TrainerOptions, Rule> = {
 export function trainingOf(options: TrainerOptions): Omit<GlueTrainerOptions, "model"> {
   checkFields("", options, OPTIONS);
   checkAutosave(options);
-  const { objective = "ijepa", seed = 0, batchSize = 16, accumulate = 1, schedule, optimizer, masks, augmentation, projector, train, normalization } = options;
+  const { objective = "ijepa", seed = 0, batchSize = 16, accumulate = 1, schedule, optimizer, masks, augmentation, projector, depthRescale, train, normalization } = options;
   if (schedule) checkFields("schedule", schedule, SCHEDULE);
   if (optimizer) checkFields("optimizer", optimizer, OPTIMIZER);
   if (normalization) checkFields("normalization", normalization, { mean: numbers, std: numbers });
   if (train !== undefined && train !== "full") checkTrain(train);
   oneOf(typeof objective === "string" ? "objective" : "objective.kind", typeof objective === "string" ? objective : objective?.kind, OBJECTIVES);
+  const training = { objective, seed, batchSize, accumulate, schedule, optimizer, masks, augmentation, projector, depthRescale, train, normalization };
   // Leaves out what is undefined, and keeps later changes of the caller's objects away.
-  return JSON.parse(JSON.stringify({ objective, seed, batchSize, accumulate, schedule, optimizer, masks, augmentation, projector, train, normalization })) as Omit<GlueTrainerOptions, "model">;
+  return JSON.parse(JSON.stringify(training)) as Omit<GlueTrainerOptions, "model">;
 }
 
 function checkTrain(train: unknown): void {

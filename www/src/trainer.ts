@@ -34,7 +34,7 @@ export interface TrainMetrics {
   weightDecay: number;
   /** Momentum of the target encoder in the step; 1 where there is none. */
   ema: number;
-  /** Standard deviation of the embeddings' values across pictures, on average: 0 when all embeddings are alike. */
+  /** Standard deviation of the embeddings' values across pictures, on average: 0 when all embeddings are alike. NaN for one picture, like the next two. */
   std: number;
   /** In how many directions embeddings differ, weighted by how much: 1 when they lie on a line, at most their width. */
   effectiveRank: number;
@@ -201,8 +201,8 @@ export class Trainer {
    *
    * @param images - `batchSize · accumulate` pictures, taken as they are when this is called
    * @param options - `signal` aborts the call; once its pictures have been prepared, the step is taken all the same
-   * @throws {@link JepaError} `bad-input`, `network`, `aborted`, `disposed`, `device-lost`, `out-of-memory`; `internal`, too, when loss or
-   * gradients are no numbers any more: then the trainer is as it was before the step, and can be saved
+   * @throws {@link JepaError} `bad-input`, also when the loss or a gradient is no number any more: its tensor is named, and the trainer
+   * is as it was before the step, so that it can be saved; `network`, `aborted`, `disposed`, `device-lost`, `out-of-memory`, `internal`
    */
   step(images: readonly ImageInput[], { signal }: { signal?: AbortSignal | undefined } = {}): Promise<TrainMetrics> {
     const capturing = async () => {
