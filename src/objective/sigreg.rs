@@ -302,8 +302,9 @@ impl Directions {
         let values = columns(matrix, slices);
         for (k, column) in values.chunks_exact(d).enumerate() {
             let length = column.iter().map(|v| v * v).sum::<f64>().sqrt();
-            // Written so that a NaN is refused.
-            if !((length - 1.0).abs() <= UNIT_TOLERANCE) {
+            // False for a NaN.
+            let unit = (length - 1.0).abs() <= UNIT_TOLERANCE;
+            if !unit {
                 return Err(Error::BadInput(format!(
                     "column {k} of the directions has the length {length}; divide each column by its length"
                 )));
