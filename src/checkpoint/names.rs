@@ -265,6 +265,16 @@ impl Scheme {
     }
 }
 
+/// The tensors that `parameter` is written as in a Hugging Face folder, each with its shape, in the order of its rows.
+pub fn hugging_face(parameter: &Parameter) -> Vec<(String, Vec<usize>)> {
+    let scheme = Scheme {
+        layout: Layout::HfDisk,
+        prefix: "",
+    };
+    let sources = scheme.sources(parameter).into_iter();
+    sources.map(|source| (source.name, source.shape)).collect()
+}
+
 /// Whether `name`, which is no parameter of the network that is read, is known to be of no use for it: the other networks
 /// of a training checkpoint where `containers` says that it is one, heads, and the state of training.
 pub(super) fn is_ignored(name: &str, containers: bool) -> bool {

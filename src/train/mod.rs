@@ -8,6 +8,8 @@ pub mod network;
 pub mod projector;
 #[cfg(feature = "tensor")]
 pub mod recipe;
+#[cfg(feature = "tensor")]
+pub mod save;
 pub mod schedule;
 #[cfg(feature = "tensor")]
 pub mod trainer;

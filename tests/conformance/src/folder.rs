@@ -82,8 +82,22 @@ impl Folder {
         choice: EncoderChoice,
         device: &burn::tensor::Device,
     ) -> Result<Encoder, String> {
+        let mut parameters = self.parameters(weights, config, choice, false, device)?;
+        Encoder::new(config, Precision::F32, device, &mut parameters)
+            .map_err(|e| format!("{weights}: {e}"))
+    }
+
+    /// The parameters of an encoder, and of the predictor.
+    pub fn parameters(
+        &self,
+        weights: &str,
+        config: &ModelConfig,
+        encoder: EncoderChoice,
+        predictor: bool,
+        device: &burn::tensor::Device,
+    ) -> Result<Parameters, String> {
         let bytes = self.bytes(weights)?;
-        let build = || -> webjepa::Result<Encoder> {
+        let build = || -> webjepa::Result<Parameters> {
             let prefix = bytes
                 .get(..8)
                 .and_then(|b| b.try_into().ok())
@@ -94,14 +108,8 @@ impl Folder {
                 name: weights.to_owned(),
                 header,
             };
-            let plan = Plan::new(
-                &[file],
-                config,
-                Selection {
-                    encoder: choice,
-                    predictor: false,
-                },
-            )?;
+            let selection = Selection { encoder, predictor };
+            let plan = Plan::new(&[file], config, selection)?;
             let ranges: Vec<_> = plan
                 .reads()
                 .iter()
@@ -119,7 +127,7 @@ impl Folder {
                 }
             }
             assembler.finish()?;
-            Encoder::new(config, Precision::F32, device, &mut parameters)
+            Ok(parameters)
         };
         build().map_err(|e| format!("{weights}: {e}"))
     }

@@ -34,6 +34,10 @@ pub enum Quantity {
     Loss,
     /// Gradients of objectives.
     Gradient,
+    /// Gradients of I-JEPA's parameters.
+    ParameterGradient,
+    /// Parameters after a step.
+    Updated,
     /// Statistics of SIGReg.
     Statistic,
     /// SIGReg of random Gaussian samples.
@@ -42,6 +46,14 @@ pub enum Quantity {
     MonteCarloPerSample(usize),
     /// GELU.
     Gelu,
+    /// Learning rates, weight decay, momentum.
+    Schedule,
+    /// Uniform random numbers, and what is read off whole numbers without rounding.
+    Uniform,
+    /// Whole numbers.
+    Exact,
+    /// Numbers that the fixture has rounded to so many decimals.
+    Rounded(i32),
     /// Central differences of f32 results, relative to the gradient's size; not of the fixtures.
     Difference,
 }
@@ -61,10 +73,19 @@ impl Quantity {
             Self::Pixels => (1e-6, 1e-6),
             Self::Loss => (2e-6, 2e-5),
             Self::Gradient => (5e-6, 2e-5),
+            Self::ParameterGradient => (1e-6, 5e-6),
+            Self::Updated => (1e-5, 5e-5),
             Self::Statistic => (5e-6, 5e-5),
             Self::MonteCarlo => (0.08, 0.08),
             Self::MonteCarloPerSample(n) => (0.08 / n as f64, 0.08 / n as f64),
             Self::Gelu => (2e-6, 1e-5),
+            Self::Schedule | Self::Uniform => (1e-9, 1e-9),
+            Self::Exact => (0.0, 0.0),
+            Self::Rounded(decimals) => {
+                // A little more than half a unit, where ties are rounded either way.
+                let half = 0.500_001 * 10f64.powi(-decimals);
+                (half, half)
+            }
             Self::Difference => (5e-4, 5e-4),
         };
         match arithmetic {

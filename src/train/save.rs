@@ -1,0 +1,372 @@
+//! A run as a file, and models out of it.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::network::{HostTensor, Network, Trained};
+use super::recipe::{Objective, Recipe};
+use super::trainer::Trainer;
+use crate::checkpoint::safetensors::{self, PREFIX_BYTES};
+use crate::checkpoint::{
+    Dtype, Header, Parameter, TensorData, header_length, hugging_face, parameters,
+    predictor_parameters,
+};
+use crate::nn::Value;
+use crate::probe::monitor::Spread;
+use crate::train::projector;
+use crate::{Error, Result};
+
+/// Key of the recipe in the metadata of a save file.
+const RECIPE: &str = "webjepa.recipe";
+/// Key of the rest of the run's state there.
+const STATE: &str = "webjepa.run";
+/// What moments of AdamW are called, as in PyTorch's state.
+const MOMENTS: [&str; 2] = ["optimizer.exp_avg.", "optimizer.exp_avg_sq."];
+
+/// What a run needs besides its recipe and its tensors. Random numbers need the recipe's seed and the step only.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct State {
+    format: u32,
+    step: u64,
+    ema_distance: f64,
+    /// The spread at the start; absent before the first step and for batches of one picture.
+    start: Option<[f64; 3]>,
+}
+
+/// The version of the format that is written, and the only one that is read.
+const FORMAT: u32 = 1;
+
+/// Files of an exported model by their names.
+pub type Files = BTreeMap<&'static str, Vec<u8>>;
+
+impl Trainer {
+    /// The run as one safetensors file, from which [`resume`](Self::resume) goes on with the same numbers.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the device fails.
+    pub async fn save(&self) -> Result<Vec<u8>> {
+        let mut tensors = self.tensors().await?;
+        for network in &self.online {
+            for parameter in &network.parameters {
+                let Some(moments) = &parameter.moments else {
+                    continue;
+                };
+                for (kind, moment) in MOMENTS.iter().zip(moments) {
+                    tensors.push(HostTensor {
+                        name: format!("{kind}{}{}", network.prefix, parameter.name),
+                        shape: parameter.shape.clone(),
+                        data: moment.read().await?,
+                    });
+                }
+            }
+        }
+        let state = State {
+            format: FORMAT,
+            step: self.step,
+            ema_distance: self.ema_distance,
+            start: self
+                .start
+                .map(|s| [s.std, s.effective_rank, s.cosine])
+                .filter(|s| s.iter().all(|v| v.is_finite())),
+        };
+        let metadata = [(RECIPE, json(self.recipe())?), (STATE, json(&state)?)];
+        let metadata = metadata.map(|(key, text)| (key.to_owned(), text));
+        file(&tensors, &BTreeMap::from(metadata))
+    }
+
+    /// A run as [`save`](Self::save) left it.
+    ///
+    /// # Errors
+    /// [`Error::BadCheckpoint`] for other bytes, [`Error::MissingTensor`], [`Error::ShapeMismatch`].
+    pub fn resume(bytes: &[u8], device: &Device) -> Result<Self> {
+        let saved = Saved::read(bytes)?;
+        let recipe = Recipe::from_json(saved.text(RECIPE)?)?;
+        let state: State = serde_json::from_str(saved.text(STATE)?).map_err(|e| {
+            Error::BadCheckpoint(format!("the state of the saved run cannot be read: {e}"))
+        })?;
+        if state.format != FORMAT {
+            return Err(Error::Unsupported(format!(
+                "the run was saved in format {}, and this version reads {FORMAT}",
+                state.format
+            )));
+        }
+        let encoder = parameters(&recipe.model);
+        let (second, list) = match recipe.objective {
+            Objective::Ijepa { .. } => ("predictor.", predictor_parameters(&recipe.model)),
+            Objective::Lejepa { .. } => (
+                "projector.",
+                projector::parameters(recipe.model.hidden_size, recipe.projector),
+            ),
+        };
+        let online = vec![
+            saved.network("encoder.", &encoder, device)?,
+            saved.network(second, &list, device)?,
+        ];
+        let target = match recipe.objective {
+            Objective::Ijepa { .. } => Some(saved.network("target_encoder.", &encoder, device)?),
+            Objective::Lejepa { .. } => None,
+        };
+        let mut run = Self::assemble(recipe, device, online, target)?;
+        run.step = state.step;
+        run.ema_distance = state.ema_distance;
+        run.start = state.start.map(|[std, effective_rank, cosine]| Spread {
+            std,
+            effective_rank,
+            cosine,
+        });
+        Ok(run)
+    }
+
+    /// All parameters on the host, in the original project's layout and by its names: `encoder.…`, `predictor.…` or
+    /// `projector.…`, `target_encoder.…`.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the device fails.
+    pub async fn tensors(&self) -> Result<Vec<HostTensor>> {
+        let mut tensors = Vec::new();
+        for network in self.online.iter().chain(&self.target) {
+            tensors.extend(network.read().await?);
+        }
+        Ok(tensors)
+    }
+
+    /// The encoder that embeddings come from: the target encoder where there is one.
+    pub fn encoder_network(&self) -> &Network {
+        self.target.as_ref().unwrap_or(&self.online[0])
+    }
+
+    /// The predictor, where the objective has one.
+    pub fn predictor_network(&self) -> Option<&Network> {
+        self.target.as_ref().map(|_| &self.online[1])
+    }
+
+    /// The online encoder.
+    pub fn online_network(&self) -> &Network {
+        &self.online[0]
+    }
+
+    /// The encoder as a folder that transformers loads as an `IJepaModel`.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the device fails.
+    pub async fn export_hugging_face(&self) -> Result<Files> {
+        let network = self.encoder_network();
+        let mut tensors = Vec::new();
+        for tensor in network.read().await? {
+            let parameter = Parameter {
+                name: tensor.name[network.prefix.len()..].to_owned(),
+                shape: tensor.shape,
+                optional: false,
+            };
+            let mut data = tensor.data.as_slice();
+            for (name, shape) in hugging_face(&parameter) {
+                let (part, rest) = data.split_at(shape.iter().product());
+                data = rest;
+                tensors.push(HostTensor {
+                    name,
+                    shape,
+                    data: part.to_vec(),
+                });
+            }
+        }
+        let model = &self.recipe().model;
+        let config = json!({
+            "architectures": ["IJepaModel"],
+            "attention_probs_dropout_prob": 0.0,
+            "dtype": "float32",
+            "hidden_act": "gelu",
+            "hidden_dropout_prob": 0.0,
+            "hidden_size": model.hidden_size,
+            "image_size": side(model.image_size),
+            "initializer_range": 0.02,
+            "intermediate_size": model.mlp_hidden,
+            "layer_norm_eps": model.layer_norm_eps,
+            "model_type": "ijepa",
+            "num_attention_heads": model.heads,
+            "num_channels": model.channels,
+            "num_hidden_layers": model.layers,
+            "patch_size": model.patch_size,
+            "pooler_act": "tanh",
+            "pooler_output_size": model.hidden_size,
+            "qkv_bias": model.qkv_bias,
+        });
+        // transformers refuses a file that does not say so.
+        let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+        Ok(self.files(config, file(&tensors, &metadata)?))
+    }
+
+    /// All networks by the original project's names, with the sizes as this library's own `config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the device fails.
+    pub async fn export_original(&self) -> Result<Files> {
+        let mut tensors = self.tensors().await?;
+        tensors.retain(|tensor| !tensor.name.starts_with("projector."));
+        let mut model = self.recipe().model.clone();
+        if self.target.is_none() {
+            model.predictor = None;
+        }
+        let config = serde_json::to_value(&model)
+            .map_err(|e| Error::Internal(format!("the configuration cannot be written: {e}")))?;
+        Ok(self.files(config, file(&tensors, &BTreeMap::new())?))
+    }
+
+    fn files(&self, config: serde_json::Value, weights: Vec<u8>) -> Files {
+        let recipe = self.recipe();
+        let [height, width] = recipe.model.image_size;
+        let preprocessor = json!({
+            "do_normalize": true,
+            "do_rescale": true,
+            "do_resize": true,
+            "image_mean": recipe.normalization.mean,
+            "image_processor_type": "ViTImageProcessor",
+            "image_std": recipe.normalization.std,
+            "resample": 2,
+            "rescale_factor": 1.0 / 255.0,
+            "size": { "height": height, "width": width },
+        });
+        Files::from([
+            ("config.json", format!("{config:#}\n").into_bytes()),
+            (
+                "preprocessor_config.json",
+                format!("{preprocessor:#}\n").into_bytes(),
+            ),
+            ("model.safetensors", weights),
+        ])
+    }
+}
+
+/// A side where both are equal, as published configurations have it.
+fn side([height, width]: [usize; 2]) -> serde_json::Value {
+    match height == width {
+        true => json!(height),
+        false => json!([height, width]),
+    }
+}
+
+fn json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value)
+        .map_err(|e| Error::Internal(format!("the state of the run cannot be written: {e}")))
+}
+
+fn file(tensors: &[HostTensor], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
+    let bytes: Vec<Vec<u8>> = tensors
+        .iter()
+        .map(|tensor| tensor.data.iter().flat_map(|v| v.to_le_bytes()).collect())
+        .collect();
+    let views: Vec<TensorData> = tensors
+        .iter()
+        .zip(&bytes)
+        .map(|(tensor, data)| TensorData {
+            name: &tensor.name,
+            dtype: Dtype::F32,
+            shape: &tensor.shape,
+            data,
+        })
+        .collect();
+    let mut out = Vec::with_capacity(bytes.iter().map(Vec::len).sum());
+    safetensors::write(&mut out, &views, metadata)
+        .map_err(|e| Error::Internal(format!("the file cannot be written: {e}")))?;
+    Ok(out)
+}
+
+/// A save file, checked as a safetensors file.
+struct Saved<'a> {
+    bytes: &'a [u8],
+    header: Header,
+}
+
+impl<'a> Saved<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self> {
+        let prefix = bytes
+            .get(..PREFIX_BYTES)
+            .and_then(|b| b.try_into().ok())
+            .ok_or_else(|| {
+                Error::BadCheckpoint("the save file is shorter than any can be".into())
+            })?;
+        let length = header_length(prefix, bytes.len() as u64)?;
+        let header = Header::parse(
+            &bytes[PREFIX_BYTES..PREFIX_BYTES + length],
+            bytes.len() as u64,
+        )?;
+        Ok(Self { bytes, header })
+    }
+
+    fn text(&self, key: &str) -> Result<&str> {
+        self.header
+            .metadata
+            .get(key)
+            .map(String::as_str)
+            .ok_or_else(|| {
+                Error::BadCheckpoint(
+                    "the file is no saved run of this library: to train from a model's weights, load the model".into(),
+                )
+            })
+    }
+
+    /// The values of a tensor, where the file has it.
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
+        let Some(info) = self.header.tensors.iter().find(|t| t.name == name) else {
+            return Ok(None);
+        };
+        if info.shape != shape || info.dtype != Dtype::F32 {
+            return Err(Error::ShapeMismatch(format!(
+                "{name} of the saved run is {} {:?}, and its recipe says F32 {shape:?}",
+                info.dtype.name(),
+                info.shape
+            )));
+        }
+        let start = self.header.data_start as usize;
+        let data = &self.bytes[start + info.begin as usize..start + info.end as usize];
+        let values: Vec<f32> = data
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect();
+        match values.iter().all(|v| v.is_finite()) {
+            true => Ok(Some(values)),
+            false => Err(Error::BadCheckpoint(format!(
+                "{name} of the saved run holds values that are not finite"
+            ))),
+        }
+    }
+
+    fn network(
+        &self,
+        prefix: &'static str,
+        list: &[Parameter],
+        device: &Device,
+    ) -> Result<Network> {
+        let mut network = Network::new(prefix);
+        for Parameter { name, shape, .. } in list {
+            let whole = format!("{prefix}{name}");
+            let data = self.tensor(&whole, shape)?.ok_or_else(|| {
+                Error::MissingTensor(format!("the saved run has no tensor {whole}"))
+            })?;
+            network.put(
+                HostTensor {
+                    name: name.clone(),
+                    shape: shape.clone(),
+                    data,
+                },
+                device,
+            );
+        }
+        for Trained {
+            name,
+            shape,
+            moments,
+            ..
+        } in &mut network.parameters
+        {
+            let moment = |kind: &str| self.tensor(&format!("{kind}{prefix}{name}"), shape);
+            if let (Some(first), Some(second)) = (moment(MOMENTS[0])?, moment(MOMENTS[1])?) {
+                *moments = Some([first, second].map(|data| Value::upload(shape, data, device)));
+            }
+        }
+        Ok(network)
+    }
+}
