@@ -35,7 +35,7 @@ export const ERROR_CODES = [
  * | `network` | a file that could not be fetched completely |
  * | `integrity` | a file whose hash is not the expected one |
  * | `aborted` | the caller's `AbortSignal` fired; its reason is the `cause` |
- * | `disposed` | use of a model after (or during) `dispose()` |
+ * | `disposed` | use of a model or trainer after (or during) `dispose()` |
  * | `internal` | a defect of this library or of a layer below it |
  */
 export type JepaErrorCode = (typeof ERROR_CODES)[number];
