@@ -24,7 +24,7 @@ const GEOMETRIES = {
     predictor: tower(96, 4, 3),
     eps: 1e-6,
     targetEps: 1e-5,
-    contextLength: 30,
+    contextLength: 32,
     targetBlock: [3, 4],
     targets: 4,
     optimizer: { lr: 1e-3, weightDecay: 0.04, beta1: 0.9, beta2: 0.999, eps: 1e-8 },
