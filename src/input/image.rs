@@ -55,7 +55,7 @@ impl<'a> ImageView<'a> {
     }
 
     /// Refuses pictures whose numbers contradict each other or that nothing sensible can be made of.
-    pub(super) fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         let Self {
             width,
             height,
