@@ -4,11 +4,12 @@
 //! - `wasm`: the exported functions; no maths.
 //! - [`train`]: runs of training: recipes, schedules, the trainer.
 //! - `model`: one file per published system.
-//! - [`probe`]: what is read off embeddings: pooling.
+//! - [`probe`]: what is read off embeddings: pooling, classes, signs of collapse.
 //! - [`objective`]: losses of training and their gradients, on the host.
 //! - `nn`: the parts that systems share, and the kernels under them.
 //! - `device`: where the numbers are computed, and how weights are kept there.
 //! - [`checkpoint`]: tensors by name, from bytes.
+//! - `data`: labelled pictures from files, for the command line (feature `data`).
 //! - [`input`]: pixels to normalised tensors. No tensor library.
 //! - [`mask`]: which tokens are seen and which predicted.
 //! - [`config`]: sizes, and every size derived from them.
@@ -20,6 +21,8 @@
 
 pub mod checkpoint;
 pub mod config;
+#[cfg(feature = "data")]
+pub mod data;
 #[cfg(feature = "tensor")]
 pub mod device;
 pub mod error;
