@@ -7,9 +7,11 @@ mod expected;
 mod folder;
 mod gradients;
 mod ijepa;
+mod masks;
 mod objectives;
 mod preprocess;
 mod report;
+mod schedules;
 mod tolerance;
 #[cfg(target_family = "wasm")]
 mod wasm;
@@ -53,9 +55,13 @@ pub async fn run(folder: &Folder, only: &[String]) -> Report {
             }
             "ijepa_ti16/expected.json" => ijepa::photo(folder, &file, &device, &mut report).await,
             "lejepa_loss.json" => objectives::lejepa(folder, &file, &mut report),
+            "ijepa_masks.json" | "vjepa_masks.json" => {
+                masks::replayed(folder, &file, &mut report)
+            }
             "preprocess_ops.json" => {
                 preprocess::operations(folder, &file, &device, &mut report).await
             }
+            "schedules.json" => schedules::values(folder, &file, &mut report),
             "sigreg_vicreg.json" => objectives::sigreg_vicreg(folder, &file, &mut report),
             _ => {
                 report.skipped("every value", "this system is not implemented");
