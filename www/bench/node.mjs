@@ -1,6 +1,7 @@
 // The other host of the tasks: a Node process with Dawn (npm `webgpu`) on Mesa's software adapter, which has what SwiftShader lacks.
 import { fileURLToPath } from "node:url";
 import { create, globals } from "webgpu";
+import "./iterators.mjs";
 import { tasks } from "./tasks.js";
 
 Object.assign(globalThis, globals);
@@ -10,18 +11,6 @@ Object.defineProperty(globalThis, "navigator", { value: { gpu: create([]), userA
 const { writeBuffer } = GPUQueue.prototype;
 GPUQueue.prototype.writeBuffer = function (buffer, offset, data, ...range) {
   return writeBuffer.call(this, buffer, offset, data.buffer instanceof SharedArrayBuffer ? new Uint8Array(data) : data, ...range);
-};
-
-// jax-js maps and filters iterators, which Node has from version 22.
-const iterators = Object.getPrototypeOf(Object.getPrototypeOf([].values()));
-iterators.map ??= function* (f) {
-  for (const value of this) yield f(value);
-};
-iterators.filter ??= function* (f) {
-  for (const value of this) if (f(value)) yield value;
-};
-iterators.toArray ??= function () {
-  return [...this];
 };
 
 const at = (path) => new URL(`../../${path}`, import.meta.url).href;
