@@ -200,7 +200,7 @@ fn load(
 fn encoder(choice: EncoderChoice) -> Selection {
     Selection {
         encoder: choice,
-        predictor: false,
+        ..Selection::default()
     }
 }
 
@@ -348,6 +348,7 @@ fn the_encoder_of_a_training_checkpoint_can_be_chosen() {
         Selection {
             encoder: EncoderChoice::Context,
             predictor: true,
+            both: false,
         },
     )
     .unwrap();
@@ -381,6 +382,7 @@ fn the_encoder_of_a_training_checkpoint_can_be_chosen() {
     let selection = Selection {
         encoder: EncoderChoice::Auto,
         predictor: true,
+        both: false,
     };
     let error = load(&only, &config, selection).unwrap_err();
     assert!(
@@ -650,6 +652,7 @@ fn the_predictor_of_the_fixture_is_read_whole() {
     let selection = Selection {
         encoder: EncoderChoice::Auto,
         predictor: true,
+        both: false,
     };
     let loaded = load(&[fixture("ijepa_tiny.safetensors")], &config, selection).unwrap();
     assert_eq!(

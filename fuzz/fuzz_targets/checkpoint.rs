@@ -42,7 +42,7 @@ fuzz_target!(|bytes: &[u8]| {
         EncoderChoice::Target,
     ] {
         for predictor in [false, true] {
-            let Some(plan) = plan(bytes, Selection { encoder, predictor }) else {
+            let Some(plan) = plan(bytes, Selection { encoder, predictor, both: predictor }) else {
                 continue;
             };
             let slots = plan.slots().len();

@@ -260,7 +260,7 @@ impl Model {
             &config,
             Selection {
                 encoder: self.encoder,
-                predictor: false,
+                ..Selection::default()
             },
         )?;
         Ok(Opened {

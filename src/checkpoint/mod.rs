@@ -14,5 +14,5 @@ pub mod safetensors;
 pub use assemble::{Assembled, Assembler, assemble};
 pub use dtype::{Dtype, Q8, to_f16};
 pub use names::{EncoderChoice, Parameter, hugging_face, parameters, predictor_parameters};
-pub use plan::{File, Plan, Read, Selection, Slot, shards};
+pub use plan::{File, OTHER, Plan, Read, Selection, Slot, shards};
 pub use safetensors::{Header, TensorData, TensorInfo, header_length};

@@ -29,7 +29,12 @@ pub struct Selection {
     pub encoder: EncoderChoice,
     /// Whether to read the predictor too.
     pub predictor: bool,
+    /// Whether to read the other encoder too where the checkpoint has two; its parameters are named [`OTHER`]`…`.
+    pub both: bool,
 }
+
+/// What the names of the other encoder's parameters begin with.
+pub const OTHER: &str = "other.";
 
 /// A parameter that the checkpoint gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +71,7 @@ pub struct Plan {
     reads: Vec<Read>,
     slots: Vec<Slot>,
     has_predictor: bool,
+    is_target: bool,
 }
 
 impl Plan {
@@ -76,10 +82,19 @@ impl Plan {
         let tensors = Tensors::new(files)?;
         let encoder = names::parameters(config);
         let (scheme, containers) = tensors.encoder_scheme(&encoder, selection.encoder);
-        let mut wanted: Vec<(Scheme, Parameter)> = encoder
-            .into_iter()
-            .map(|parameter| (scheme, parameter))
-            .collect();
+        let is_target = TARGET.contains(&scheme);
+        let others: &[Scheme] = match (selection.both, is_target, containers) {
+            (true, true, true) => &CONTEXT,
+            (true, false, true) => &TARGET,
+            _ => &[],
+        };
+        let mut wanted: Vec<(Scheme, Parameter, &str)> = Vec::new();
+        if !others.is_empty() {
+            let (found, scheme) = tensors.best(others, &encoder);
+            let other = encoder.iter().filter(|_| found > 0).cloned();
+            wanted.extend(other.map(|parameter| (scheme, parameter, OTHER)));
+        }
+        wanted.extend(encoder.into_iter().map(|parameter| (scheme, parameter, "")));
         if selection.predictor {
             if config.predictor.is_none() {
                 return Err(Error::BadConfig(
@@ -88,7 +103,11 @@ impl Plan {
             }
             let predictor = names::predictor_parameters(config);
             let scheme = tensors.best(&PREDICTOR, &predictor).1;
-            wanted.extend(predictor.into_iter().map(|parameter| (scheme, parameter)));
+            wanted.extend(
+                predictor
+                    .into_iter()
+                    .map(|parameter| (scheme, parameter, "")),
+            );
         }
 
         let mut plan = Self {
@@ -96,10 +115,11 @@ impl Plan {
             reads: Vec::new(),
             slots: Vec::new(),
             has_predictor: tensors.0.keys().any(|name| name.starts_with("predictor.")),
+            is_target,
         };
         let mut problems = Problems::default();
-        for (scheme, parameter) in wanted {
-            plan.add(files, &tensors, scheme, parameter, &mut problems);
+        for (scheme, parameter, prefix) in wanted {
+            plan.add(files, &tensors, scheme, parameter, prefix, &mut problems);
         }
         let used: BTreeSet<&str> = plan.reads.iter().map(|read| read.tensor.as_str()).collect();
         let extra = |name: &&str| !used.contains(name) && !names::is_ignored(name, containers);
@@ -137,6 +157,11 @@ impl Plan {
         self.has_predictor
     }
 
+    /// Whether the encoder is the target encoder of a training checkpoint.
+    pub fn is_target(&self) -> bool {
+        self.is_target
+    }
+
     /// Sum of the byte ranges.
     pub fn bytes_total(&self) -> u64 {
         self.reads.iter().map(|read| read.end - read.begin).sum()
@@ -148,6 +173,7 @@ impl Plan {
         tensors: &Tensors<'_>,
         scheme: Scheme,
         parameter: Parameter,
+        prefix: &str,
         problems: &mut Problems,
     ) {
         let sources = scheme.sources(&parameter);
@@ -191,7 +217,7 @@ impl Plan {
             offset += length;
         }
         self.slots.push(Slot {
-            name: parameter.name,
+            name: format!("{prefix}{}", parameter.name),
             shape: parameter.shape,
         });
     }

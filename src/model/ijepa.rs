@@ -11,8 +11,10 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::config::{ModelConfig, Positions};
 use crate::device::{Precision, read_values};
+use crate::mask::Masks;
 use crate::nn::ops::{self, Rows};
 use crate::nn::{Block, LayerNorm, Linear, Parameters, patch, positions};
+use crate::objective::distance::Distance;
 use crate::{Error, Result};
 
 /// Added to the variance where prediction targets are normalised, as `torch.nn.functional.layer_norm` does by default.
@@ -354,6 +356,48 @@ impl Predictor {
         let x = ops::select(x, None, &queries, None);
         Ok(self.proj.forward(self.norm.forward(x)))
     }
+}
+
+/// What a predictor says of masked tokens, and what they are; on the host.
+#[derive(Clone, Debug)]
+pub struct Prediction {
+    /// The predictor's output.
+    pub predicted: Vec<f32>,
+    /// The target encoder's output, normalised.
+    pub target: Vec<f32>,
+    /// The distance of each token's prediction, `[blocks, k]`: the training loss before averaging.
+    pub error: Vec<f32>,
+    /// `[blocks, k, d]`, with the blocks of all pictures of one block together.
+    pub shape: [usize; 3],
+}
+
+/// Predicts `masks.targets` of pictures from `masks.context`, as in training: the context encoder sees the visible tokens
+/// only, and what is predicted is the target encoder's view of the whole picture.
+///
+/// # Errors
+/// [`Error::BadInput`] for an unusable size, [`Error::BadMask`], [`Error::Internal`] when the device fails.
+pub async fn predict(
+    [context, target]: [&Encoder; 2],
+    predictor: &Predictor,
+    pictures: &Pictures,
+    masks: &Masks,
+) -> Result<Prediction> {
+    let [_, height, width] = context.config.grid_for(pictures.size)?;
+    check_targets(&masks.targets, height * width)?;
+    let one = |mut outputs: Vec<Tensor<3>>| outputs.swap_remove(0);
+    let seen = one(context.forward(pictures, Some(&masks.context), 1)?);
+    let predicted = predictor.forward(seen, &masks.context, &masks.targets, [height, width])?;
+    let every_token = one(target.forward(pictures, None, 1)?);
+    let wanted = targets(every_token, &masks.targets, 1, &context.device)?;
+    let distance = Distance::SmoothL1 { beta: 1.0 };
+    let error = ops::distance(predicted.clone(), wanted.clone(), distance);
+    let shape = predicted.dims();
+    Ok(Prediction {
+        predicted: read_values(predicted).await?,
+        target: read_values(wanted).await?,
+        error: read_values(error).await?,
+        shape,
+    })
 }
 
 /// What a predictor is to predict: the target encoder's output `[batch, n, d]` of every token, normalised without affine

@@ -100,6 +100,49 @@ impl Parameters {
         self.bytes
     }
 
+    /// Takes out everything whose name begins with `prefix`, under the rest of it; `bytes` stays whole here.
+    pub fn split(&mut self, prefix: &str) -> Self {
+        fn moved<T>(from: &mut HashMap<String, T>, prefix: &str) -> HashMap<String, T> {
+            let names: Vec<String> = from
+                .keys()
+                .filter(|name| name.starts_with(prefix))
+                .cloned()
+                .collect();
+            let values = names.into_iter().filter_map(|name| {
+                let value = from.remove(&name)?;
+                Some((name[prefix.len()..].to_owned(), value))
+            });
+            values.collect()
+        }
+        Self {
+            device: self.device.clone(),
+            precision: self.precision,
+            bytes: 0,
+            weights: moved(&mut self.weights, prefix),
+            vectors: moved(&mut self.vectors, prefix),
+            tables: moved(&mut self.tables, prefix),
+        }
+    }
+
+    /// Takes over from `other` everything whose name begins with one of `prefixes`.
+    pub fn absorb(&mut self, other: &mut Self, prefixes: &[&str]) {
+        for prefix in prefixes {
+            let part = other.split(prefix);
+            let named = |name: String| format!("{prefix}{name}");
+            self.weights
+                .extend(part.weights.into_iter().map(|(name, w)| (named(name), w)));
+            self.vectors
+                .extend(part.vectors.into_iter().map(|(name, v)| (named(name), v)));
+            self.tables
+                .extend(part.tables.into_iter().map(|(name, t)| (named(name), t)));
+        }
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.weights.is_empty() && self.vectors.is_empty() && self.tables.is_empty()
+    }
+
     /// Takes out `{name}.weight` and `{name}.bias`; a missing bias is zero.
     pub fn linear(&mut self, name: &str) -> Result<Linear> {
         let weight = self

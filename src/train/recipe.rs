@@ -370,6 +370,27 @@ impl Recipe {
         options.recipe(None)
     }
 
+    /// Checks that options, as JSON, say nothing else than this recipe.
+    ///
+    /// # Errors
+    /// [`Error::BadConfig`], naming the first that does.
+    pub fn agree(&self, options: &str) -> Result<()> {
+        let own = serde_json::to_value(self)
+            .map_err(|e| Error::Internal(format!("the recipe cannot be compared: {e}")))?;
+        let Ok(Json::Object(options)) = serde_json::from_str(options) else {
+            return Ok(());
+        };
+        for (key, wanted) in &options {
+            if !contains(&own[key], wanted) {
+                return Err(bad(format!(
+                    "the saved run has `{key}` {}, not {wanted}: leave it out, or start a new run",
+                    own[key]
+                )));
+            }
+        }
+        Ok(())
+    }
+
     fn check(&self) -> Result<()> {
         let within = |what: &str, value: usize, max: usize| match (1..=max).contains(&value) {
             true => Ok(()),
@@ -477,5 +498,16 @@ impl Recipe {
     /// Pictures of a step: those of all accumulated batches.
     pub fn pictures(&self) -> usize {
         self.batch_size * self.accumulate
+    }
+}
+
+/// Whether `json` is `part`, or an object that has everything that `part` has.
+fn contains(json: &Json, part: &Json) -> bool {
+    match (json, part) {
+        (Json::Object(json), Json::Object(part)) => part
+            .iter()
+            .all(|(key, part)| json.get(key).is_some_and(|json| contains(json, part))),
+        (Json::Number(a), Json::Number(b)) => a.as_f64() == b.as_f64(),
+        (json, part) => json == part,
     }
 }

@@ -1,5 +1,7 @@
 //! A run of training, pulled step by step by its caller.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use serde::Serialize;
 
@@ -7,6 +9,7 @@ use super::init::fresh;
 use super::network::{HostTensor, Network, no_squares, total};
 use super::projector::{self, Head};
 use super::recipe::{Objective, Recipe, Train};
+use super::schedule::steps_per_epoch;
 use crate::checkpoint::{Parameter, parameters, predictor_parameters};
 use crate::device::{Precision, read_values};
 use crate::input::ImageView;
@@ -33,7 +36,7 @@ pub struct StepReport {
     /// The loss before the update.
     pub loss: f64,
     /// Its parts, where it has several.
-    pub parts: Vec<(&'static str, f64)>,
+    pub parts: BTreeMap<&'static str, f64>,
     /// Learning rate.
     pub lr: f64,
     /// Weight decay.
@@ -243,7 +246,7 @@ impl Trainer {
     }
 
     /// Which pictures of a data set of `length` the next step takes: each epoch goes through all of them in an order of its
-    /// own, and steps go on across its end.
+    /// own, leaving out the last, incomplete batch.
     ///
     /// # Errors
     /// [`Error::BadInput`] when there are fewer pictures than a step takes.
@@ -254,18 +257,10 @@ impl Trainer {
                 "a step takes {count} different pictures and the data set has {length}: lower batchSize, or add pictures"
             )));
         }
-        let first = self.step as u128 * count as u128;
-        let mut order = Vec::new();
-        let mut of_epoch = None;
-        let indices = (0..count as u128).map(|i| {
-            let (epoch, place) = ((first + i) / length as u128, (first + i) % length as u128);
-            if of_epoch != Some(epoch) {
-                order = Stream::new(self.recipe.seed, "order", epoch as u64).permutation(length);
-                of_epoch = Some(epoch);
-            }
-            order[place as usize]
-        });
-        Ok(indices.collect())
+        let steps = steps_per_epoch(length as u64, count as u64);
+        let order = Stream::new(self.recipe.seed, "order", self.step / steps).permutation(length);
+        let first = (self.step % steps) as usize * count;
+        Ok(order[first..first + count].to_vec())
     }
 
     /// An empty batch for the next step.
@@ -401,7 +396,7 @@ impl Trainer {
         Ok(StepReport {
             step,
             loss: pass.loss,
-            parts: pass.parts,
+            parts: pass.parts.into_iter().collect(),
             lr,
             weight_decay,
             ema,

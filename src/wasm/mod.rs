@@ -2,11 +2,17 @@
 //!
 //! A build with a backend exports the models, the one without exports what needs no tensors.
 
+#[cfg(not(feature = "tensor"))]
+mod masks;
 #[cfg(feature = "tensor")]
 mod model;
+#[cfg(feature = "tensor")]
+mod trainer;
 
 use js_sys::{Error as JsError, Reflect};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+#[cfg(feature = "tensor")]
+use serde::Serialize;
 use wasm_bindgen::prelude::*;
 
 use crate::{Error, Result};
@@ -33,6 +39,7 @@ impl From<Error> for JsValue {
     }
 }
 
+#[cfg(feature = "tensor")]
 fn to_js(value: &impl Serialize) -> Result<JsValue> {
     value
         .serialize(&serde_wasm_bindgen::Serializer::json_compatible())

@@ -2,16 +2,20 @@
 
 use std::rc::Rc;
 
-use js_sys::{Float32Array, Object, Reflect};
+use js_sys::{Float32Array, Object, Reflect, Uint32Array};
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::*;
 
+use super::trainer::{self, Trainer};
 use super::{from_js, to_js};
-use crate::checkpoint::{Assembler, EncoderChoice, File, Header, Plan, Selection, header_length};
+use crate::checkpoint::{
+    Assembler, EncoderChoice, File, Header, OTHER, Plan, Selection, header_length,
+};
 use crate::config::ModelConfig;
 use crate::device::{Backend, Precision};
 use crate::input::{ImageView, Processor};
-use crate::model::ijepa::{Encoder, Pictures};
+use crate::mask::Masks;
+use crate::model::ijepa::{Encoder, Pictures, Predictor, predict};
 use crate::nn::Parameters;
 use crate::probe::pool::{Pool, pool};
 use crate::{Error, Result};
@@ -32,7 +36,7 @@ pub async fn init_device() -> Result<(), JsValue> {
     Ok(())
 }
 
-fn device() -> Result<burn::tensor::Device> {
+pub(super) fn device() -> Result<burn::tensor::Device> {
     DEVICE
         .with(|cell| cell.get().cloned())
         .ok_or_else(|| Error::Internal("initDevice() has not been awaited".into()))
@@ -54,6 +58,7 @@ struct LoaderOptions {
     preprocessor: Option<String>,
     dtype: String,
     encoder: Option<String>,
+    predictor: bool,
 }
 
 #[derive(Serialize)]
@@ -70,6 +75,7 @@ pub struct ModelLoader {
     config: ModelConfig,
     processor: Processor,
     choice: EncoderChoice,
+    predictor: bool,
     files: Vec<File>,
     parameters: Parameters,
     precision: Precision,
@@ -103,6 +109,7 @@ impl ModelLoader {
         Ok(Self {
             parameters: Parameters::new(device()?, precision),
             choice: options.encoder.as_deref().unwrap_or("auto").parse()?,
+            predictor: options.predictor,
             config,
             processor,
             files: Vec::new(),
@@ -121,14 +128,20 @@ impl ModelLoader {
 
     /// Checks all files against the configuration and says which bytes to read, in file order.
     pub fn plan(&mut self) -> Result<JsValue, JsValue> {
-        let plan = Plan::new(
-            &self.files,
-            &self.config,
-            Selection {
-                encoder: self.choice,
-                predictor: false,
-            },
-        )?;
+        let encoder = Selection {
+            encoder: self.choice,
+            ..Selection::default()
+        };
+        let mut plan = Plan::new(&self.files, &self.config, encoder)?;
+        self.predictor &= plan.has_predictor() && self.config.predictor.is_some();
+        if self.predictor {
+            let everything = Selection {
+                predictor: true,
+                both: true,
+                ..encoder
+            };
+            plan = Plan::new(&self.files, &self.config, everything)?;
+        }
         let reads: Vec<_> = plan
             .reads()
             .iter()
@@ -158,15 +171,66 @@ impl ModelLoader {
     }
 
     /// The model, once every read is complete.
-    pub async fn finish(mut self) -> Result<Model, JsValue> {
-        let Some(assembler) = self.assembler else {
-            return Err(unplanned().into());
+    pub async fn finish(self) -> Result<Model, JsValue> {
+        let complete = self.complete()?;
+        Ok(Model::new(complete)?)
+    }
+
+    /// A trainer that goes on from the model, once every read is complete. See `GlueTrainerOptions` in `www/src/glue.ts`.
+    #[wasm_bindgen(js_name = finishTrainer)]
+    pub async fn finish_trainer(self, options: JsValue) -> Result<Trainer, JsValue> {
+        let mut loaded = self.complete()?;
+        if loaded.precision != Precision::F32 {
+            return Err(
+                Error::Unsupported("weights are trained in f32: load them so".into()).into(),
+            );
+        }
+        let recipe = trainer::options(options)?.recipe(Some(loaded.config.clone()))?;
+        let (encoder, context) = match loaded.other.take() {
+            Some(other) if loaded.is_target => (loaded.parameters, Some(other)),
+            Some(mut other) => {
+                // The predictor goes with the target encoder.
+                other.absorb(&mut loaded.parameters, &["predictor_", "mask_token"]);
+                (other, Some(loaded.parameters))
+            }
+            None => (loaded.parameters, None),
         };
+        let run = crate::train::trainer::Trainer::from_loaded(
+            recipe,
+            &device()?,
+            encoder,
+            context,
+            loaded.predictor,
+        )?;
+        Ok(Trainer::from(run))
+    }
+}
+
+/// Everything that a checkpoint gave.
+struct Complete {
+    config: ModelConfig,
+    processor: Processor,
+    precision: Precision,
+    parameters: Parameters,
+    other: Option<Parameters>,
+    is_target: bool,
+    predictor: bool,
+}
+
+impl ModelLoader {
+    fn complete(mut self) -> Result<Complete> {
+        let assembler = self.assembler.take().ok_or_else(unplanned)?;
+        let is_target = assembler.plan().is_target();
         assembler.finish()?;
-        let encoder = Encoder::new(&self.config, self.precision, &device()?, &mut self.parameters)?;
-        Ok(Model {
-            encoder: Rc::new(encoder),
+        let other = Some(self.parameters.split(OTHER)).filter(|other| !other.is_empty());
+        Ok(Complete {
+            config: self.config,
             processor: self.processor,
+            precision: self.precision,
+            parameters: self.parameters,
+            other,
+            is_target,
+            predictor: self.predictor,
         })
     }
 }
@@ -181,11 +245,73 @@ fn unplanned() -> Error {
     Error::Internal("plan() has not been called".into())
 }
 
-/// A loaded encoder.
+/// A loaded encoder, and what it takes to predict where the checkpoint has it.
 #[wasm_bindgen]
 pub struct Model {
     encoder: Rc<Encoder>,
+    predicting: Option<Rc<Predicting>>,
     processor: Processor,
+}
+
+struct Predicting {
+    predictor: Predictor,
+    /// The other encoder of the two, where there are two.
+    other: Option<Encoder>,
+    /// Whether the encoder that embeds is the target encoder.
+    embeds_with_target: bool,
+}
+
+impl Model {
+    fn new(loaded: Complete) -> Result<Self> {
+        let Complete {
+            config,
+            precision,
+            mut parameters,
+            other,
+            ..
+        } = loaded;
+        let device = device()?;
+        let predicting = match loaded.predictor {
+            false => None,
+            true => Some(Rc::new(Predicting {
+                predictor: Predictor::take(&config, &device, &mut parameters)?,
+                other: other
+                    .map(|mut other| Encoder::new(&config, precision, &device, &mut other))
+                    .transpose()?,
+                embeds_with_target: loaded.is_target,
+            })),
+        };
+        Ok(Self {
+            encoder: Rc::new(Encoder::new(&config, precision, &device, &mut parameters)?),
+            predicting,
+            processor: loaded.processor,
+        })
+    }
+
+    /// The model of a run's encoder and predictor as they are now.
+    pub(super) fn of_run(
+        run: &crate::train::trainer::Trainer,
+        processor: Processor,
+    ) -> Result<Self> {
+        let device = device()?;
+        let mut parameters = run.encoder_network().fixed(&device);
+        let config = &run.recipe().model;
+        let encoder =
+            |parameters: &mut Parameters| Encoder::new(config, Precision::F32, &device, parameters);
+        let predicting = match run.predictor_network() {
+            None => None,
+            Some(network) => Some(Rc::new(Predicting {
+                predictor: Predictor::take(config, &device, &mut network.fixed(&device))?,
+                other: Some(encoder(&mut run.online_network().fixed(&device))?),
+                embeds_with_target: true,
+            })),
+        };
+        Ok(Self {
+            encoder: Rc::new(encoder(&mut parameters)?),
+            predicting,
+            processor,
+        })
+    }
 }
 
 #[derive(Serialize)]
@@ -198,6 +324,7 @@ struct ModelInfo<'a> {
     backend: &'static str,
     parameters: u64,
     weight_bytes: usize,
+    predictor: bool,
     processor: &'a Processor,
 }
 
@@ -214,6 +341,7 @@ impl Model {
             backend: Backend::BUILT.name(),
             parameters: config.parameter_count(),
             weight_bytes: self.encoder.weight_bytes(),
+            predictor: self.predicting.is_some(),
             processor: &self.processor,
         })?)
     }
@@ -232,12 +360,12 @@ impl Model {
             (false, _) => Processor::identity()
                 .with_statistics(&vec![0.0; config.channels], &vec![1.0; config.channels])?,
         };
-        Ok(Batch {
+        Ok(Batch(Filling::Model(ModelBatch {
             processor,
             config: config.clone(),
             size,
             pictures: None,
-        })
+        })))
     }
 
     /// Embeds a batch. `{ data, shape, grid }`, the shape with its leading batch axis.
@@ -250,9 +378,7 @@ impl Model {
         let encoder = Rc::clone(&self.encoder);
         let how: Pool = how.parse()?;
         how.check(encoder.config().layers)?;
-        let pictures = batch
-            .pictures
-            .ok_or_else(|| Error::BadInput("the batch has no pictures".into()))?;
+        let pictures = batch.into_pictures()?;
         let grid = encoder.config().grid_for(pictures.size)?;
         let layers = encoder.encode(&pictures, None, how.layers()).await?;
         let shape = layers[0].shape;
@@ -272,16 +398,75 @@ impl Model {
         Reflect::set(&result, &"grid".into(), &to_js(&grid)?)?;
         Ok(result.into())
     }
+
+    /// Predicts the tokens of one picture in each of `targets` from those in `context`. `{ predicted, target, error, shape }`.
+    pub async fn predict(
+        &self,
+        batch: Batch,
+        context: Vec<u32>,
+        targets: Vec<Uint32Array>,
+    ) -> Result<JsValue, JsValue> {
+        let (encoder, Some(predicting)) = (Rc::clone(&self.encoder), self.predicting.clone())
+        else {
+            return Err(Error::Unsupported(
+                "the checkpoint has no predictor, or it was not loaded: load one that has, in the original project's names, \
+                 with its sizes in config.json"
+                    .into(),
+            )
+            .into());
+        };
+        let pictures = batch.into_pictures()?;
+        let indices = |list: Vec<u32>| list.into_iter().map(|i| i as usize).collect::<Vec<_>>();
+        let masks = Masks {
+            context: vec![indices(context)],
+            targets: targets
+                .iter()
+                .map(|block| vec![indices(block.to_vec())])
+                .collect(),
+        };
+        let other = predicting.other.as_ref().unwrap_or(&encoder);
+        let [context, target] = match predicting.embeds_with_target {
+            true => [other, &encoder],
+            false => [&encoder, other],
+        };
+        let prediction =
+            predict([context, target], &predicting.predictor, &pictures, &masks).await?;
+        let result = Object::new();
+        for (name, data) in [
+            ("predicted", &prediction.predicted),
+            ("target", &prediction.target),
+            ("error", &prediction.error),
+        ] {
+            Reflect::set(&result, &name.into(), &Float32Array::from(data.as_slice()))?;
+        }
+        Reflect::set(&result, &"shape".into(), &to_js(&prediction.shape)?)?;
+        Ok(result.into())
+    }
+}
+
+/// Pictures on their way into a model or a trainer.
+#[wasm_bindgen]
+pub struct Batch(Filling);
+
+/// Who takes the pictures.
+enum Filling {
+    Model(ModelBatch),
+    Trainer(trainer::Views),
 }
 
 /// Pictures on their way into a model, all of one size.
-#[wasm_bindgen]
-pub struct Batch {
+struct ModelBatch {
     processor: Processor,
     config: ModelConfig,
     /// The size asked for; otherwise that of the first picture after processing.
     size: Option<[usize; 2]>,
     pictures: Option<Pictures>,
+}
+
+impl From<trainer::Views> for Batch {
+    fn from(views: trainer::Views) -> Self {
+        Self(Filling::Trainer(views))
+    }
 }
 
 #[wasm_bindgen]
@@ -295,7 +480,11 @@ impl Batch {
         height: usize,
         channels: usize,
     ) -> Result<(), JsValue> {
-        Ok(self.push(&ImageView::from_u8(&data, width, height, channels))?)
+        let image = ImageView::from_u8(&data, width, height, channels);
+        Ok(match &mut self.0 {
+            Filling::Model(batch) => batch.push(&image)?,
+            Filling::Trainer(views) => views.push(&image)?,
+        })
     }
 
     /// Adds a picture of interleaved samples from 0 to 1, or of model input.
@@ -307,17 +496,50 @@ impl Batch {
         height: usize,
         channels: usize,
     ) -> Result<(), JsValue> {
-        Ok(self.push(&ImageView::from_f32(&data, width, height, channels))?)
+        Ok(match &mut self.0 {
+            Filling::Model(batch) => {
+                batch.push(&ImageView::from_f32(&data, width, height, channels))?;
+            }
+            Filling::Trainer(views) => {
+                let bytes: Vec<u8> = data.iter().map(|v| (255.0 * v).round() as u8).collect();
+                views.push(&ImageView::from_u8(&bytes, width, height, channels))?;
+            }
+        })
     }
 
     /// Pictures so far.
     #[wasm_bindgen(getter)]
     pub fn length(&self) -> usize {
-        self.pictures.as_ref().map_or(0, |p| p.batch)
+        match &self.0 {
+            Filling::Model(batch) => batch.pictures.as_ref().map_or(0, |p| p.batch),
+            Filling::Trainer(views) => views.pictures(),
+        }
     }
 }
 
 impl Batch {
+    pub(super) fn into_views(self) -> Result<trainer::Views> {
+        match self.0 {
+            Filling::Trainer(views) => Ok(views),
+            Filling::Model(_) => Err(Error::Internal(
+                "a model's batch was given to a trainer".into(),
+            )),
+        }
+    }
+
+    fn into_pictures(self) -> Result<Pictures> {
+        let Filling::Model(batch) = self.0 else {
+            return Err(Error::Internal(
+                "a trainer's batch was given to a model".into(),
+            ));
+        };
+        batch
+            .pictures
+            .ok_or_else(|| Error::BadInput("the batch has no pictures".into()))
+    }
+}
+
+impl ModelBatch {
     fn push(&mut self, image: &ImageView) -> Result<()> {
         let size = self
             .processor

@@ -108,7 +108,11 @@ impl Folder {
                 name: weights.to_owned(),
                 header,
             };
-            let selection = Selection { encoder, predictor };
+            let selection = Selection {
+                encoder,
+                predictor,
+                both: false,
+            };
             let plan = Plan::new(&[file], config, selection)?;
             let ranges: Vec<_> = plan
                 .reads()
