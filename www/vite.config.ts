@@ -4,6 +4,7 @@ import { defineConfig } from "vite";
 
 const path = (relative: string) => fileURLToPath(new URL(relative, import.meta.url));
 const demo = path("demo/");
+const pages = readdirSync(demo, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".html")).map((name) => demo + name);
 /** Never imported in a browser, as the "browser" field of the package says. */
 const onlyInNode = "./node.js";
 
@@ -18,6 +19,6 @@ export default defineConfig({
     outDir: path("dist"),
     emptyOutDir: true,
     target: "es2022",
-    rolldownOptions: { external: onlyInNode, input: readdirSync(demo).filter((name) => name.endsWith(".html")).map((name) => demo + name) },
+    rolldownOptions: { external: onlyInNode, input: pages },
   },
 });

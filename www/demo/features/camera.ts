@@ -1,7 +1,7 @@
 import { pca, type Pca } from "webjepa";
 import { byId } from "../shared/dom";
+import { problemOf } from "../shared/problems";
 import { addPictures } from "./pictures";
-import { problemOf } from "./problems";
 import type { Store } from "./state";
 
 const REASONS: Record<string, string> = {

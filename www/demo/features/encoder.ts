@@ -1,6 +1,6 @@
 import { Jepa, type LoadOptions, type Progress } from "webjepa";
+import { problemOf } from "../shared/problems";
 import type { ModelChoice } from "./model-choice";
-import { problemOf } from "./problems";
 import type { Embedding, Picture, Store } from "./state";
 
 const PHASES: Record<Progress["phase"], string> = {

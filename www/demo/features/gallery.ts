@@ -1,7 +1,7 @@
 import { byId, h } from "../shared/dom";
+import { paint } from "../shared/paint";
 import type { Encoder } from "./encoder";
 import { ranked, type FeatureMap, type SimilarityMaps } from "./maps";
-import { paint } from "./paint";
 import { removePicture } from "./pictures";
 import type { Picture, State, Store } from "./state";
 

@@ -1,23 +1,24 @@
+import "../shared/parts.css";
 import "./features.css";
 import { byId } from "../shared/dom";
 import { mountLayout } from "../shared/layout";
+import { mountProblem } from "../shared/problems";
+import { Store } from "../shared/store";
 import { mountCamera } from "./camera";
 import { Encoder } from "./encoder";
 import { Gallery } from "./gallery";
 import { featureMaps, similarityMaps } from "./maps";
-import { BUILT_IN } from "./model-choice";
 import { mountModelForm } from "./model-form";
 import { addExamples, mountPictureInputs } from "./pictures";
-import { mountProblem } from "./problems";
 import { mountReadout } from "./readout";
 import { mountTools, Stage } from "./stage";
-import { Store } from "./state";
+import type { State } from "./state";
 import { mountStatus } from "./status";
 
-const store = new Store({ pictures: [], probe: { u: 0.5, v: 0.5 }, opacity: 0.7, joint: true, smooth: false });
+const store = new Store<State>({ pictures: [], probe: { u: 0.5, v: 0.5 }, opacity: 0.7, joint: true, smooth: false });
 const encoder = new Encoder(store);
 
-mountLayout();
+mountLayout("./");
 mountStatus(store);
 mountProblem(byId("problem", HTMLElement), store);
 mountTools(store, encoder);
@@ -41,4 +42,3 @@ store.subscribe((state) => {
 });
 
 void addExamples(store);
-void encoder.load(BUILT_IN, {});

@@ -1,6 +1,6 @@
 import { cosineSimilarity, pca } from "webjepa";
+import type { Overlay } from "../shared/paint";
 import { writeInferno } from "./colours";
-import type { Overlay } from "./paint";
 import { probeCell, type Embedding, type Picture, type State } from "./state";
 
 export interface FeatureMap {

@@ -1,4 +1,5 @@
 import type { ModelSource } from "webjepa";
+import { trainedModel } from "../shared/trained-model";
 import config from "../../../tests/fixtures/ijepa_ti16/config.json?raw";
 import weights from "../../../tests/fixtures/ijepa_ti16/model.safetensors?url";
 import preprocessor from "../../../tests/fixtures/ijepa_ti16/preprocessor_config.json?raw";
@@ -15,6 +16,12 @@ export const BUILT_IN: ModelChoice = {
   source: { "config.json": config, "preprocessor_config.json": preprocessor, "model.safetensors": new URL(weights, document.baseURI) },
   trained: false,
 };
+
+/** The model that the page Train handed over last. */
+export async function trainedHere(): Promise<ModelChoice | undefined> {
+  const source = await trainedModel();
+  return source && { name: "Trained in this browser", source, trained: true };
+}
 
 export function fromUrl(url: string): ModelChoice {
   return { name: new URL(url).pathname.split("/").findLast(Boolean) ?? url, source: url, trained: true };

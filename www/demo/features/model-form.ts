@@ -1,11 +1,11 @@
 import { probeDevice, type LoadOptions } from "webjepa";
 import { byId } from "../shared/dom";
+import { problemOf } from "../shared/problems";
 import type { Encoder } from "./encoder";
-import { BUILT_IN, chooseFolder, fromUrl, type ModelChoice } from "./model-choice";
-import { problemOf } from "./problems";
+import { BUILT_IN, chooseFolder, fromUrl, trainedHere, type ModelChoice } from "./model-choice";
 import type { Store } from "./state";
 
-/** The form that says which model to load, and how. */
+/** The form that says which model to load, and how. Loads the first one: the model of the page Train where the address asks for it. */
 export function mountModelForm(store: Store, encoder: Encoder): void {
   const form = byId("model-form", HTMLFormElement);
   const folderName = byId("folder-name", HTMLElement);
@@ -35,8 +35,10 @@ export function mountModelForm(store: Store, encoder: Encoder): void {
   };
   byId("choose-folder", HTMLButtonElement).addEventListener("click", pick);
 
-  const choice = (): ModelChoice | undefined => {
+  const choice = async (): Promise<ModelChoice | undefined> => {
     switch (field("source")) {
+      case "trained":
+        return trainedHere();
       case "folder":
         return folder;
       case "url":
@@ -50,11 +52,18 @@ export function mountModelForm(store: Store, encoder: Encoder): void {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (field("source") === "folder" && !folder) await pick();
-    const chosen = choice();
+    const chosen = await choice();
     if (chosen) await encoder.load(chosen, options());
   });
 
   void showDevice(form);
+  void (async () => {
+    const trained = await trainedHere();
+    byId("source-trained", HTMLElement).hidden = !trained;
+    const wanted = trained && new URLSearchParams(location.search).get("model") === "trained";
+    if (wanted) form.querySelector<HTMLInputElement>('input[value="trained"]')!.checked = true;
+    await encoder.load(wanted ? trained : BUILT_IN, {});
+  })();
 }
 
 /** What this machine can do, and why not; a backend that cannot work is not offered. */

@@ -1,7 +1,7 @@
 import coffee from "../../../tests/fixtures/ijepa_ti16/image.png";
 import eyeLeft from "../../../tests/fixtures/vjepa2_pan/frames/frame_0.png";
 import eyeRight from "../../../tests/fixtures/vjepa2_pan/frames/frame_7.png";
-import { problemOf } from "./problems";
+import { problemOf } from "../shared/problems";
 import type { Picture, Store } from "./state";
 
 const EXAMPLES = [

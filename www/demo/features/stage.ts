@@ -1,8 +1,8 @@
 import { byId, h } from "../shared/dom";
+import { paint } from "../shared/paint";
 import { INFERNO_CSS } from "./colours";
 import type { Encoder } from "./encoder";
 import type { FeatureMap, SimilarityMaps } from "./maps";
-import { paint } from "./paint";
 import { PatchGrid } from "./patch-grid";
 import { probeCell, type Picture, type State, type Store } from "./state";
 

@@ -1,5 +1,6 @@
 import type { Jepa } from "webjepa";
-import type { Problem } from "./problems";
+import type { Problem } from "../shared/problems";
+import type { Store as SharedStore } from "../shared/store";
 
 /** What the encoder says about one picture: a vector for each patch in raster order, and their mean. */
 export interface Embedding {
@@ -54,32 +55,7 @@ export interface State {
   problem?: Problem;
 }
 
-/** The page's one state: change it through `change`, and every listener runs once before the next paint. */
-export class Store {
-  private readonly listeners: ((state: State) => void)[] = [];
-  private scheduled = false;
-
-  constructor(readonly state: State) {}
-
-  subscribe(listener: (state: State) => void): void {
-    this.listeners.push(listener);
-  }
-
-  change(patch: Partial<State>): void {
-    Object.assign(this.state, patch);
-    this.changed();
-  }
-
-  /** For a change inside of a picture. */
-  changed(): void {
-    if (this.scheduled) return;
-    this.scheduled = true;
-    requestAnimationFrame(() => {
-      this.scheduled = false;
-      for (const listener of this.listeners) listener(this.state);
-    });
-  }
-}
+export type Store = SharedStore<State>;
 
 /** The patch under the chosen place in a picture's own grid. */
 export function probeCell(state: State, { rows, columns }: { rows: number; columns: number }): { row: number; column: number } {

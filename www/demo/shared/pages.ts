@@ -1,2 +1,5 @@
-/** The pages of the site, in the order of the navigation. */
-export const pages = [{ href: "./", title: "Feature maps" }] as const;
+/** The pages of the site, in the order of the navigation; addresses as from the first page. */
+export const pages = [
+  { href: "./", title: "Feature maps" },
+  { href: "./training/", title: "Train" },
+] as const;

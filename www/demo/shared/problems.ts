@@ -1,6 +1,6 @@
 import { JepaError, type JepaErrorCode } from "webjepa";
-import { h } from "../shared/dom";
-import type { State, Store } from "./state";
+import { h } from "./dom";
+import type { Store } from "./store";
 
 export interface Problem {
   title: string;
@@ -32,15 +32,15 @@ export function problemOf(error: unknown): Problem {
 }
 
 /** Shows the state's problem in an alert, until it is dismissed or replaced. */
-export function mountProblem(root: HTMLElement, store: Store): void {
+export function mountProblem<S extends { problem?: Problem | undefined }>(root: HTMLElement, store: Store<S>): void {
   let shown: Problem | undefined;
-  store.subscribe(({ problem }: State) => {
+  store.subscribe(({ problem }) => {
     if (problem === shown) return;
     shown = problem;
     root.replaceChildren();
     if (!problem) return;
     const dismiss = h("button", { type: "button", class: "quiet" }, "Dismiss");
-    dismiss.addEventListener("click", () => store.change({ problem: undefined }));
+    dismiss.addEventListener("click", () => store.change({ problem: undefined } as Partial<S>));
     const text = h("p", {}, h("strong", {}, `${problem.title}. `), problem.detail);
     if (problem.code) text.append(" ", h("code", {}, problem.code));
     root.append(h("div", { class: "problem" }, text, dismiss));
