@@ -21,6 +21,19 @@ impl Backend {
         Self::Cpu
     };
 
+    /// The backend that `device` belongs to.
+    pub fn of(device: &Device) -> Self {
+        match device.as_dispatch() {
+            #[cfg(feature = "cpu")]
+            burn::backend::DispatchDevice::Flex(_) => Self::Cpu,
+            #[allow(
+                unreachable_patterns,
+                reason = "which backends are missing depends on the features"
+            )]
+            _ => Self::WebGpu,
+        }
+    }
+
     /// The name used by the TypeScript side: `"cpu"` or `"webgpu"`.
     pub fn name(self) -> &'static str {
         match self {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use webjepa::{
     Error, Result,
     checkpoint::{
-        Assembled, Assembler, Dtype, EncoderChoice, File, Header, Parameter, Plan, Selection,
+        Assembler, Dtype, EncoderChoice, File, Header, Parameter, Piece, Plan, Selection, Slot,
         TensorData, assemble, header_length, parameters, predictor_parameters, safetensors,
     },
     config::ModelConfig,
@@ -182,19 +182,43 @@ fn plan(files: &[Vec<u8>], config: &ModelConfig, selection: Selection) -> Result
     )
 }
 
+/// A parameter put together from its pieces.
+#[derive(Debug)]
+struct Whole {
+    shape: Vec<usize>,
+    data: Vec<f32>,
+}
+
+#[derive(Default)]
+struct Loaded(BTreeMap<String, Whole>);
+
+impl Loaded {
+    fn put(&mut self, piece: Piece) {
+        let Slot { name, shape } = piece.slot;
+        let whole = self.0.entry(name.clone()).or_insert_with(|| Whole {
+            data: vec![f32::NAN; shape.iter().product()],
+            shape: shape.clone(),
+        });
+        let row = whole.data.len() / whole.shape[0];
+        let place = &mut whole.data[piece.first * row..][..piece.data.len()];
+        assert!(place.iter().all(|v| v.is_nan()), "rows came twice");
+        place.copy_from_slice(piece.data);
+    }
+}
+
 fn load(
     files: &[Vec<u8>],
     config: &ModelConfig,
     selection: Selection,
-) -> Result<BTreeMap<String, Assembled>> {
+) -> Result<BTreeMap<String, Whole>> {
     let plan = plan(files, config, selection)?;
     let mut sources: Vec<_> = files.iter().map(Cursor::new).collect();
-    let mut loaded = BTreeMap::new();
-    assemble(plan, &mut sources, |parameter| {
-        assert!(loaded.insert(parameter.name.clone(), parameter).is_none());
+    let mut loaded = Loaded::default();
+    assemble(plan, &mut sources, |piece| {
+        loaded.put(piece);
         Ok(())
     })?;
-    Ok(loaded)
+    Ok(loaded.0)
 }
 
 fn encoder(choice: EncoderChoice) -> Selection {
@@ -204,7 +228,7 @@ fn encoder(choice: EncoderChoice) -> Selection {
     }
 }
 
-fn assert_loaded(loaded: &BTreeMap<String, Assembled>, parameters: &[Parameter]) {
+fn assert_loaded(loaded: &BTreeMap<String, Whole>, parameters: &[Parameter]) {
     for (index, parameter) in parameters.iter().enumerate() {
         let found = &loaded[&parameter.name];
         assert_eq!(found.shape, parameter.shape, "{}", parameter.name);
@@ -567,6 +591,44 @@ fn weights_that_are_not_finite_are_refused() {
 }
 
 #[test]
+fn long_tensors_come_in_pieces() {
+    let config = config(
+        r#"{"imageSize":8,"patchSize":8,"channels":1,"hiddenSize":516,"layers":1,"heads":1,"predictor":null}"#,
+    );
+    let parameters = parameters(&config);
+    let files = [write(&hugging_face(&parameters, "", false, Dtype::F16))];
+    let plan = plan(&files, &config, Selection::default()).unwrap();
+    let mut loaded = Loaded::default();
+    let mut heights = BTreeMap::<String, Vec<usize>>::new();
+    assemble(plan, &mut [Cursor::new(&files[0])], |piece| {
+        let row: usize = piece.slot.shape[1..].iter().product();
+        assert!(4 * piece.data.len() <= 1 << 20);
+        assert_eq!(piece.data.len() % row, 0);
+        let heights = heights.entry(piece.slot.name.clone()).or_default();
+        heights.push(piece.data.len() / row);
+        loaded.put(piece);
+        Ok(())
+    })
+    .unwrap();
+    assert_loaded(&loaded.0, &parameters);
+    // 1 MiB is 508.03 rows of 516 values and 127.01 of 4 · 516; both are cut to a multiple of four.
+    assert_eq!(heights["blocks.0.attn.qkv.weight"], [508, 8].repeat(3));
+    assert_eq!(heights["blocks.0.mlp.fc1.weight"], [508, 508, 508, 508, 32]);
+    assert_eq!(heights["blocks.0.mlp.fc2.weight"], [124, 124, 124, 124, 20]);
+    assert_eq!(heights["blocks.0.attn.qkv.bias"], [516, 516, 516]);
+}
+
+#[test]
+fn an_error_of_the_sink_is_passed_on() {
+    let config = tiny();
+    let file = write(&original(&parameters(&config), "", Dtype::F32));
+    let plan = plan(std::slice::from_ref(&file), &config, Selection::default()).unwrap();
+    let full = Error::OutOfMemory("full".into());
+    let result = assemble(plan, &mut [Cursor::new(&file)], |_| Err(full.clone()));
+    assert_eq!(result, Err(full));
+}
+
+#[test]
 fn bytes_out_of_turn_are_refused() {
     let config = tiny();
     let files = [write(&original(&parameters(&config), "", Dtype::F32))];
@@ -575,7 +637,17 @@ fn bytes_out_of_turn_are_refused() {
         (a.plan().reads()[index].end - a.plan().reads()[index].begin) as usize
     };
 
-    assert_eq!(assembler().write(&[0]).unwrap_err().code(), "bad-input");
+    let write = |a: &mut Assembler, bytes: &[u8]| {
+        let mut pieces = 0;
+        a.write(bytes, |_| {
+            pieces += 1;
+            Ok(())
+        })
+        .map(|()| pieces)
+    };
+
+    let error = write(&mut assembler(), &[0]).unwrap_err();
+    assert_eq!(error.code(), "bad-input");
     assert_eq!(assembler().begin(1).unwrap_err().code(), "bad-input");
     assert_eq!(
         assembler().begin(usize::MAX).unwrap_err().code(),
@@ -585,20 +657,23 @@ fn bytes_out_of_turn_are_refused() {
 
     let mut long = assembler();
     long.begin(0).unwrap();
-    let error = long.write(&vec![0; length(&long, 0) + 1]).unwrap_err();
+    let bytes = vec![0; length(&long, 0) + 1];
+    let error = write(&mut long, &bytes).unwrap_err();
     assert!(error.to_string().contains("goes on"), "{error}");
 
     let mut short = assembler();
     short.begin(0).unwrap();
-    assert_eq!(short.write(&vec![0; length(&short, 0) - 1]), Ok(None));
+    let bytes = vec![0; length(&short, 0) - 1];
+    assert_eq!(write(&mut short, &bytes), Ok(0));
     let error = short.begin(1).unwrap_err();
     assert!(error.to_string().contains("ended 1 bytes early"), "{error}");
     assert_eq!(short.finish().unwrap_err(), error);
 
     let mut part = assembler();
     part.begin(0).unwrap();
-    assert!(part.write(&vec![0; length(&part, 0)]).unwrap().is_some());
-    assert_eq!(part.write(&[0]).unwrap_err().code(), "bad-input");
+    let bytes = vec![0; length(&part, 0)];
+    assert_eq!(write(&mut part, &bytes), Ok(1));
+    assert_eq!(write(&mut part, &[0]).unwrap_err().code(), "bad-input");
     assert!(
         part.finish()
             .unwrap_err()
@@ -733,18 +808,19 @@ proptest! {
         let config = tiny();
         let file = write(&tensors);
         let mut assembler = Assembler::new(plan(std::slice::from_ref(&file), &config, Selection::default()).unwrap());
-        let mut loaded = BTreeMap::new();
+        let mut loaded = Loaded::default();
         for index in 0..assembler.plan().reads().len() {
             let read = assembler.plan().reads()[index].clone();
             assembler.begin(index).unwrap();
             for chunk in file[read.begin as usize..read.end as usize].chunks(size) {
-                if let Some(parameter) = assembler.write(chunk).unwrap() {
-                    loaded.insert(parameter.name.clone(), parameter);
-                }
+                assembler.write(chunk, |piece| {
+                    loaded.put(piece);
+                    Ok(())
+                }).unwrap();
             }
         }
         assembler.finish().unwrap();
-        assert_loaded(&loaded, &parameters(&config));
+        assert_loaded(&loaded.0, &parameters(&config));
     }
 
     #[test]

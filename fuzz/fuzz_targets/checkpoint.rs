@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use webjepa::{
     Result,
     checkpoint::{
-        Assembler, EncoderChoice, File, Header, Plan, Selection, assemble, header_length,
+        Assembler, EncoderChoice, File, Header, Piece, Plan, Selection, assemble, header_length,
         parameters,
     },
     config::ModelConfig,
@@ -19,6 +19,24 @@ static CONFIG: LazyLock<ModelConfig> = LazyLock::new(|| {
         "predictor":{"hiddenSize":4,"layers":1,"mlpRatio":0.25}}"#;
     ModelConfig::from_json(text).expect("a valid configuration")
 });
+
+/// A piece that outlives its assembler.
+#[derive(Debug, PartialEq)]
+struct Rows {
+    name: String,
+    first: usize,
+    data: Vec<f32>,
+}
+
+impl From<Piece<'_>> for Rows {
+    fn from(piece: Piece) -> Self {
+        Self {
+            name: piece.slot.name.clone(),
+            first: piece.first,
+            data: piece.data.to_vec(),
+        }
+    }
+}
 
 fn plan(bytes: &[u8], selection: Selection) -> Option<Plan> {
     let (prefix, rest) = bytes.split_first_chunk()?;
@@ -45,46 +63,45 @@ fuzz_target!(|bytes: &[u8]| {
             let Some(plan) = plan(bytes, Selection { encoder, predictor, both: predictor }) else {
                 continue;
             };
-            let slots = plan.slots().len();
+            let slots = plan.slots().to_vec();
             let mut whole = Vec::new();
-            let result = assemble(plan.clone(), &mut [Cursor::new(bytes)], |parameter| {
-                assert_eq!(
-                    parameter.data.len(),
-                    parameter.shape.iter().product::<usize>()
-                );
-                assert!(parameter.data.iter().all(|value| value.is_finite()));
-                whole.push(parameter);
+            let result = assemble(plan.clone(), &mut [Cursor::new(bytes)], |piece| {
+                assert!(piece.data.iter().all(|value| value.is_finite()));
+                whole.push(Rows::from(piece));
                 Ok(())
             });
-            let mut pieces = Vec::new();
-            assert_eq!(in_pieces(plan, bytes, &mut pieces), result);
-            assert_eq!(pieces, whole);
+            let mut again = Vec::new();
+            assert_eq!(in_chunks(plan, bytes, &mut again), result);
+            assert_eq!(again, whole);
             if result.is_ok() {
-                assert_eq!(whole.len(), slots);
+                for slot in &slots {
+                    let rows = whole.iter().filter(|rows| rows.name == slot.name);
+                    let elements: usize = rows.map(|rows| rows.data.len()).sum();
+                    assert_eq!(elements, slot.shape.iter().product::<usize>());
+                }
                 let required = parameters(&CONFIG)
                     .into_iter()
                     .filter(|parameter| !parameter.optional);
                 assert!(
                     required
                         .into_iter()
-                        .all(|parameter| whole.iter().any(|found| found.name == parameter.name))
+                        .all(|parameter| whole.iter().any(|rows| rows.name == parameter.name))
                 );
             }
         }
     }
 });
 
-fn in_pieces(
-    plan: Plan,
-    bytes: &[u8],
-    out: &mut Vec<webjepa::checkpoint::Assembled>,
-) -> Result<()> {
+fn in_chunks(plan: Plan, bytes: &[u8], out: &mut Vec<Rows>) -> Result<()> {
     let mut assembler = Assembler::new(plan);
     for index in 0..assembler.plan().reads().len() {
         let read = assembler.plan().reads()[index].clone();
         assembler.begin(index)?;
         for chunk in bytes[read.begin as usize..read.end as usize].chunks(3) {
-            out.extend(assembler.write(chunk)?);
+            assembler.write(chunk, |piece| {
+                out.push(Rows::from(piece));
+                Ok(())
+            })?;
         }
     }
     assembler.finish()

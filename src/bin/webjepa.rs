@@ -110,8 +110,8 @@ fn embed(
     let device = pollster::block_on(Backend::Cpu.device())?;
     let mut parameters = Parameters::new(device.clone(), dtype);
     how.check(opened.config.layers)?;
-    assemble(opened.plan, &mut opened.files, |p| {
-        parameters.put(&p.name, &p.shape, p.data)
+    assemble(opened.plan, &mut opened.files, |piece| {
+        parameters.put(piece)
     })?;
     let encoder = Encoder::new(&opened.config, dtype, &device, &mut parameters)?;
     for path in images {

@@ -1,60 +1,59 @@
-//! From streamed bytes to whole parameters.
+//! From streamed bytes to parameters.
 
 use std::io;
 
 use super::{
-    Plan,
+    Plan, Slot,
     dtype::{Decoder, reserve},
 };
 use crate::{Error, Result};
 
-/// A complete parameter.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Assembled {
-    /// Index of its slot in the plan.
-    pub slot: usize,
-    /// Name, as in the original project.
-    pub name: String,
-    /// Length of each axis.
-    pub shape: Vec<usize>,
-    /// Its elements, row-major.
-    pub data: Vec<f32>,
+/// Elements of a [`Piece`]: 1 MiB of f32, the size of the chunks that bytes come in.
+const ELEMENTS: usize = 1 << 18;
+/// A piece has a multiple of so many rows where its tensor allows it: as many as int8 values fit into a 32-bit word.
+const ROWS: usize = 4;
+
+/// Consecutive rows of a parameter; a row is everything but the first axis.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Piece<'a> {
+    /// The whole parameter: its name, as in the original project, and the length of each of its axes.
+    pub slot: &'a Slot,
+    /// Index of the first of the rows.
+    pub first: usize,
+    /// Their elements, row-major.
+    pub data: &'a [f32],
 }
 
-/// Takes the bytes of a [`Plan`]'s reads, in order and in chunks of any size, and hands out each parameter as soon as it
-/// is complete. It holds parameters that are not complete yet, and nothing else. After an error it is of no further use.
+/// Takes the bytes of a [`Plan`]'s reads, in order and in chunks of any size, and hands out the parameters in pieces of at
+/// most 1 MiB (or four rows, where those are longer), each as soon as it is complete. It holds one piece, and nothing else.
+/// After an error it is of no further use.
 #[derive(Debug)]
 pub struct Assembler {
     plan: Plan,
-    /// Reads that each slot still waits for.
-    waiting: Vec<usize>,
-    /// The elements of slots that are being filled; empty for the others.
-    filling: Vec<Vec<f32>>,
     next: usize,
     current: Option<Current>,
+    /// The piece that is being filled. One buffer for all of them: it would leave holes in the wasm heap otherwise.
+    piece: Vec<f32>,
 }
 
 #[derive(Debug)]
 struct Current {
     decoder: Decoder,
     bytes_left: u64,
+    /// Elements of the read in pieces that were handed out.
     elements: usize,
+    /// Elements of the piece that is being filled.
+    filled: usize,
 }
 
 impl Assembler {
     /// An assembler before the first read of `plan`.
     pub fn new(plan: Plan) -> Self {
-        let slots = plan.slots().len();
-        let mut waiting = vec![0; slots];
-        for read in plan.reads() {
-            waiting[read.slot] += 1;
-        }
         Self {
             plan,
-            waiting,
-            filling: vec![Vec::new(); slots],
             next: 0,
             current: None,
+            piece: Vec::new(),
         }
     }
 
@@ -79,24 +78,18 @@ impl Assembler {
                 self.next
             )));
         }
-        let data = &mut self.filling[read.slot];
-        if data.is_empty() {
-            let slot = &self.plan.slots()[read.slot];
-            let length = slot.shape.iter().product();
-            *data = reserve(length, &slot.name)?;
-            data.resize(length, 0.0);
-        }
         let bytes_left = read.end - read.begin;
         self.current = Some(Current {
             decoder: Decoder::new(read.dtype),
             bytes_left,
             elements: 0,
+            filled: 0,
         });
         Ok(())
     }
 
-    /// Takes the next bytes of the current read; returns the parameter that they complete, if they do.
-    pub fn write(&mut self, chunk: &[u8]) -> Result<Option<Assembled>> {
+    /// Takes the next bytes of the current read; gives the pieces that they complete to `sink`, whose errors it passes on.
+    pub fn write(&mut self, chunk: &[u8], mut sink: impl FnMut(Piece) -> Result<()>) -> Result<()> {
         let Some(current) = &mut self.current else {
             return Err(Error::BadInput(format!(
                 "{} bytes came before their tensor was announced",
@@ -104,6 +97,7 @@ impl Assembler {
             )));
         };
         let read = &self.plan.reads()[self.next];
+        let slot = &self.plan.slots()[read.slot];
         let Some(bytes_left) = current.bytes_left.checked_sub(chunk.len() as u64) else {
             return Err(Error::BadCheckpoint(format!(
                 "tensor {:?} goes on after the {} bytes that its header says",
@@ -111,36 +105,48 @@ impl Assembler {
                 read.end - read.begin
             )));
         };
-        let out = &mut self.filling[read.slot][read.offset + current.elements..];
-        let decoded = current.decoder.decode(chunk, out);
-        if let Some(bad) = out[..decoded].iter().position(|value| !value.is_finite()) {
-            return Err(Error::BadCheckpoint(format!(
-                "tensor {:?} holds {} at index {}: weights must be finite",
-                read.tensor,
-                out[bad],
-                current.elements + bad
-            )));
-        }
-        current.elements += decoded;
         current.bytes_left = bytes_left;
-        if bytes_left > 0 {
-            return Ok(None);
+        let width = read.dtype.bits() as usize / 8;
+        let length = (read.end - read.begin) as usize / width;
+        let row: usize = slot.shape.iter().skip(1).product();
+        let whole = (ELEMENTS / row / ROWS).max(1) * ROWS * row;
+        let mut chunk = chunk;
+        while !chunk.is_empty() {
+            let elements = whole.min(length - current.elements);
+            if self.piece.len() < elements {
+                self.piece = Vec::new();
+                self.piece = reserve(elements, &slot.name)?;
+                self.piece.resize(elements, 0.0);
+            }
+            let out = &mut self.piece[current.filled..elements];
+            let (head, rest) = chunk.split_at(chunk.len().min(current.decoder.bytes(out.len())));
+            chunk = rest;
+            let decoded = current.decoder.decode(head, out);
+            if let Some(bad) = out[..decoded].iter().position(|value| !value.is_finite()) {
+                return Err(Error::BadCheckpoint(format!(
+                    "tensor {:?} holds {} at index {}: weights must be finite",
+                    read.tensor,
+                    out[bad],
+                    current.elements + current.filled + bad
+                )));
+            }
+            current.filled += decoded;
+            if current.filled == elements {
+                let first = (read.offset + current.elements) / row;
+                current.elements += elements;
+                current.filled = 0;
+                sink(Piece {
+                    slot,
+                    first,
+                    data: &self.piece[..elements],
+                })?;
+            }
         }
-        let index = read.slot;
-        self.current = None;
-        self.next += 1;
-        self.waiting[index] -= 1;
-        if self.waiting[index] > 0 {
-            return Ok(None);
+        if bytes_left == 0 {
+            self.current = None;
+            self.next += 1;
         }
-        let slot = &self.plan.slots()[index];
-        let data = std::mem::take(&mut self.filling[index]);
-        Ok(Some(Assembled {
-            slot: index,
-            name: slot.name.clone(),
-            shape: slot.shape.clone(),
-            data,
-        }))
+        Ok(())
     }
 
     /// Checks that every read was written.
@@ -162,11 +168,11 @@ fn too_few(plan: &Plan, index: usize, bytes_left: u64) -> Error {
     ))
 }
 
-/// Runs a whole plan over seekable sources, one per file of the plan, and gives each parameter to `sink`.
+/// Runs a whole plan over seekable sources, one per file of the plan, and gives each piece to `sink`.
 pub fn assemble<S: io::Read + io::Seek>(
     plan: Plan,
     sources: &mut [S],
-    mut sink: impl FnMut(Assembled) -> Result<()>,
+    mut sink: impl FnMut(Piece) -> Result<()>,
 ) -> Result<()> {
     let mut assembler = Assembler::new(plan);
     let mut chunk = vec![0; 1 << 20];
@@ -186,9 +192,7 @@ pub fn assemble<S: io::Read + io::Seek>(
                 .read_exact(&mut chunk[..length])
                 .map_err(unreadable)?;
             left -= length as u64;
-            if let Some(assembled) = assembler.write(&chunk[..length])? {
-                sink(assembled)?;
-            }
+            assembler.write(&chunk[..length], &mut sink)?;
         }
     }
     assembler.finish()

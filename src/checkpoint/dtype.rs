@@ -104,6 +104,11 @@ impl Decoder {
         }
     }
 
+    /// How many bytes `elements` more elements take, less those of the first that came already.
+    pub fn bytes(&self, elements: usize) -> usize {
+        elements * self.dtype.bits() as usize / 8 - self.split_len
+    }
+
     /// Decodes every element that ends in `chunk` to the start of `out`, which must have room for them, and returns how
     /// many they are.
     pub fn decode(&mut self, chunk: &[u8], out: &mut [f32]) -> usize {
@@ -157,7 +162,7 @@ fn convert(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
 }
 
 /// A vector with room for `len` elements, or an error that says for what it was.
-pub(super) fn reserve<T>(len: usize, what: &str) -> Result<Vec<T>> {
+pub(crate) fn reserve<T>(len: usize, what: &str) -> Result<Vec<T>> {
     let mut data = Vec::new();
     match data.try_reserve_exact(len) {
         Ok(()) => Ok(data),
@@ -168,13 +173,15 @@ pub(super) fn reserve<T>(len: usize, what: &str) -> Result<Vec<T>> {
     }
 }
 
-/// Rounds weights to 16 bits. `name` is whose they are, for the error about a value that is too large for them.
-pub fn to_f16(name: &str, data: &[f32]) -> Result<Vec<f16>> {
+/// Rounds weights to 16 bits. `name` is whose they are and `first` the index of the first of them there, for the error about
+/// a value that is too large for them.
+pub fn to_f16(name: &str, first: usize, data: &[f32]) -> Result<Vec<f16>> {
     // The smallest magnitude that rounds to infinity.
     if let Some(index) = data.iter().position(|value| value.abs() >= 65520.0) {
         return Err(Error::Unsupported(format!(
-            "{name} holds {} at index {index}, which does not fit f16: use f32",
-            data[index]
+            "{name} holds {} at index {}, which does not fit f16: use f32",
+            data[index],
+            first + index
         )));
     }
     let mut halves = reserve(data.len(), name)?;
@@ -263,14 +270,14 @@ mod tests {
     #[test]
     fn values_that_f16_cannot_hold_are_refused() {
         assert_eq!(
-            to_f16("x", &[65504.0, -65519.9, 1e-8]).unwrap(),
+            to_f16("x", 0, &[65504.0, -65519.9, 1e-8]).unwrap(),
             [f16::MAX, f16::MIN, f16::ZERO]
         );
         for value in [65520.0, -1e30] {
-            let error = to_f16("blocks.0", &[0.0, value]).unwrap_err();
+            let error = to_f16("blocks.0", 7, &[0.0, value]).unwrap_err();
             assert_eq!(error.code(), "unsupported");
             assert!(
-                error.to_string().contains("blocks.0") && error.to_string().contains("index 1"),
+                error.to_string().contains("blocks.0") && error.to_string().contains("index 8"),
                 "{error}"
             );
         }

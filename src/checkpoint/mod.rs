@@ -2,8 +2,8 @@
 //!
 //! The way through: [`safetensors::header_length`] and [`safetensors::Header::parse`] on the first bytes of each file;
 //! [`Plan::new`] checks all headers against a configuration and says which byte ranges to read; an [`Assembler`] takes
-//! those bytes in chunks of any size and hands out each parameter as soon as it is complete. No file is read here, and no
-//! tensor is held longer than it takes to complete it.
+//! those bytes in chunks of any size and hands out the parameters in pieces, rows by rows. No file is read here, and no
+//! whole tensor is held.
 
 mod assemble;
 mod dtype;
@@ -11,7 +11,9 @@ mod names;
 mod plan;
 pub mod safetensors;
 
-pub use assemble::{Assembled, Assembler, assemble};
+pub use assemble::{Assembler, Piece, assemble};
+#[cfg(feature = "tensor")]
+pub(crate) use dtype::reserve;
 pub use dtype::{Dtype, Q8, to_f16};
 pub use names::{EncoderChoice, Parameter, hugging_face, parameters, predictor_parameters};
 pub use plan::{File, OTHER, Plan, Read, Selection, Slot, shards};

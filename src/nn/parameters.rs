@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Element, Tensor, TensorData, kind::Basic};
+use half::f16;
 
 use super::ops::{self, Weight};
 use super::{LayerNorm, Linear};
-use crate::checkpoint::{Q8, to_f16};
-use crate::device::Precision;
+use crate::checkpoint::{Piece, Q8, reserve, to_f16};
+use crate::device::{Backend, Precision};
 use crate::{Error, Result};
 
 /// A parameter on the device, as a model computes with it.
@@ -19,15 +20,31 @@ pub enum Value {
     Vector(Tensor<1>),
 }
 
-/// A model's parameters by their original names. Each goes to the device as soon as it is put in, so that the host
-/// never holds more than one of them.
+/// A model's parameters by their original names. What is put in goes to the device at once, so that the host never holds
+/// more than one piece of a matrix.
 pub struct Parameters {
     device: Device,
     precision: Precision,
     bytes: usize,
+    partial: HashMap<String, Partial>,
     weights: HashMap<String, Weight>,
     vectors: HashMap<String, Tensor<1>>,
     tables: HashMap<String, Vec<f32>>,
+}
+
+/// A parameter of which rows are still to come.
+struct Partial {
+    /// Elements that are still to come.
+    missing: usize,
+    room: Room,
+}
+
+#[expect(clippy::large_enum_variant, reason = "few parameters are incomplete")]
+enum Room {
+    /// For a vector or a table: small, and on the host until it is complete.
+    Host(Vec<f32>),
+    /// For a matrix.
+    Weight(Weight),
 }
 
 impl Parameters {
@@ -37,62 +54,112 @@ impl Parameters {
             device,
             precision,
             bytes: 0,
+            partial: HashMap::new(),
             weights: HashMap::new(),
             vectors: HashMap::new(),
             tables: HashMap::new(),
         }
     }
 
-    /// Puts in one parameter, row-major in PyTorch's axis order: a vector `[d]`, a linear layer's `[d_out, d_in]`, a
+    /// Puts in rows of one parameter, in PyTorch's axis order: a vector `[d]`, a linear layer's `[d_out, d_in]`, a
     /// convolution's `[d_out, channels, ..]`, a token `[1, 1, d]`; anything whose name ends in `pos_embed` stays on the host as
     /// a table.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a value that does not fit the precision, [`Error::OutOfMemory`].
-    pub fn put(&mut self, name: &str, shape: &[usize], data: Vec<f32>) -> Result<()> {
-        if name.ends_with("pos_embed") {
-            self.bytes += 4 * data.len();
-            self.tables.insert(name.to_owned(), data);
-        } else if let [d] | [1, 1, d] = *shape {
-            self.bytes += 4 * d;
-            let vector = Tensor::from_data(TensorData::new(data, [d]), &self.device);
-            self.vectors.insert(name.to_owned(), vector);
-        } else {
-            let d_out = shape[0];
-            let d_in = shape[1..].iter().product();
-            self.bytes += self.precision.bytes(d_in, d_out);
-            let weight = self.weight(name, data, d_in, d_out)?;
-            self.weights.insert(name.to_owned(), weight);
+    pub fn put(&mut self, piece: Piece) -> Result<()> {
+        let Piece { slot, first, data } = piece;
+        let (name, shape) = (slot.name.clone(), &slot.shape);
+        let Partial { missing, room } = match self.partial.remove(&name) {
+            Some(partial) => partial,
+            None => self.room(&name, shape)?,
+        };
+        let missing = missing - data.len();
+        let room = match room {
+            Room::Host(mut values) => {
+                let row = values.len() / shape[0];
+                values[first * row..][..data.len()].copy_from_slice(data);
+                Room::Host(values)
+            }
+            Room::Weight(weight) => Room::Weight(self.placed(&name, weight, data, first)?),
+        };
+        if missing > 0 {
+            self.partial.insert(name, Partial { missing, room });
+            return Ok(());
+        }
+        match room {
+            Room::Host(values) => {
+                self.bytes += 4 * values.len();
+                if is_table(&name) {
+                    self.tables.insert(name, values);
+                } else {
+                    let length = values.len();
+                    let data = TensorData::new(values, [length]);
+                    self.vectors
+                        .insert(name, Tensor::from_data(data, &self.device));
+                }
+            }
+            Room::Weight(weight) => {
+                let [d_in, d_out] = weight.dims();
+                self.bytes += self.precision.bytes(d_in, d_out);
+                self.weights.insert(name, weight);
+            }
         }
         Ok(())
     }
 
-    fn weight(&self, name: &str, data: Vec<f32>, d_in: usize, d_out: usize) -> Result<Weight> {
-        Ok(match self.precision {
-            Precision::F32 => {
-                let weight = Tensor::from_data(TensorData::new(data, [d_out, d_in]), &self.device);
-                Weight::Full(ops::submitted(ops::transposed(weight)))
+    /// Room for a parameter.
+    fn room(&self, name: &str, shape: &[usize]) -> Result<Partial> {
+        let missing = shape.iter().product();
+        let room = if is_table(name) || matches!(shape, [_] | [1, 1, _]) {
+            Room::Host(zeros(missing, name)?)
+        } else {
+            let dims = [missing / shape[0], shape[0]];
+            Room::Weight(match self.precision {
+                Precision::F32 => Weight::Full(self.matrix::<f32, _>(name, dims)?),
+                Precision::F16 => Weight::Half(self.matrix::<f16, _>(name, dims)?),
+                Precision::Q8 => Weight::Quantized {
+                    values: self.matrix::<i8, _>(name, dims)?,
+                    scales: Tensor::empty([dims[1]], (&self.device, DType::F32)),
+                },
+            })
+        };
+        Ok(Partial { missing, room })
+    }
+
+    /// A matrix whose values do not matter yet.
+    fn matrix<E: Element + Default, K: Basic>(
+        &self,
+        name: &str,
+        dims: [usize; 2],
+    ) -> Result<Tensor<2, K>> {
+        let options = (&self.device, E::dtype());
+        Ok(match Backend::of(&self.device) {
+            // burn ends the program where the host has no memory.
+            Backend::Cpu => {
+                let values: Vec<E> = zeros(dims[0] * dims[1], name)?;
+                Tensor::from_data(TensorData::new(values, dims), options)
             }
+            Backend::WebGpu => Tensor::empty(dims, options),
+        })
+    }
+
+    /// A weight with the rows from `first` on.
+    fn placed(&self, name: &str, weight: Weight, data: &[f32], first: usize) -> Result<Weight> {
+        let [d_in, _] = weight.dims();
+        let dims = [data.len() / d_in, d_in];
+        let (rows, scales) = match self.precision {
+            Precision::F32 => (TensorData::new(data.to_vec(), dims), Vec::new()),
             Precision::F16 => {
-                let halves = to_f16(name, &data)?;
-                drop(data);
-                let data = TensorData::new(transposed(&halves, d_in, d_out), [d_in, d_out]);
-                let half = Tensor::from_data(data, (&self.device, DType::F16));
-                Weight::Half(ops::submitted(half))
+                let halves = to_f16(name, first * d_in, data)?;
+                (TensorData::new(halves, dims), Vec::new())
             }
             Precision::Q8 => {
-                let quantized = Q8::quantize(name, &data, d_out)?;
-                drop(data);
-                let values =
-                    TensorData::new(transposed(&quantized.data, d_in, d_out), [d_in, d_out]);
-                let values = Tensor::<2, Int>::from_data(values, (&self.device, DType::I8));
-                let scales = TensorData::new(quantized.scales, [d_out]);
-                Weight::Quantized {
-                    values,
-                    scales: ops::submitted(Tensor::from_data(scales, &self.device)),
-                }
+                let Q8 { data, scales } = Q8::quantize(name, data, dims[0])?;
+                (TensorData::new(data, dims), scales)
             }
-        })
+        };
+        Ok(ops::placed(weight, rows, scales, first))
     }
 
     /// Bytes that all parameters put in so far occupy.
@@ -118,6 +185,7 @@ impl Parameters {
             device: self.device.clone(),
             precision: self.precision,
             bytes: 0,
+            partial: HashMap::new(),
             weights: moved(&mut self.weights, prefix),
             vectors: moved(&mut self.vectors, prefix),
             tables: moved(&mut self.tables, prefix),
@@ -149,10 +217,7 @@ impl Parameters {
             .weights
             .remove(&format!("{name}.weight"))
             .ok_or_else(|| missing(&format!("{name}.weight")))?;
-        let d_out = match &weight {
-            Weight::Full(w) | Weight::Half(w) => w.dims()[1],
-            Weight::Quantized { scales, .. } => scales.dims()[0],
-        };
+        let [_, d_out] = weight.dims();
         let bias = self.vectors.remove(&format!("{name}.bias"));
         let zero = || Tensor::from_data(TensorData::new(vec![0f32; d_out], [d_out]), &self.device);
         Ok(Linear {
@@ -213,9 +278,134 @@ fn missing(name: &str) -> Error {
     Error::MissingTensor(format!("the checkpoint has no tensor for {name}"))
 }
 
-/// `[rows, columns]` row-major to `[columns, rows]` row-major.
-fn transposed<T: Copy>(data: &[T], columns: usize, rows: usize) -> Vec<T> {
-    (0..columns)
-        .flat_map(|c| (0..rows).map(move |r| data[r * columns + c]))
-        .collect()
+fn is_table(name: &str) -> bool {
+    name.ends_with("pos_embed")
+}
+
+/// # Errors
+/// [`Error::OutOfMemory`], which names `name`.
+fn zeros<E: Copy + Default>(length: usize, name: &str) -> Result<Vec<E>> {
+    let mut values = reserve(length, name)?;
+    values.resize(length, E::default());
+    Ok(values)
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Slot;
+
+    const D_IN: usize = 5;
+    const D_OUT: usize = 7;
+
+    fn value(row: usize, column: usize) -> f32 {
+        ((row * D_IN + column) as f32 * 0.37).sin()
+    }
+
+    fn put(
+        parameters: &mut Parameters,
+        name: &str,
+        shape: Vec<usize>,
+        rows: std::ops::Range<usize>,
+        value: impl Fn(usize, usize) -> f32,
+    ) -> Result<()> {
+        let row = shape[1..].iter().product();
+        let data: Vec<f32> = rows
+            .clone()
+            .flat_map(|r| (0..row).map(move |c| (r, c)))
+            .map(|(r, c)| value(r, c))
+            .collect();
+        parameters.put(Piece {
+            slot: &Slot {
+                name: name.into(),
+                shape,
+            },
+            first: rows.start,
+            data: &data,
+        })
+    }
+
+    fn parameters(precision: Precision) -> Parameters {
+        Parameters::new(Device::flex(), precision)
+    }
+
+    /// A weight from pieces that come out of order.
+    fn weight(precision: Precision) -> Weight {
+        let mut parameters = parameters(precision);
+        for rows in [4..6, 0..4, 6..7] {
+            assert!(parameters.linear("x").is_err());
+            let shape = vec![D_OUT, D_IN];
+            put(&mut parameters, "x.weight", shape, rows, value).unwrap();
+        }
+        assert_eq!(parameters.bytes(), precision.bytes(D_IN, D_OUT));
+        parameters.linear("x").unwrap().weight
+    }
+
+    fn columns<T>(of: impl Fn(usize, usize) -> T) -> Vec<T> {
+        let of = &of;
+        (0..D_IN)
+            .flat_map(|column| (0..D_OUT).map(move |row| of(row, column)))
+            .collect()
+    }
+
+    #[test]
+    fn rows_become_the_columns_of_a_weight() {
+        let Weight::Full(weight) = weight(Precision::F32) else {
+            panic!("f32 weights are kept whole");
+        };
+        assert_eq!(weight.dims(), [D_IN, D_OUT]);
+        let values = weight.into_data().try_into_vec::<f32>().unwrap();
+        assert_eq!(values, columns(value));
+    }
+
+    #[test]
+    fn halves_are_the_rounded_values() {
+        let Weight::Half(weight) = weight(Precision::F16) else {
+            panic!("f16 weights are kept as halves");
+        };
+        let values = weight.into_data().try_into_vec::<f16>().unwrap();
+        assert_eq!(values, columns(|r, c| f16::from_f32(value(r, c))));
+    }
+
+    #[test]
+    fn eight_bits_have_a_scale_for_each_row() {
+        let Weight::Quantized { values, scales } = weight(Precision::Q8) else {
+            panic!("q8 weights are quantized");
+        };
+        let scales = scales.into_data().try_into_vec::<f32>().unwrap();
+        let values = values.into_data().try_into_vec::<i8>().unwrap();
+        for (row, &scale) in scales.iter().enumerate() {
+            let largest = (0..D_IN).fold(0f32, |m, c| m.max(value(row, c).abs()));
+            assert_eq!(scale, largest / 127.0);
+        }
+        let steps = columns(|r, c| (value(r, c) / scales[r]).round() as i8);
+        assert_eq!(values, steps);
+    }
+
+    #[test]
+    fn vectors_and_tables_come_in_pieces_too() {
+        let mut parameters = parameters(Precision::F16);
+        for rows in [2..4, 0..2] {
+            for name in ["norm.weight", "norm.bias"] {
+                put(&mut parameters, name, vec![4], rows.clone(), value).unwrap();
+            }
+        }
+        let norm = parameters.norm("norm", 1e-6).unwrap();
+        let shift = norm.bias.into_data().try_into_vec::<f32>().unwrap();
+        assert_eq!(shift, [0, 1, 2, 3].map(|r| value(r, 0)));
+        put(&mut parameters, "pos_embed", vec![1, 2, 3], 0..1, value).unwrap();
+        let table = (0..6).map(|c| value(0, c)).collect();
+        assert_eq!(parameters.table("pos_embed"), Some(table));
+        assert_eq!(parameters.bytes(), 4 * (4 + 4 + 6));
+    }
+
+    #[test]
+    fn what_does_not_fit_f16_is_named_by_its_place_in_the_parameter() {
+        let mut parameters = parameters(Precision::F16);
+        let shape = vec![D_OUT, D_IN];
+        let large = |row, column| if (row, column) == (4, 3) { 1e6 } else { 0.0 };
+        let error = put(&mut parameters, "x.weight", shape, 4..7, large).unwrap_err();
+        assert_eq!(error.code(), "unsupported");
+        assert!(error.to_string().contains("index 23"), "{error}");
+    }
 }

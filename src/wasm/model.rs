@@ -159,15 +159,14 @@ impl ModelLoader {
 
     /// The bytes of read `index` of the plan follow.
     pub fn begin(&mut self, index: usize) -> Result<(), JsValue> {
-        Ok(self.assembler()?.begin(index)?)
+        let assembler = self.assembler.as_mut().ok_or_else(unplanned)?;
+        Ok(assembler.begin(index)?)
     }
 
     /// The next bytes of the current read.
     pub fn write(&mut self, chunk: &[u8]) -> Result<(), JsValue> {
-        if let Some(done) = self.assembler()?.write(chunk)? {
-            self.parameters.put(&done.name, &done.shape, done.data)?;
-        }
-        Ok(())
+        let assembler = self.assembler.as_mut().ok_or_else(unplanned)?;
+        Ok(assembler.write(chunk, |piece| self.parameters.put(piece))?)
     }
 
     /// The model, once every read is complete.
@@ -232,12 +231,6 @@ impl ModelLoader {
             is_target,
             predictor: self.predictor,
         })
-    }
-}
-
-impl ModelLoader {
-    fn assembler(&mut self) -> Result<&mut Assembler> {
-        self.assembler.as_mut().ok_or_else(unplanned)
     }
 }
 

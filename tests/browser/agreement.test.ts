@@ -1,5 +1,5 @@
 // The backends agree on geometries that no published model has: head widths and matrices that are no multiple of four, grey
-// pictures, grids that are not square, one token, more tokens than fill a workgroup.
+// pictures, grids that are not square, one token, more tokens than fill a workgroup, matrices that are loaded in several pieces.
 
 import { afterEach, beforeEach, expect, it } from "vitest";
 import { pseudoRandom } from "../../www/bench/models.mjs";
@@ -17,6 +17,8 @@ const GEOMETRIES: Record<string, ModelConfig> = {
   "odd heads and matrices": { imageSize: [21, 35], patchSize: 7, channels: 1, hiddenSize: 36, layers: 4, heads: 6, mlpRatio: 65 / 36, predictor: null },
   "one token": { imageSize: 8, patchSize: 8, hiddenSize: 8, layers: 4, heads: 1, mlpRatio: 4, predictor: null },
   "many tokens": { imageSize: [60, 92], patchSize: 4, hiddenSize: 24, layers: 4, heads: 2, mlpRatio: 3, predictor: null },
+  // A piece of 1 MiB has 1008 of the rows of 260 values, or 248 of those of 1045; 1045 packed values do not fill their last word.
+  "large matrices": { imageSize: 16, patchSize: 8, hiddenSize: 260, layers: 4, heads: 4, mlpRatio: 1045 / 260, predictor: null },
 };
 
 /** A safetensors file in the original naming, without position table, of the fixtures' pseudo-random weights. */

@@ -12,6 +12,7 @@ mod cpu;
 #[cfg(feature = "cpu")]
 mod cpu_backward;
 mod gelu;
+mod place;
 pub mod update;
 #[cfg(feature = "webgpu")]
 mod webgpu;
@@ -30,6 +31,8 @@ use burn::backend::{
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use crate::objective::distance::Distance;
+
+pub use place::placed;
 
 /// A matrix `[d_in, d_out]` in the form in which it is kept in memory.
 #[derive(Clone, Debug, ExtensionType)]
@@ -65,7 +68,7 @@ pub enum Activation {
     Relu,
 }
 
-/// Operations of a forward pass and of loading; where burn's own serve, they are the default body.
+/// Operations of a forward pass and of a loss; where burn's own serve, they are the default body.
 #[backend_extension(Flex: cfg(feature = "cpu"), Cube: cfg(feature = "webgpu"), Autodiff)]
 pub trait Ops: Backend {
     /// `y = act(x · w + bias) + residual`: `x [.., d_in]`, `w [d_in, d_out]`, `bias [d_out]`, `act` the exact (erf) GELU
@@ -135,17 +138,6 @@ pub trait Ops: Backend {
     /// A value `[1]` whose gradient with respect to `x` is `gradient`, of the same shape: how a loss that is computed on the
     /// host enters backpropagation. The value itself is zero.
     fn with_gradient(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self>;
-
-    /// The same tensor, once everything queued so far is on its way to the device: a queue keeps the host's copy of what is
-    /// to be uploaded.
-    fn submitted(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        x
-    }
-
-    /// A `[rows, columns]` matrix with its axes exchanged, laid out as the backend's `linear` likes to read it.
-    fn transposed(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        Self::float_swap_dims(x, 0, 1)
-    }
 }
 
 /// A matrix `[d_in, d_out]` in the form in which it is kept in memory.
@@ -163,6 +155,16 @@ pub enum Weight {
         /// What an int8 step is worth, per output.
         scales: Tensor<1>,
     },
+}
+
+impl Weight {
+    /// `[d_in, d_out]`.
+    pub fn dims(&self) -> [usize; 2] {
+        match self {
+            Self::Full(w) | Self::Half(w) => w.dims(),
+            Self::Quantized { values, .. } => values.dims(),
+        }
+    }
 }
 
 /// See [`Ops::linear`].
@@ -330,14 +332,4 @@ pub fn with_gradient<const D: usize>(x: Tensor<D>, gradient: Tensor<D>) -> Tenso
         x.into_dispatch(),
         gradient.into_dispatch(),
     ))
-}
-
-/// See [`Ops::transposed`].
-pub fn transposed(x: Tensor<2>) -> Tensor<2> {
-    Tensor::from_dispatch(<Dispatch as Ops>::transposed(x.into_dispatch()))
-}
-
-/// See [`Ops::submitted`].
-pub fn submitted<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    Tensor::from_dispatch(<Dispatch as Ops>::submitted(x.into_dispatch()))
 }

@@ -8,7 +8,7 @@ use burn::tensor::Shape;
 use burn_wgpu::{CubeBackend, CubeTensor, KernelSource, SourceKernel, SourceTemplate};
 
 use super::wgsl::{
-    Kept, LINEAR_GROUP, LINEAR_QUADS, Linear, Norm, ROW_GROUP, SelfAttention, Transposed,
+    Columns, Kept, LINEAR_GROUP, LINEAR_QUADS, Linear, Norm, ROW_GROUP, SelfAttention,
 };
 use super::wgsl_backward::{
     Activate, AdamWStep, AddSquares, AttentionKeys, AttentionQueries, Averaged, BatchNorm,
@@ -149,24 +149,6 @@ impl Ops for CubeBackend {
     fn with_gradient(x: FloatTensor<Self>, _gradient: FloatTensor<Self>) -> FloatTensor<Self> {
         webgpu_backward::zero(&x)
     }
-
-    fn submitted(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        // A failure taints what it was about to write, and the read of any result reports it.
-        let _ = x.client.flush();
-        x
-    }
-
-    fn transposed(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        let shape = x.shape();
-        let (rows, columns) = (shape[0], shape[1]);
-        let kernel = Transposed {
-            rows: rows as u32,
-            columns: columns as u32,
-        };
-        let like = x.clone();
-        let count = grid((columns as u32).div_ceil(8), (rows as u32).div_ceil(8));
-        launch(kernel, (8, 8), count, vec![x], &like, vec![columns, rows])
-    }
 }
 
 /// The form in which a weight is kept.
@@ -264,10 +246,10 @@ macro_rules! kernel_source {
     )*};
 }
 kernel_source!(
+    Columns,
     Linear,
     Norm,
     SelfAttention,
-    Transposed,
     Activate,
     AdamWStep,
     AddSquares,

@@ -15,6 +15,8 @@ pub const LINEAR_QUADS: u32 = 2;
 pub const LINEAR_GROUP: (u32, u32) = (8, 8);
 /// Workgroup size of the kernels whose invocations are independent rows.
 pub const ROW_GROUP: u32 = 64;
+/// Side of the workgroups of [`Columns`].
+pub const TILE_GROUP: u32 = 8;
 /// Keys whose scores are computed together, so that the running softmax is rescaled once for all of them.
 pub const ATTENTION_KEYS: u32 = 4;
 
@@ -52,9 +54,13 @@ pub struct SelfAttention {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Transposed {
-    pub rows: u32,
-    pub columns: u32,
+pub struct Columns {
+    /// Length of a column.
+    pub length: u32,
+    /// Length of a row.
+    pub width: u32,
+    /// Of one value: 32, 16 or 8.
+    pub bits: u32,
 }
 
 /// Declares a storage buffer of f32 rows of `width`, and the function `{name}_at(row, i)` that reads elements
@@ -387,7 +393,11 @@ pub fn heads_of(
 /// The number of tokens in a buffer that was declared by [`heads_of`].
 pub fn tokens_in(name: &str, parts: u32, [heads, head_dim]: [u32; 2]) -> String {
     let all = parts * heads * head_dim;
-    let unit = if head_dim.is_multiple_of(4) { all / 4 } else { all };
+    let unit = if head_dim.is_multiple_of(4) {
+        all / 4
+    } else {
+        all
+    };
     format!("(arrayLength(&{name}) / {unit}u)")
 }
 
@@ -428,10 +438,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) gro
             let _ = writeln!(s, "    var y{i} = vec4<f32>();");
         }
         let keys = ATTENTION_KEYS;
-        let _ = writeln!(
-            s,
-            "    for (var key = 0u; key < tokens; key += {keys}u) {{"
-        );
+        let _ = writeln!(s, "    for (var key = 0u; key < tokens; key += {keys}u) {{");
         for k in 0..keys {
             let _ = writeln!(
                 s,
@@ -484,15 +491,42 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) gro
     }
 }
 
-impl Transposed {
+impl Columns {
+    /// Writes the `place[1]` rows of `x` as columns of `y`, from column `place[0]` on. An invocation writes a 32-bit word of
+    /// a row of `y`: it keeps those values of the word that lie outside the columns, and writes all that lie within, also
+    /// where the word goes on into the next row.
     pub fn wgsl(&self) -> String {
-        let Self { rows, columns } = *self;
+        let Self {
+            length,
+            width,
+            bits,
+        } = *self;
+        let per_word = 32 / bits;
         format!(
-            "@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
-@compute @workgroup_size(8, 8)
+            "@group(0) @binding(0) var<storage, read> x: array<u32>;
+@group(0) @binding(1) var<storage, read> place: array<u32>;
+@group(0) @binding(2) var<storage, read_write> y: array<u32>;
+@compute @workgroup_size({TILE_GROUP}, {TILE_GROUP})
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
-    if (id.x < {columns}u && id.y < {rows}u) {{ y[id.x * {rows}u + id.y] = x[id.y * {columns}u + id.x]; }}
+    let first = place[0];
+    let count = place[1];
+    let row = id.y * {width}u;
+    let word = (row + first) / {per_word}u + id.x;
+    let start = word * {per_word}u;
+    if (id.y >= {length}u || start >= row + first + count) {{ return; }}
+    // The row above ends in this word with a value that is its to write, and with it the word.
+    if (start < row && first + count == {width}u) {{ return; }}
+    var value = y[word];
+    for (var lane = 0u; lane < {per_word}u; lane++) {{
+        let line = (start + lane) / {width}u;
+        let column = (start + lane) % {width}u - first;
+        if (column < count && line < {length}u) {{
+            let at = column * {length}u + line;
+            let one = extractBits(x[at / {per_word}u], {bits}u * (at % {per_word}u), {bits}u);
+            value = insertBits(value, one, {bits}u * lane, {bits}u);
+        }}
+    }}
+    y[word] = value;
 }}
 "
         )
@@ -555,12 +589,15 @@ pub mod tests {
                 );
             }
         }
-        assert_valid(
-            &Transposed {
-                rows: 3,
-                columns: 5,
-            }
-            .wgsl(),
-        );
+        for bits in [32, 16, 8] {
+            assert_valid(
+                &Columns {
+                    length: 3,
+                    width: 5,
+                    bits,
+                }
+                .wgsl(),
+            );
+        }
     }
 }

@@ -125,9 +125,7 @@ impl Folder {
                 assembler.begin(i)?;
                 // An odd chunk size, so that elements are split between chunks as in a download.
                 for chunk in bytes[range].chunks(65_537) {
-                    if let Some(done) = assembler.write(chunk)? {
-                        parameters.put(&done.name, &done.shape, done.data)?;
-                    }
+                    assembler.write(chunk, |piece| parameters.put(piece))?;
                 }
             }
             assembler.finish()?;
