@@ -8,7 +8,7 @@ use burn::tensor::Shape;
 
 use super::cpu_backward::tensor;
 use super::gelu::gelu;
-use super::{Activation, Ops, ResidualPrimitive, WeightPrimitive};
+use super::{Activation, Ops, ResidualPrimitive, WeightPrimitive, product_sizes};
 use crate::objective::distance::Distance;
 
 /// Attention scores that are held at once, 64 MB; for more of them burn-flex's attention, which holds few, takes over.
@@ -22,11 +22,8 @@ impl Ops for Flex {
         residual: ResidualPrimitive<Self>,
         with_gelu: bool,
     ) -> FloatTensor<Self> {
-        let mut dims = x.shape().to_vec();
-        let d_in = dims.pop().unwrap_or(1);
-        let rows: usize = dims.iter().product();
         let d_out = bias.shape()[0];
-        dims.push(d_out);
+        let (rows, d_in, dims) = product_sizes(&x.shape(), d_out);
 
         let weight = widened(weight);
         let x = Self::float_reshape(x, Shape::new([rows, d_in]));

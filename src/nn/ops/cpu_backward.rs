@@ -12,7 +12,7 @@ use super::cpu::{
 };
 use super::gelu::gelu_slope;
 use super::update::{SQUARE_LANES, UpdateOps};
-use super::{Activation, ResidualPrimitive, WeightPrimitive};
+use super::{Activation, ResidualPrimitive, WeightPrimitive, product_sizes};
 use crate::objective::distance::Distance;
 
 impl BackwardOps for Flex {
@@ -21,10 +21,7 @@ impl BackwardOps for Flex {
         weight: WeightPrimitive<Self>,
     ) -> FloatTensor<Self> {
         let weight = Self::float_swap_dims(super::cpu::widened(weight), 0, 1);
-        let mut dims = dy.shape().to_vec();
-        let rows = rows_of(&dy);
-        let d_out = dims.pop().unwrap_or(1);
-        dims.push(weight.shape()[1]);
+        let (rows, d_out, dims) = product_sizes(&dy.shape(), weight.shape()[1]);
         let dy = Self::float_reshape(dy, Shape::new([rows, d_out]));
         Self::float_reshape(Self::float_matmul(dy, weight), Shape::from(dims))
     }

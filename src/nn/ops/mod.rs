@@ -28,7 +28,7 @@ use burn::backend::{
     ops::ModuleOps,
     tensor::{FloatTensor, IntTensor},
 };
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
 
 use crate::objective::distance::Distance;
 
@@ -138,6 +138,15 @@ pub trait Ops: Backend {
     /// A value `[1]` whose gradient with respect to `x` is `gradient`, of the same shape: how a loss that is computed on the
     /// host enters backpropagation. The value itself is zero.
     fn with_gradient(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+/// Sizes of a product with a matrix: the rows and the width of `x [.., width]`, and the dimensions `[.., other]`.
+fn product_sizes(x: &Shape, other: usize) -> (usize, usize, Vec<usize>) {
+    let mut dims = x.to_vec();
+    let width = dims.pop().unwrap_or(1);
+    let rows = dims.iter().product();
+    dims.push(other);
+    (rows, width, dims)
 }
 
 /// A matrix `[d_in, d_out]` in the form in which it is kept in memory.

@@ -15,7 +15,9 @@ use super::wgsl_backward::{
     BatchNormGradients, Clipped, LinearInput, LinearParameters, NormColumns, NormRows, Pooled,
     RowDistance, Scaled, Select, SelectGradient,
 };
-use super::{Activation, Ops, ResidualPrimitive, WeightPrimitive, webgpu_backward};
+use super::{
+    Activation, Ops, ResidualPrimitive, WeightPrimitive, product_sizes, webgpu_backward,
+};
 use crate::objective::distance::Distance;
 
 impl Ops for CubeBackend {
@@ -26,11 +28,8 @@ impl Ops for CubeBackend {
         residual: ResidualPrimitive<Self>,
         gelu: bool,
     ) -> FloatTensor<Self> {
-        let mut dims = x.shape().to_vec();
-        let d_in = dims.pop().unwrap_or(1);
-        let rows: usize = dims.iter().product();
         let d_out = bias.shape()[0];
-        dims.push(d_out);
+        let (rows, d_in, dims) = product_sizes(&x.shape(), d_out);
         let kernel = Linear {
             d_in: d_in as u32,
             d_out: d_out as u32,

@@ -13,7 +13,7 @@ use super::wgsl_backward::{
     BatchNormGradients, Clipped, INPUT_COLUMNS, LinearInput, LinearParameters, NormColumns,
     NormRows, PARAMETER_QUADS, Pooled, RowDistance, Scaled, Select, SelectGradient, distance_wgsl,
 };
-use super::{Activation, ResidualPrimitive, WeightPrimitive};
+use super::{Activation, ResidualPrimitive, WeightPrimitive, product_sizes};
 use crate::objective::distance::Distance;
 
 const ROWS: (u32, u32) = (ROW_GROUP, 1);
@@ -153,9 +153,6 @@ impl BackwardOps for CubeBackend {
         dy: FloatTensor<Self>,
         weight: WeightPrimitive<Self>,
     ) -> FloatTensor<Self> {
-        let mut dims = dy.shape().to_vec();
-        let d_out = dims.pop().unwrap_or(1);
-        let rows: usize = dims.iter().product();
         let kept = kept(&weight);
         let (d_in, inputs) = match weight {
             WeightPrimitive::Full(w) | WeightPrimitive::Half(w) => (w.shape()[0], vec![w]),
@@ -163,7 +160,7 @@ impl BackwardOps for CubeBackend {
                 (values.shape()[0], vec![values, scales])
             }
         };
-        dims.push(d_in);
+        let (rows, d_out, dims) = product_sizes(&dy.shape(), d_in);
         let kernel = LinearInput {
             d_in: d_in as u32,
             d_out: d_out as u32,
