@@ -368,6 +368,14 @@ pub(super) mod tests {
                 assert!(error.contains(message), "{name}: {error}");
             }
         }
+        let noise = RgbImage::from_fn(64, 64, |x, y| {
+            Rgb([(x * y * 37 % 251) as u8, x as u8, y as u8])
+        });
+        let jpeg = encoded(noise, ImageFormat::Jpeg);
+        let cut = jpeg[..jpeg.len() / 2].to_vec();
+        for error in refused("cut", &[("a/1.jpg", jpeg), ("a/2.jpg", cut)]) {
+            assert!(error.contains("a/2.jpg cannot be read"), "{error}");
+        }
         let folder = Folder::new("other");
         folder.file("set.tar", b"not an archive");
         for missing in ["set.tar", "nothing"] {

@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 
-use image::{DynamicImage, ImageDecoder, ImageReader};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
 use super::unreadable;
 use crate::input::{ImageView, MAX_SIDE};
@@ -33,6 +33,9 @@ impl Picture {
         let reader = ImageReader::new(Cursor::new(bytes))
             .with_guessed_format()
             .map_err(|error| unreadable(name, error))?;
+        if reader.format() == Some(ImageFormat::Jpeg) && is_cut(bytes) {
+            return Err(unreadable(name, "it ends before the picture does"));
+        }
         let mut decoder = reader.into_decoder().map_err(bad)?;
         let (width, height) = decoder.dimensions();
         if width.max(height) as usize > MAX_SIDE {
@@ -62,4 +65,26 @@ impl Picture {
     pub fn view(&self) -> ImageView<'_> {
         ImageView::from_u8(&self.samples, self.width, self.height, self.channels)
     }
+}
+
+/// Whether a JPEG lacks its end. The decoder does not mind, and makes grey of what is missing.
+fn is_cut(bytes: &[u8]) -> bool {
+    const SCAN: u8 = 0xda;
+    const END: [u8; 2] = [0xff, 0xd9];
+    // From segment to segment, since one of them may hold a small JPEG with an end of its own.
+    let mut rest = bytes.get(2..).unwrap_or_default();
+    while let [0xff, marker, high, low, ..] = *rest {
+        if marker == SCAN {
+            return !rest.windows(2).any(|pair| pair == END);
+        }
+        // Markers may be preceded by any number of 0xff.
+        let length = if marker == 0xff {
+            1
+        } else {
+            2 + usize::from(u16::from_be_bytes([high, low]))
+        };
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    // What the decoder makes of this, it says itself.
+    false
 }
