@@ -1,4 +1,6 @@
-//! The command line: embeds pictures and describes checkpoints, with the library's own code.
+//! The command line: embeds pictures, describes checkpoints and trains models, with the library's own code.
+
+mod pretrain;
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -47,6 +49,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    Pretrain(pretrain::Pretrain),
     /// Describe a checkpoint: sizes, tensors, preprocessing.
     Inspect {
         #[command(flatten)]
@@ -88,6 +91,7 @@ fn main() -> ExitCode {
             json,
         } => embed(&model, &images, pool, normalize, dtype, json),
         Command::Inspect { model, json } => inspect(&model, json),
+        Command::Pretrain(arguments) => pretrain::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

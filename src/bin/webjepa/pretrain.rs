@@ -1,0 +1,326 @@
+//! `webjepa pretrain`: trains an encoder on labelled pictures, without their labels, and measures with them what it learns.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::{Map, Value, json};
+use webjepa::config::ModelConfig;
+use webjepa::data::{Dataset, Labelled};
+use webjepa::device::{Backend, Precision, read_values};
+use webjepa::input::{ImageView, Processor};
+use webjepa::model::ijepa::{Encoder, Pictures};
+use webjepa::nn::ops;
+use webjepa::probe::hog::hog;
+use webjepa::probe::knn::{Knn, Vote};
+use webjepa::probe::linear::{LinearProbe, Ridge};
+use webjepa::probe::{Prediction, Samples};
+use webjepa::train::recipe::Options;
+use webjepa::train::trainer::Trainer;
+use webjepa::{Error, Result};
+
+/// Pictures whose embeddings are computed together.
+const AT_ONCE: usize = 32;
+/// Side of the cells of the HOG-like baseline, in pixels.
+const HOG_CELLS: [usize; 2] = [4, 8];
+
+/// Train an encoder on pictures, without labels, and measure its embeddings with them.
+#[derive(clap::Args)]
+pub struct Pretrain {
+    /// A folder with a folder of pictures for each class, a .tar of one, or a folder with the files of MNIST.
+    data: PathBuf,
+    /// Options of the run as a JSON file, with the names that the TypeScript library has: model, objective, batchSize, …
+    #[arg(long)]
+    options: PathBuf,
+    /// Where to write the run (run.safetensors), the log (log.jsonl) and the model (in the original names and Hugging Face's).
+    #[arg(long)]
+    out: PathBuf,
+    /// Overrides the seed of the options.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Overrides the steps of the options' schedule.
+    #[arg(long)]
+    steps: Option<u64>,
+    /// Stop after so many steps of the schedule.
+    #[arg(long)]
+    stop_after: Option<u64>,
+    /// Measure after every so many steps, and at the start and the end.
+    #[arg(long, default_value_t = 1000)]
+    measure_every: u64,
+    /// Labelled training pictures to measure with, at most.
+    #[arg(long, default_value_t = 10_000)]
+    measure_with: usize,
+    /// Measure on the validation pictures, not on the test.
+    #[arg(long)]
+    validation: bool,
+    /// Also measure raw pixels and HOG-like features.
+    #[arg(long)]
+    baselines: bool,
+    /// Go on from the run in the output folder.
+    #[arg(long)]
+    resume: bool,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Pretrain) -> Result<()> {
+    let device = pollster::block_on(Backend::Cpu.device())?;
+    let data = Dataset::read(&arguments.data, 0)?;
+    let measured = match (&data.validation, arguments.validation) {
+        (Some(validation), true) => validation,
+        (None, true) => {
+            return Err(Error::BadInput(
+                "the data set has no validation pictures".into(),
+            ));
+        }
+        (_, false) => &data.test,
+    };
+    let probe = Probe {
+        classes: data.classes.len(),
+        train: subset(&data.train, arguments.measure_with),
+        test: measured.clone(),
+    };
+    fs::create_dir_all(&arguments.out).map_err(|e| unwritable(&arguments.out, &e))?;
+    let saved = arguments.out.join("run.safetensors");
+    let mut trainer = match arguments.resume {
+        true => Trainer::resume(
+            &fs::read(&saved).map_err(|e| unreadable(&saved, &e))?,
+            &device,
+        )?,
+        false => Trainer::new(options(arguments)?.recipe(None)?, &device)?,
+    };
+    let mut log = Log::open(&arguments.out.join("log.jsonl"), arguments.resume)?;
+    if arguments.baselines {
+        for (name, accuracy) in baselines(&probe, &trainer.recipe().model)? {
+            log.write(
+                &json!({ "baseline": name, "knn": accuracy.knn, "linear": accuracy.linear }),
+            )?;
+        }
+    }
+    let steps = trainer.recipe().schedule.steps;
+    let last = arguments.stop_after.unwrap_or(steps).min(steps);
+    let start = Instant::now();
+    let mut measure = |trainer: &Trainer, log: &mut Log| -> Result<()> {
+        let accuracy = probe.embeddings(trainer)?;
+        log.write(&json!({
+            "step": trainer.step_count(), "seconds": start.elapsed().as_secs_f64(),
+            "knn": accuracy.knn, "linear": accuracy.linear,
+        }))
+    };
+    if trainer.step_count() == 0 {
+        measure(&trainer, &mut log)?;
+    }
+    while trainer.step_count() < last {
+        let mut batch = trainer.new_batch();
+        for index in trainer.next_indices(data.train.len())? {
+            trainer.push(&mut batch, &data.train.pictures[index].view())?;
+        }
+        let report = pollster::block_on(trainer.step(&batch))?;
+        let done = report.step;
+        if done.is_multiple_of(100) || report.warning.is_some() || done == last {
+            log.write(&serde_json::to_value(&report).unwrap_or_default())?;
+        }
+        if done.is_multiple_of(arguments.measure_every) || done == last {
+            measure(&trainer, &mut log)?;
+            save(&trainer, &saved)?;
+        }
+    }
+    let hugging_face = arguments.out.join("hf");
+    let original = arguments.out.join("original");
+    for (folder, files) in [
+        (
+            &hugging_face,
+            pollster::block_on(trainer.export_hugging_face())?,
+        ),
+        (&original, pollster::block_on(trainer.export_original())?),
+    ] {
+        fs::create_dir_all(folder).map_err(|e| unwritable(folder, &e))?;
+        for (name, bytes) in files {
+            let path = folder.join(name);
+            fs::write(&path, bytes).map_err(|e| unwritable(&path, &e))?;
+        }
+    }
+    Ok(())
+}
+
+/// The options file with what the command line overrides.
+fn options(arguments: &Pretrain) -> Result<Options> {
+    let path = &arguments.options;
+    let text = fs::read_to_string(path).map_err(|e| unreadable(path, &e))?;
+    let mut options: Map<String, Value> = serde_json::from_str(&text)
+        .map_err(|e| Error::BadConfig(format!("{}: {e}", path.display())))?;
+    if let Some(seed) = arguments.seed {
+        options.insert("seed".into(), seed.into());
+    }
+    if let Some(steps) = arguments.steps {
+        let schedule = options.entry("schedule").or_insert_with(|| json!({}));
+        schedule["steps"] = steps.into();
+    }
+    Options::from_json(&Value::Object(options).to_string())
+}
+
+/// Writes a run beside the last one and then puts it in its place, so that one of the two is always whole.
+fn save(trainer: &Trainer, path: &Path) -> Result<()> {
+    let bytes = pollster::block_on(trainer.save())?;
+    let partial = path.with_extension("partial");
+    fs::write(&partial, bytes).map_err(|e| unwritable(&partial, &e))?;
+    fs::rename(&partial, path).map_err(|e| unwritable(path, &e))
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Error {
+    Error::BadInput(format!("{} cannot be written: {error}", path.display()))
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+    Error::BadInput(format!("{} cannot be read: {error}", path.display()))
+}
+
+/// Lines of JSON in a file and on standard output.
+struct Log(fs::File);
+
+impl Log {
+    fn open(path: &Path, go_on: bool) -> Result<Self> {
+        let file = fs::OpenOptions::new()
+            .create(true)
+            .write(true)
+            .append(go_on)
+            .truncate(!go_on)
+            .open(path);
+        file.map(Self).map_err(|e| unwritable(path, &e))
+    }
+
+    fn write(&mut self, line: &Value) -> Result<()> {
+        println!("{line}");
+        writeln!(self.0, "{line}")
+            .map_err(|e| Error::BadInput(format!("the log cannot be written: {e}")))
+    }
+}
+
+/// Shares of test pictures whose class was right.
+struct Accuracy {
+    knn: f64,
+    linear: f64,
+}
+
+/// Labelled pictures that embeddings are measured with.
+struct Probe {
+    classes: usize,
+    train: Labelled,
+    test: Labelled,
+}
+
+impl Probe {
+    fn embeddings(&self, trainer: &Trainer) -> Result<Accuracy> {
+        let recipe = trainer.recipe();
+        let device = pollster::block_on(Backend::Cpu.device())?;
+        let mut parameters = trainer.encoder_network().fixed(&device);
+        let encoder = Encoder::new(&recipe.model, Precision::F32, &device, &mut parameters)?;
+        let normalization = &recipe.normalization;
+        let processor = Processor::default_for(recipe.model.image_size)?
+            .with_statistics(&normalization.mean, &normalization.std)?;
+        let embed = |of: &Labelled| -> Result<Vec<f32>> {
+            let mut all = Vec::new();
+            for pictures in of.pictures.chunks(AT_ONCE) {
+                let mut pixels = Vec::new();
+                for picture in pictures {
+                    pixels.extend(processor.apply(&picture.view())?);
+                }
+                let batch = Pictures {
+                    pixels,
+                    batch: pictures.len(),
+                    size: recipe.model.image_size,
+                };
+                let tokens = encoder.forward(&batch, None, 1)?.swap_remove(0);
+                all.extend(pollster::block_on(read_values(ops::pooled(tokens)))?);
+            }
+            Ok(all)
+        };
+        self.accuracy(
+            &embed(&self.train)?,
+            &embed(&self.test)?,
+            recipe.model.hidden_size,
+        )
+    }
+
+    fn accuracy(&self, train: &[f32], test: &[f32], d: usize) -> Result<Accuracy> {
+        let samples = Samples {
+            features: train,
+            d,
+            labels: &self.train.labels,
+            classes: self.classes,
+        };
+        let right = |prediction: &Prediction| {
+            let pairs = prediction.labels.iter().zip(&self.test.labels);
+            pairs.filter(|(a, b)| a == b).count() as f64 / self.test.labels.len() as f64
+        };
+        let (linear, _) = LinearProbe::ridge(&samples, Ridge::CrossValidated)?;
+        Ok(Accuracy {
+            knn: right(&Knn::new(&samples)?.predict(test, Vote::default())?),
+            linear: right(&linear.predict(test)?),
+        })
+    }
+}
+
+/// The first `count` of the pictures at even distances.
+fn subset(of: &Labelled, count: usize) -> Labelled {
+    let step = of.len().div_ceil(count.max(1)).max(1);
+    Labelled {
+        pictures: of.pictures.iter().step_by(step).cloned().collect(),
+        labels: of.labels.iter().step_by(step).copied().collect(),
+    }
+}
+
+/// Raw pixels, and HOG-like features of two cell sizes, of pictures as the model sees them.
+fn baselines(probe: &Probe, model: &ModelConfig) -> Result<Vec<(String, Accuracy)>> {
+    let [height, width] = model.image_size;
+    let processor = Processor::default_for(model.image_size)?
+        .with_statistics(&vec![0.0; model.channels], &vec![1.0; model.channels])?;
+    let of = |set: &Labelled, features: &dyn Fn(&[f32]) -> Result<Vec<f32>>| -> Result<Vec<f32>> {
+        let mut all = Vec::new();
+        for picture in &set.pictures {
+            all.extend(features(&processor.apply(&picture.view())?)?);
+        }
+        Ok(all)
+    };
+    let mut measured = Vec::new();
+    let mut add = |name: String, features: &dyn Fn(&[f32]) -> Result<Vec<f32>>| -> Result<()> {
+        let (train, test) = (of(&probe.train, features)?, of(&probe.test, features)?);
+        let d = train.len() / probe.train.len();
+        measured.push((name, probe.accuracy(&train, &test, d)?));
+        Ok(())
+    };
+    // Ridge regression costs the cube of the smaller one of samples and features: large pictures are averaged to 32 × 32.
+    let step = height.div_ceil(32).max(width.div_ceil(32));
+    add(
+        format!("pixels, {}×{}", height / step, width / step),
+        &|planar| Ok(reduced(planar, [height, width], step)),
+    )?;
+    for cell in HOG_CELLS {
+        add(format!("HOG, cells of {cell}"), &|planar| {
+            let channels = planar.len() / (height * width);
+            let bytes: Vec<u8> = (0..height * width)
+                .flat_map(|i| (0..channels).map(move |c| planar[c * height * width + i]))
+                .map(|v| (255.0 * v).round() as u8)
+                .collect();
+            hog(&ImageView::from_u8(&bytes, width, height, channels), cell)
+        })?;
+    }
+    Ok(measured)
+}
+
+/// Means of `step × step` pixels.
+fn reduced(planar: &[f32], [height, width]: [usize; 2], step: usize) -> Vec<f32> {
+    let (rows, columns) = (height / step, width / step);
+    let share = ((step * step) as f32).recip();
+    let mut out = Vec::new();
+    for plane in planar.chunks_exact(height * width) {
+        for row in 0..rows {
+            for column in 0..columns {
+                let inside = (0..step * step)
+                    .map(|i| plane[(row * step + i / step) * width + column * step + i % step]);
+                out.push(inside.sum::<f32>() * share);
+            }
+        }
+    }
+    out
+}
