@@ -10,9 +10,9 @@ use crate::{Error, Result};
 /// The share of the first spread below which a run is said to collapse.
 ///
 /// Healthy values differ by architecture and normalisation by orders of magnitude, so no absolute bound serves; what
-/// tells is that pictures differ less than they did to an untrained encoder. Training moves a healthy spread by tens of
-/// per cent, mostly upwards, and sampling by 1/√(2·batch), 9 % at 64 pictures; collapse is a decay without end (VICReg's
-/// ablations, Bardes et al. 2022, end at a deviation of 0). A quarter is far from the one and early in the other.
+/// tells is that pictures differ less than they did to an untrained encoder. Sampling moves a standard deviation by
+/// 1/√(2·batch), 9 % at 64 pictures, and collapse is a decay without end (VICReg without its variance term, Bardes et al.
+/// 2022). A quarter is far from the one and early in the other; it is reasoned, not measured.
 const LEAST_SPREAD: f64 = 0.25;
 
 /// The share of the first effective rank below which a run is said to collapse in part: all but a few directions are lost
