@@ -56,6 +56,7 @@ export async function startServer(): Promise<TestServer> {
 const TYPES: Record<string, string> = {
   ".html": "text/html; charset=utf-8",
   ".js": "text/javascript",
+  ".css": "text/css",
   ".json": "application/json",
   ".wasm": "application/wasm",
   ".png": "image/png",
@@ -63,7 +64,7 @@ const TYPES: Record<string, string> = {
 };
 
 function fromDisk(folders: Map<string, string>, path: string): Uint8Array | undefined {
-  const [first, ...rest] = path.split("/");
+  const [first, ...rest] = (path.endsWith("/") ? `${path}index.html` : path).split("/");
   const folder = folders.get(first!);
   const file = folder && join(folder, ...rest);
   return file && existsSync(file) && statSync(file).isFile() ? readFileSync(file) : undefined;

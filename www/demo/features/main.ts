@@ -8,6 +8,7 @@ import { mountCamera } from "./camera";
 import { Encoder } from "./encoder";
 import { Gallery } from "./gallery";
 import { featureMaps, similarityMaps } from "./maps";
+import { mountMasks } from "./masks";
 import { mountModelForm } from "./model-form";
 import { addExamples, mountPictureInputs } from "./pictures";
 import { mountReadout } from "./readout";
@@ -30,6 +31,7 @@ mountPictureInputs(store, {
   veil: byId("drop-veil", HTMLElement),
 });
 mountCamera(store, byId("camera", HTMLButtonElement));
+mountMasks(store);
 
 const stage = new Stage(store);
 const gallery = new Gallery(store, encoder);

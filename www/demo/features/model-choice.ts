@@ -10,12 +10,21 @@ export interface ModelChoice {
   trained: boolean;
 }
 
-/** The test fixture with the geometry of a ViT-Ti/16. The bundler copies its weights into the site. */
-export const BUILT_IN: ModelChoice = {
-  name: "Built-in ViT-Ti/16, untrained",
-  source: { "config.json": config, "preprocessor_config.json": preprocessor, "model.safetensors": new URL(weights, document.baseURI) },
-  trained: false,
-};
+const texts = import.meta.glob<string>("../models/clothing-vit/*.json", { query: "?raw", import: "default", eager: true });
+const [trainedWeights] = Object.values(import.meta.glob<string>("../models/clothing-vit/*.safetensors", { query: "?url", import: "default", eager: true }));
+
+/** The model that comes with the site, trained on pictures of clothes; else the test fixture with the geometry of a ViT-Ti/16. */
+export const BUILT_IN: ModelChoice = trainedWeights
+  ? {
+      name: "Built-in ViT, trained on clothes",
+      source: { ...Object.fromEntries(Object.entries(texts).map(([path, text]) => [path.split("/").at(-1)!, text])), "model.safetensors": new URL(trainedWeights, document.baseURI) },
+      trained: true,
+    }
+  : {
+      name: "Built-in ViT-Ti/16, untrained",
+      source: { "config.json": config, "preprocessor_config.json": preprocessor, "model.safetensors": new URL(weights, document.baseURI) },
+      trained: false,
+    };
 
 /** The model that the page Train handed over last. */
 export async function trainedHere(): Promise<ModelChoice | undefined> {

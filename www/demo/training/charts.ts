@@ -37,7 +37,7 @@ export class Chart {
         height: HEIGHT,
         legend: { show: false },
         cursor: { y: false, drag: { x: false, y: false } },
-        scales: { x: { time: false }, y: range ? { range } : {} },
+        scales: { x: { time: false, range: (_, __, last) => [0, Math.max(10, last ?? 0)] }, y: range ? { range } : {} },
         axes: [axis({ size: 22, gap: 4 }), axis({ size: 48, gap: 4, values: (_, ticks) => ticks.map(format) })],
         series: [
           {},

@@ -45,6 +45,6 @@ export function forgetRecord(): void {
 
 function thinned(history: History): History {
   const every = Math.ceil(history.step.length / MOST_ROWS);
-  const rows = (column: number[]) => column.filter((_, i) => i % every === 0);
-  return every < 2 ? history : { step: rows(history.step), loss: rows(history.loss), std: rows(history.std), rank: rows(history.rank), gradient: rows(history.gradient) };
+  if (every < 2) return history;
+  return Object.fromEntries(Object.entries(history).map(([name, column]: [string, number[]]) => [name, column.filter((_, i) => i % every === 0)])) as unknown as History;
 }

@@ -135,13 +135,14 @@ export class Run {
 
   private async note(trainer: Trainer, metrics: TrainMetrics): Promise<void> {
     const { state } = this.store;
-    const { step, loss, std, effectiveRank, gradNorm } = metrics;
+    const { step, loss, std, effectiveRank, gradNorm, ms } = metrics;
     const { history } = state;
     history.step.push(step);
     history.loss.push(loss);
     history.std.push(std);
     history.rank.push(effectiveRank);
     history.gradient.push(gradNorm);
+    history.ms.push(ms);
     this.store.change({ last: metrics });
     if (performance.now() - this.masksAt < MASKS_EVERY) return;
     this.masksAt = performance.now();

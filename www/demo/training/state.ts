@@ -13,6 +13,7 @@ export interface History {
   std: number[];
   rank: number[];
   gradient: number[];
+  ms: number[];
 }
 
 /** How often the nearest neighbours of a labelled picture have its class, 0 to 1, after so many steps. */
@@ -41,4 +42,4 @@ export interface State {
 
 export type Store = SharedStore<State>;
 
-export const emptyHistory = (): History => ({ step: [], loss: [], std: [], rank: [], gradient: [] });
+export const emptyHistory = (): History => ({ step: [], loss: [], std: [], rank: [], gradient: [], ms: [] });

@@ -19,6 +19,7 @@ export function mountViews(store: Store): void {
     std: new Chart({ title: "Spread (std)", about: "How much embeddings of different pictures differ. At 0 they have collapsed.", format: short }),
     rank: new Chart({ title: "Effective rank", about: "In how many directions they differ. At 1 they lie on a line.", format: short }),
     gradient: new Chart({ title: "Gradient norm", about: "The length of the step’s gradient. Bursts mean that the learning rate is too high.", format: short }),
+    time: new Chart({ title: "Time of a step", about: "In milliseconds, the preparing of pictures included.", format: (value) => value.toFixed(0) }),
   };
   byId("charts", HTMLElement).append(...Object.values(charts).map(({ root }) => root));
   const aboutAccuracy = charts.accuracy.root.querySelector("p")!;
@@ -30,6 +31,7 @@ export function mountViews(store: Store): void {
     charts.std.show(history.step, history.std);
     charts.rank.show(history.step, history.rank);
     charts.gradient.show(history.step, history.gradient);
+    charts.time.show(history.step, history.ms);
     charts.accuracy.show(accuracies.step, accuracies.accuracy, pixels);
     aboutAccuracy.textContent = aboutOf(state);
     warn(state);
@@ -98,7 +100,7 @@ function rows({ info, last, set }: State): [string, string][] {
     ["Backend", info.backend === "webgpu" ? "WebGPU" : "CPU (WebAssembly)"],
   ];
   if (!last) return table;
-  table.push(["Step", `${last.step} of ${info.steps}`], ["Time of a step", `${last.ms.toFixed(0)} ms`], ["Left, about", duration(((info.steps - last.step) * last.ms) / 1000)], ["Learning rate", last.lr.toExponential(2)]);
+  table.push(["Step", `${last.step} of ${info.steps}`], ["Left, about", duration(((info.steps - last.step) * last.ms) / 1000)], ["Learning rate", last.lr.toExponential(2)]);
   if (info.objective === "ijepa") table.push(["Target’s momentum", last.ema.toFixed(4)]);
   for (const [name, value] of Object.entries(last.parts)) table.push([`Loss: ${name}`, short(value)]);
   table.push(["Mean cosine", last.cosine.toFixed(4)]);
