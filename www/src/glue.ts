@@ -150,7 +150,8 @@ export interface GlueTrainStep {
   gradNorm: number;
   /** Root mean square difference of target and online encoder, relative to the latter's root mean square. */
   emaDistance: number;
-  warning?: string;
+  /** Null or absent where nothing looks wrong. */
+  warning?: string | null;
 }
 
 export interface GlueModelInfo {

@@ -34,8 +34,8 @@ export class LocalTrainer {
       signal,
       number: (i) => numbers?.[i] ?? i,
     });
-    const step = await this.#instance.run(() => this.#trainer.step(batch));
-    return { ...step, ms: performance.now() - start };
+    const { warning, ...step } = await this.#instance.run(() => this.#trainer.step(batch));
+    return { ...step, ...(warning ? { warning } : {}), ms: performance.now() - start };
   }
 
   masks(): ReturnType<GlueTrainer["lastMasks"]> {

@@ -89,7 +89,8 @@ export interface StepRequest {
   numbers?: ArrayLike<number>;
 }
 
-export interface TimedStep extends GlueTrainStep {
+export interface TimedStep extends Omit<GlueTrainStep, "warning"> {
+  warning?: string;
   /** How long the step took, in milliseconds, pictures included. */
   ms: number;
 }

@@ -22,7 +22,10 @@ export interface LeJepaObjective {
   kind: "lejepa";
   /** Which of the published sums of the two parts: that of the minimal example, of the paper or of stable-pretraining. Default `"minimal"`. */
   form?: "minimal" | "paper" | "stable-pretraining" | undefined;
-  /** Weight of the second part, SIGReg. Default 0.02. */
+  /**
+   * Weight of the second part, SIGReg. Default 0.02, which was published for batches of 256: SIGReg grows with the batch, so smaller
+   * ones need more, in proportion. `parts.sigreg` is about 1 when all is well, and 0.4 · `batchSize` when everything collapsed.
+   */
   lambda?: number | undefined;
   /** Views of each picture. Default 4. */
   views?: number | undefined;
