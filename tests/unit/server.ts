@@ -64,14 +64,14 @@ const TYPES: Record<string, string> = {
 };
 
 function fromDisk(folders: Map<string, string>, path: string): Uint8Array | undefined {
-  const [first, ...rest] = (path.endsWith("/") ? `${path}index.html` : path).split("/");
+  const [first, ...rest] = path.split("/");
   const folder = folders.get(first!);
   const file = folder && join(folder, ...rest);
   return file && existsSync(file) && statSync(file).isFile() ? readFileSync(file) : undefined;
 }
 
 function respond(state: Omit<TestServer, "url" | "close">, request: IncomingMessage, response: ServerResponse): void {
-  const path = decodeURIComponent(new URL(request.url!, "http://localhost").pathname.slice(1));
+  const path = decodeURIComponent(new URL(request.url!, "http://localhost").pathname.slice(1)).replace(/\/$/, "/index.html");
   const { range } = request.headers;
   state.requests.push({ path, range });
   const stored = state.files.get(path) ?? fromDisk(state.folders, path);

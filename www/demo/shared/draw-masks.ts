@@ -21,13 +21,21 @@ export function drawMasks(canvas: HTMLCanvasElement, picture: CanvasImageSource 
   context.imageSmoothingQuality = "high";
   context.drawImage(picture, 0, 0, width, height);
 
+  // In grey, or a red picture would make the green of the context brown.
+  context.globalCompositeOperation = "saturation";
+  context.globalAlpha = 0.75;
+  context.fillStyle = "grey";
+  context.fillRect(0, 0, width, height);
+  context.globalCompositeOperation = "source-over";
+  context.globalAlpha = 1;
+
   const { rows, columns } = masks;
   const seen = new Set(masks.context);
   const x = (column: number) => Math.round((column * width) / columns);
   const y = (row: number) => Math.round((row * height) / rows);
   for (let token = 0; token < rows * columns; token++) {
     const [row, column] = [Math.floor(token / columns), token % columns];
-    context.fillStyle = seen.has(token) ? "rgb(0 158 115 / 0.3)" : "rgb(8 10 12 / 0.62)";
+    context.fillStyle = seen.has(token) ? "rgb(0 158 115 / 0.36)" : "rgb(8 10 12 / 0.66)";
     context.fillRect(x(column), y(row), x(column + 1) - x(column), y(row + 1) - y(row));
   }
   const line = Math.max(2, side / 170);
