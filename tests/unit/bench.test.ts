@@ -1,8 +1,10 @@
 // The parts of the bench that its verdicts stand on.
 import { readFileSync } from "node:fs";
-import { describe, expect, it } from "vitest";
-import { maxAbsDiff, pictures, summary } from "../../www/bench/measure.js";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { maxAbsDiff, pictures, race, summary, warmUp } from "../../www/bench/measure.js";
 import { checkpoint, MODELS, pseudoRandom, weights } from "../../www/bench/models.mjs";
+
+afterEach(() => void vi.restoreAllMocks());
 
 describe("bench models", () => {
   it("follow the fixtures' recipe", () => {
@@ -57,6 +59,39 @@ describe("bench measures", () => {
   it("sum up by median and extremes", () => {
     expect(summary([5, 1, 3])).toEqual({ median: 3, min: 1, max: 5, rounds: 3 });
     expect(summary([4, 1, 2, 3]).median).toBe(2.5);
+  });
+
+  /** A run that takes so many milliseconds of a clock of its own; its value is how often it has run. */
+  const run = (clock: { now: number }, ms: number) => {
+    let count = 0;
+    return async () => {
+      clock.now += ms;
+      return ++count;
+    };
+  };
+
+  it.each([
+    [1_500, [1, 4]],
+    [5_000, [1, 1]],
+    [240_000, [1, 1]],
+  ])("warm a run of %i ms up for five seconds, its first one counted", async (ms, values) => {
+    const clock = { now: 0 };
+    vi.spyOn(performance, "now").mockImplementation(() => clock.now);
+    expect(await warmUp(run(clock, ms), 5_000)).toEqual({ values, ms });
+  });
+
+  it.each([
+    ["as many as fit the budget", [1_000, 1_000], 10],
+    ["three where more do not fit", [20_000, 20_000], 3],
+    ["two of a minute", [40_000, 20_000], 2],
+  ])("race in rounds: %s", async (_, ms, rounds) => {
+    const clock = { now: 0 };
+    vi.spyOn(performance, "now").mockImplementation(() => clock.now);
+    const noted: number[][] = [[], []];
+    const times = await race(ms.map((ms) => run(clock, ms)), { budgetMs: 20_000, minRounds: 3, maxRounds: 25 }, (i: number, value: unknown) => noted[i]!.push(value as number));
+    const counts = Array.from({ length: rounds }, (_, i) => i + 1);
+    expect(noted).toEqual([counts, counts]);
+    expect(times).toEqual(ms.map((ms) => ({ median: ms, min: ms, max: ms, rounds })));
   });
 });
 

@@ -52,6 +52,21 @@ export async function timed(work) {
 }
 
 /**
+ * Runs once, and again until `warmUpMs` have passed since the beginning: V8 recompiles hot wasm in the background for seconds.
+ * Gives the values of the first and the last run, which may be the same one, and the time of the last.
+ */
+export async function warmUp(run, warmUpMs) {
+  const start = performance.now();
+  const first = await timed(run);
+  let last = first;
+  while (performance.now() - start < warmUpMs) last = await timed(run);
+  return { values: [first.value, last.value], ms: last.ms };
+}
+
+/** From this many milliseconds on, a round is long enough for two of them to do. */
+const LONG_ROUND = 60_000;
+
+/**
  * Warm rounds that fit the time budget, every run once a round, each round starting with another.
  * Gives each run's times; its values go to `note(index, value)`, outside the timed part.
  */
@@ -59,7 +74,9 @@ export async function race(runs, { budgetMs, minRounds, maxRounds }, note) {
   const times = runs.map(() => []);
   const start = performance.now();
   for (let round = 0; round < maxRounds; round++) {
-    if (round >= minRounds && (performance.now() - start) * ((round + 1) / round) > budgetMs) break;
+    const elapsed = performance.now() - start;
+    const least = elapsed >= LONG_ROUND * round ? Math.min(2, minRounds) : minRounds;
+    if (round > 0 && round >= least && elapsed * ((round + 1) / round) > budgetMs) break;
     for (let turn = 0; turn < runs.length; turn++) {
       const i = (round + turn) % runs.length;
       const { ms, value } = await timed(runs[i]);

@@ -1,6 +1,6 @@
 // What the runner has done inside a host, a page or a Node process. Requests and results are plain JSON.
 import { MODELS } from "./models.mjs";
-import { distances, maxAbsDiff, pictures, race, timed } from "./measure.js";
+import { distances, maxAbsDiff, pictures, race, timed, warmUp } from "./measure.js";
 import { trainingTask } from "./training.mjs";
 
 async function attempt(work) {
@@ -41,15 +41,9 @@ export function tasks({ libraries, origin, say, longTasks = [] }) {
       for (const { contestant, options } of entrants) {
         const result = await attempt(async () => {
           const side = await open(contestant, { model, batch, device, threads, options });
-          const outputs = [await side.run(input)];
-          // V8 recompiles hot wasm in the background for seconds.
-          const end = performance.now() + limits.warmUpMs;
-          let warm;
-          do warm = await timed(() => side.run(input));
-          while (performance.now() < end);
-          outputs.push(warm.value);
-          sides.push({ side, index: results.length, outputs });
-          return { setting: side.setting, warmMs: warm.ms };
+          const { values, ms } = await warmUp(() => side.run(input), limits.warmUpMs);
+          sides.push({ side, index: results.length, outputs: values });
+          return { setting: side.setting, warmMs: ms };
         });
         say(`${model} batch ${batch}: ${contestant} ${result.failed ? `failed: ${result.failed}` : `(${result.setting}) ${result.warmMs.toFixed(0)} ms`}`);
         results.push({ contestant, options, ...result });
