@@ -1,6 +1,6 @@
 // The demo site as it is published: training in it, what becomes of a run, and the masks on the page of feature maps.
 
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -8,7 +8,7 @@ import { unzipSync } from "fflate";
 import type { Page } from "playwright-core";
 import { build } from "vite";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { useLab, type TestPage } from "./harness.js";
+import { FIXTURES, useLab, type TestPage } from "./harness.js";
 
 const lab = useLab();
 const out = mkdtempSync(join(tmpdir(), "webjepa-demo-"));
@@ -131,6 +131,26 @@ describe("training", () => {
     await expect.poll(() => text("#status-text"), { timeout: 120_000 }).toMatch(/^Done/);
     expect(await text("#masks-note")).toMatch(/^LeJEPA has no masks/);
     expect((await chart("Loss")).values).toBe(2);
+  });
+
+  it("takes a folder of pictures, whose sub-folders are classes", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "webjepa-own-"));
+    for (const [label, source] of [["coffee", "ijepa_ti16/image.png"], ["eye", "vjepa2_pan/frames/frame_0.png"]] as const) {
+      mkdirSync(join(folder, label));
+      for (let i = 0; i < 10; i++) cpSync(join(FIXTURES, source), join(folder, label, `${i}.png`));
+    }
+    writeFileSync(join(folder, "notes.txt"), "no picture");
+    await visit("training/");
+    await page.setInputFiles("#own-files", folder);
+    // Of twenty pictures a fifth is held out.
+    await expect.poll(() => text("#own-note"), { timeout: 60_000 }).toMatch(/: 16 pictures to train on, 4 held out, 2 classes\.$/);
+    await page.selectOption('select[name="backend"]', "cpu");
+    await page.fill('input[name="steps"]', "1");
+    await page.click("#go");
+    await expect.poll(() => text("#status-text"), { timeout: 60_000 }).toMatch(/^Done/);
+    // Held out are two copies of each picture, so that the one nearest other is of the same class.
+    expect((await chart("k-NN accuracy")).value).toBe(100);
+    rmSync(folder, { recursive: true });
   });
 
   it("says what is missing when there are no pictures", async () => {

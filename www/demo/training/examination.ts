@@ -2,14 +2,21 @@ import { cosineSimilarity, pca, type Jepa } from "webjepa";
 import type { Overlay } from "../shared/paint";
 import type { Drawable, Labelled } from "./picture-sets";
 
-/** Neighbours that vote. */
-const NEIGHBOURS = 5;
+/** Neighbours that vote, at most. */
+const MOST_NEIGHBOURS = 5;
 /** Pictures that are embedded at once: a call for each would cost more than the small models take. */
 const AT_ONCE = 16;
 
 export interface FeatureMap {
   picture: Drawable;
   overlay: Overlay;
+}
+
+/** How many neighbours vote: not more than the smallest class has beside the picture itself, or the others would always win. */
+export function neighboursOf(labels: readonly number[]): number {
+  const sizes = new Map<number, number>();
+  for (const label of labels) sizes.set(label, (sizes.get(label) ?? 0) + 1);
+  return Math.max(1, Math.min(MOST_NEIGHBOURS, ...[...sizes.values()].map((size) => size - 1)));
 }
 
 /** PCA colours of the patches, over all the pictures together. */
@@ -47,12 +54,13 @@ export function accuracyOfPixels({ pictures, labels }: Labelled): number {
 /** How often the most common class among a vector's nearest others is its own; of classes with as many votes the nearest decides. */
 function leaveOneOut(raw: readonly Float32Array[], labels: readonly number[]): number {
   const vectors = centred(raw);
+  const neighbours = neighboursOf(labels);
   let right = 0;
   vectors.forEach((vector, i) => {
     const nearest = vectors
       .map((other, j) => ({ label: labels[j]!, similarity: j === i ? -Infinity : cosineSimilarity(vector, other) }))
       .sort((a, b) => b.similarity - a.similarity)
-      .slice(0, NEIGHBOURS);
+      .slice(0, neighbours);
     const votes = new Map<number, number>();
     for (const { label } of nearest) votes.set(label, (votes.get(label) ?? 0) + 1);
     const most = Math.max(...votes.values());

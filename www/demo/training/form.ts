@@ -129,7 +129,7 @@ export function mountForm(store: Store, run: Run): void {
       const date = new Date(record.date).toLocaleString(undefined, { dateStyle: "long", timeStyle: "short" });
       const { objective, steps } = record.settings;
       byId("saved-text", HTMLElement).textContent = `The run of ${date}: ${objective === "ijepa" ? "I-JEPA" : "LeJEPA"} on ${record.pictures}, ${record.step} of ${steps} steps.`;
-      byId("resume-saved", HTMLButtonElement).textContent = `Resume the run of ${new Date(record.date).toLocaleDateString(undefined, { dateStyle: "medium" })}`;
+      byId("resume-saved", HTMLButtonElement).textContent = `${record.step < steps ? "Resume" : "Open"} the run of ${new Date(record.date).toLocaleDateString(undefined, { dateStyle: "medium" })}`;
     }
   });
 

@@ -1,7 +1,7 @@
 import { byId, h } from "../shared/dom";
 import { drawMasks } from "../shared/draw-masks";
 import { Chart } from "./charts";
-import type { FeatureMap } from "./examination";
+import { neighboursOf, type FeatureMap } from "./examination";
 import type { Drawable } from "./picture-sets";
 import type { State, Store } from "./state";
 
@@ -42,10 +42,10 @@ export function mountViews(store: Store): void {
 }
 
 function aboutOf({ set, pixels }: State): string {
-  if (!set) return "How often the five nearest neighbours of a held-out picture tell its class.";
+  if (!set) return "How often the nearest neighbours of a held-out picture tell its class.";
   if (!set.labelled) return "Needs classes: choose a folder with a sub-folder for each, of ten pictures or more.";
-  const { pictures, classes } = set.labelled;
-  return `Whether the five nearest of ${pictures.length} held-out pictures tell a picture’s class. By chance ${percent(1 / classes.length)}${pixels === undefined ? "" : `; with pixels alone ${percent(pixels)} (dashed)`}.`;
+  const { pictures, labels, classes } = set.labelled;
+  return `How often the ${neighboursOf(labels)} nearest of ${pictures.length} held-out pictures tell a picture’s class. By chance ${percent(1 / classes.length)}${pixels === undefined ? "" : `; with pixels alone ${percent(pixels)} (dashed)`}.`;
 }
 
 function warn({ last }: State): void {
