@@ -3,7 +3,7 @@ import type { Settings } from "./settings";
 
 /** What the page must know of a run that its save does not hold. */
 export interface RunRecord {
-  /** When the run was saved, as a number of milliseconds. */
+  /** When the run was saved, in milliseconds since 1970. */
   date: number;
   step: number;
   settings: Settings;
@@ -20,7 +20,7 @@ const MOST_ROWS = 2000;
 /** Kept in local storage, the save itself in a file: so that the page can say what there is without reading it. */
 export function keepRecord(record: RunRecord): void {
   try {
-    localStorage.setItem(KEY, JSON.stringify({ ...record, history: thinned(record.history) }, (_, value) => (typeof value === "number" ? Number(value.toPrecision(6)) : value)));
+    localStorage.setItem(KEY, JSON.stringify({ ...record, history: thinned(record.history) }));
   } catch {
     // Without storage, or room in it, the run cannot be resumed in a later visit; it goes on all the same.
   }
@@ -43,8 +43,9 @@ export function forgetRecord(): void {
   }
 }
 
+/** Every so many rows, and as many digits as a chart can show. */
 function thinned(history: History): History {
   const every = Math.ceil(history.step.length / MOST_ROWS);
-  if (every < 2) return history;
-  return Object.fromEntries(Object.entries(history).map(([name, column]: [string, number[]]) => [name, column.filter((_, i) => i % every === 0)])) as unknown as History;
+  const column = (values: number[]) => values.filter((_, i) => i % every === 0).map((value) => Number(value.toPrecision(6)));
+  return Object.fromEntries(Object.entries(history).map(([name, values]: [string, number[]]) => [name, column(values)])) as unknown as History;
 }

@@ -92,7 +92,7 @@ export class Run {
       });
       await this.train(trainer);
     } catch (error) {
-      if (making.signal.aborted) return;
+      if (making.signal.aborted) return this.release?.();
       await this.reset();
       store.change({ problem: problemOf(error) });
     }
