@@ -6,17 +6,21 @@ import { buildWasm } from "./build-wasm.mjs";
 import { bin, main, output, read, root, say, stop } from "./lib.mjs";
 import { setup } from "./setup.mjs";
 
-const BACKENDS = ["cpu", "webgpu"];
-const WASM_FILES = ["webjepa.js", "webjepa_bg.wasm"];
+/** What is published of each wasm build. */
+const WASM_FILES = {
+  core: ["webjepa.js", "bytes.js"],
+  cpu: ["webjepa.js", "webjepa_bg.wasm"],
+  webgpu: ["webjepa.js", "webjepa_bg.wasm"],
+};
 
 export function buildPackage(rust) {
-  for (const backend of BACKENDS) buildWasm(backend, rust);
+  for (const kind of Object.keys(WASM_FILES)) buildWasm(kind, rust);
   const pkg = join(root, "pkg");
   rmSync(pkg, { recursive: true, force: true });
   bin("typescript/bin/tsc", ["--project", "www/tsconfig.json", "--outDir", join(pkg, "dist")]);
-  for (const backend of BACKENDS) {
-    mkdirSync(join(pkg, "dist", "wasm", backend), { recursive: true });
-    for (const file of WASM_FILES) cpSync(join(root, "www", "wasm", backend, file), join(pkg, "dist", "wasm", backend, file));
+  for (const [kind, files] of Object.entries(WASM_FILES)) {
+    mkdirSync(join(pkg, "dist", "wasm", kind), { recursive: true });
+    for (const file of files) cpSync(join(root, "www", "wasm", kind, file), join(pkg, "dist", "wasm", kind, file));
   }
   for (const file of ["LICENSE-MIT", "LICENSE-APACHE", "pkg-template/README.md"]) cpSync(join(root, file), join(pkg, file.split("/").at(-1)));
   writeFileSync(join(pkg, "package.json"), `${JSON.stringify(manifest(), null, 2)}\n`);

@@ -1,6 +1,7 @@
-// Builds one wasm module with its JavaScript glue: node scripts/build-wasm.mjs cpu|webgpu|conformance-cpu|conformance-webgpu
+// Builds one wasm module with its JavaScript glue: node scripts/build-wasm.mjs core|cpu|webgpu|conformance-cpu|conformance-webgpu
 //
-// cargo → refuse exports wrapped in constructors → wasm-bindgen → wasm-opt → www/wasm/<kind>/webjepa.js + webjepa_bg.wasm.
+// cargo → refuse exports wrapped in constructors → wasm-bindgen → wasm-opt → www/wasm/<kind>/webjepa.js + webjepa_bg.wasm
+// (core: + bytes.js, the module as text, for functions that work at once).
 // Results are kept in the cache by a hash of everything they depend on, so unchanged sources cost nothing, in a new clone too.
 
 import { createHash } from "node:crypto";
@@ -14,6 +15,7 @@ import { constructorWrappers } from "./wasm-constructors.mjs";
 
 /** `optimise`: the level for wasm-opt. The conformance modules are run once or twice, so it would not pay there. */
 export const KINDS = {
+  core: { crate: "webjepa", features: "", profile: "wasm-core", optimise: "-Oz", embed: true },
   cpu: { crate: "webjepa", features: "cpu", profile: "wasm-cpu", optimise: "-O3" },
   webgpu: { crate: "webjepa", features: "webgpu", profile: "wasm-webgpu", optimise: "-Os" },
   "conformance-cpu": { crate: "webjepa-conformance", features: "cpu", profile: "wasm-cpu" },
@@ -35,7 +37,7 @@ export function buildWasm(kind, rust) {
 }
 
 function build(kind, { wasm: { cargo, args, env } }, kept) {
-  const { crate, features, profile, optimise } = KINDS[kind];
+  const { crate, features, profile, optimise, embed } = KINDS[kind];
   const start = performance.now();
   say(`building the ${kind} wasm module`);
   // A caller's RUSTFLAGS would replace those of .cargo/config.toml, without which the module cannot be built.
@@ -52,9 +54,13 @@ function build(kind, { wasm: { cargo, args, env } }, kept) {
   rmSync(out, { recursive: true, force: true });
   run(wasmBindgen, [linked, "--target", "web", "--out-dir", out, "--out-name", "webjepa", ...BINDGEN_FLAGS]);
   const linkedIn = seconds(start);
+  const file = join(out, "webjepa_bg.wasm");
   if (optimise) {
-    const file = join(out, "webjepa_bg.wasm");
     bin("binaryen/bin/wasm-opt", [optimise, ...WASM_FEATURES.map((name) => `--enable-${name}`), "--strip-debug", "--strip-producers", "--strip-target-features", file, "-o", file]);
+  }
+  if (embed) {
+    writeFileSync(join(out, "bytes.js"), `export default "${readFileSync(file, "base64")}";\n`);
+    rmSync(file);
   }
   cpSync(out, kept, { recursive: true });
   rmSync(out, { recursive: true });

@@ -19,10 +19,11 @@ const STAGES = {
   types: () => ["www/tsconfig.json", "www/tsconfig.tests.json", "www/demo/tsconfig.json"].forEach(tsc),
   lint({ native, wasm }) {
     cargo(native, "clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings");
-    if (wasm === native) cargo(wasm, "clippy", "--locked", "--lib", "--target", WASM, "--no-default-features", "--features", "webgpu", "--", "-D", "warnings");
+    if (wasm !== native) return;
+    for (const features of ["", "webgpu"]) cargo(wasm, "clippy", "--locked", "--lib", "--target", WASM, "--no-default-features", "--features", features, "--", "-D", "warnings");
   },
   rust: ({ native }) => cargo(native, "test", "--locked", "--workspace", "--release"),
-  wasm: (rust) => ["cpu", "webgpu"].forEach((kind) => buildWasm(kind, rust)),
+  wasm: (rust) => ["core", "cpu", "webgpu"].forEach((kind) => buildWasm(kind, rust)),
   size: sizeReport,
   unit: () => vitest("unit"),
   package: buildPackage,

@@ -369,11 +369,17 @@ fn what_would_search_for_ever_is_refused() {
     );
     refused(
         [1, 14, 14],
-        multiblock(|m| m.num_pred_masks = usize::MAX),
-        "batch",
+        multiblock(|m| m.num_pred_masks = 65),
+        "numPredMasks",
     );
     refused([0, 14, 14], multiblock(|_| ()), "grid");
     refused([1 << 20, 1 << 20, 1 << 30], multiblock(|_| ()), "grid");
+
+    for batch in [0, 1 << 20, usize::MAX] {
+        let strategy = Strategy::Multiblock(Multiblock::default());
+        let error = sample([1, 14, 14], &strategy, Source::Default, 0, batch).unwrap_err();
+        assert!(error.to_string().contains("batch"), "{error}");
+    }
 
     let type3d = |change: fn(&mut MaskType)| {
         let mut kind = MaskType::default();
@@ -387,6 +393,7 @@ fn what_would_search_for_ever_is_refused() {
     );
     refused([4, 2, 2], type3d(|_| ()), "spatialScale");
     refused([4, 14, 14], type3d(|k| k.num_blocks = 0), "numBlocks");
+    refused([4, 14, 14], type3d(|k| k.num_blocks = 257), "numBlocks");
     refused([4, 14, 14], type3d(|k| k.max_keep = Some(0)), "maxKeep");
     refused(
         [4, 14, 14],

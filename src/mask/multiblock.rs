@@ -15,6 +15,8 @@ use crate::{Error, Result};
 const MIN_KEEP: usize = 10;
 /// Places that are tried for a context block before it respects one target block fewer; published.
 const PATIENCE: usize = 20;
+/// Keeps the search for a context short; published are four at most.
+const MAX_MASKS: usize = 64;
 
 /// Parameters of I-JEPA's sampler, with the values of every released configuration as defaults.
 ///
@@ -69,18 +71,24 @@ pub fn block_size(grid: [usize; 2], scale: [f64; 2], aspect: [f64; 2], u: f64) -
 
 impl Multiblock {
     pub(super) fn check(&self, [_, height, width]: [usize; 3]) -> Result<()> {
-        check_range("encMaskScale", self.enc_mask_scale, SCALES)?;
-        check_range("predMaskScale", self.pred_mask_scale, SCALES)?;
-        check_range("aspectRatio", self.aspect_ratio, ASPECTS)?;
-        if self.num_enc_masks == 0 || self.num_pred_masks == 0 {
-            return Err(Error::BadMask(
-                "numEncMasks and numPredMasks must be at least 1".into(),
-            ));
-        }
+        self.check_parameters()?;
         let grid = [height, width];
         let min_keep = self.min_keep_on(grid);
         self.check_block(grid, "pred", self.smallest_target(grid), min_keep)?;
         self.check_block(grid, "enc", self.smallest_context(grid), min_keep)
+    }
+
+    fn check_parameters(&self) -> Result<()> {
+        check_range("encMaskScale", self.enc_mask_scale, SCALES)?;
+        check_range("predMaskScale", self.pred_mask_scale, SCALES)?;
+        check_range("aspectRatio", self.aspect_ratio, ASPECTS)?;
+        let counts = [self.num_enc_masks, self.num_pred_masks];
+        if counts.iter().any(|count| !(1..=MAX_MASKS).contains(count)) {
+            return Err(Error::BadMask(format!(
+                "numEncMasks and numPredMasks must be from 1 to {MAX_MASKS}"
+            )));
+        }
+        Ok(())
     }
 
     /// A block that cannot have enough tokens anywhere, which the published sampler would place again and again.
@@ -131,6 +139,7 @@ impl Multiblock {
         sizes: &mut dyn Generator,
         places: &mut dyn Generator,
     ) -> Result<Masks> {
+        self.check_parameters()?;
         let grid = [height, width];
         let target = block_size(
             grid,

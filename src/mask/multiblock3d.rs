@@ -10,7 +10,9 @@ use crate::rng::Generator;
 use crate::{Error, Result};
 
 /// Blocks are drawn this many times for an image before it is given up; the published sampler never gives up.
-const MAX_DRAWS: usize = 10_000;
+const MAX_DRAWS: usize = 1000;
+/// Keeps [`MAX_DRAWS`] short; published are ten at most.
+const MAX_BLOCKS: usize = 256;
 
 /// V-JEPA's sampler. Each mask type has a context and targets of its own; all types of a batch share one draw of uniforms, as
 /// published, where a generator with the same seed serves each.
@@ -127,8 +129,8 @@ impl MaskType {
         check_range("spatialScale", self.spatial_scale, SCALES)?;
         check_range("temporalScale", self.temporal_scale, SCALES)?;
         check_range("aspectRatio", self.aspect_ratio, ASPECTS)?;
-        let refused = if self.num_blocks == 0 {
-            "numBlocks must be at least 1"
+        let refused = if !(1..=MAX_BLOCKS).contains(&self.num_blocks) {
+            "numBlocks must be from 1 to 256"
         } else if !(f64::MIN_POSITIVE..=1.0).contains(&self.max_temporal_keep) {
             "maxTemporalKeep must be more than 0 and at most 1"
         } else if self.max_keep == Some(0) {

@@ -87,6 +87,13 @@ export function crashError(error: unknown, memoryIsFull = false): JepaError {
     : new JepaError("internal", `webjepa failed unexpectedly: ${message}. Please report this.`, { cause: error });
 }
 
+/** For what starting a wasm module threw; any other error as it is. */
+export function compileError(error: unknown): unknown {
+  if (!(error instanceof WebAssembly.CompileError)) return error;
+  const hint = "It needs WebAssembly with SIMD, and 'wasm-unsafe-eval' where the page has a content security policy.";
+  return new JepaError("unsupported", `The wasm module cannot be compiled here: ${error.message} ${hint}`, { cause: error });
+}
+
 export function abortError(signal: AbortSignal): JepaError {
   return new JepaError("aborted", "The call was aborted.", { cause: signal.reason });
 }

@@ -1,7 +1,7 @@
-// The wasm module as TypeScript sees it. Both builds export the same names.
+// The wasm module as TypeScript sees it. The builds of both backends export the same names; that of masks.ts is another.
 
 import { inNode } from "./environment.js";
-import { JepaError, messageOf } from "./errors.js";
+import { compileError, JepaError, messageOf } from "./errors.js";
 import type { Backend, ModelConfig } from "./types.js";
 
 export interface Glue {
@@ -186,9 +186,7 @@ export async function loadGlue(backend: Backend): Promise<Glue> {
     await glue.default({ module_or_path: module });
     return glue;
   } catch (error) {
-    const hint = "It needs WebAssembly with SIMD, and 'wasm-unsafe-eval' where the page has a content security policy.";
-    if (error instanceof WebAssembly.CompileError) throw new JepaError("unsupported", `The wasm module cannot be compiled here: ${error.message} ${hint}`, { cause: error });
-    throw error;
+    throw compileError(error);
   }
 }
 

@@ -16,6 +16,17 @@ export type {
 } from "./trainer-options.js";
 export { memoryStore, opfsStore, type SaveStore } from "./saves.js";
 export { probeDevice, type DeviceReport } from "./device.js";
+export {
+  sampleMasks,
+  type IJepaMultiblock,
+  type MaskOptions,
+  type Masks,
+  type MaskStrategy,
+  type RandomMask,
+  type Tube,
+  type VJepaMaskType,
+  type VJepaMultiblock3d,
+} from "./masks.js";
 export { cosineSimilarity, pca, type Matrix, type Pca, type PcaOptions, type Vector } from "./math.js";
 export { JepaError, type JepaErrorCode } from "./errors.js";
 export type { ImageInput, PixelData } from "./inputs.js";
