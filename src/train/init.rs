@@ -49,6 +49,34 @@ pub fn fresh(
     list.iter().map(tensor).collect()
 }
 
+/// The parameters of a head as PyTorch's own layers start: weights and biases of a linear layer uniform within
+/// `±1/√d_in`, norms as the identity. `list` has each layer's weight before its bias.
+pub fn fresh_head(list: &[Parameter], seed: u64) -> Vec<HostTensor> {
+    let mut random = Stream::new(seed, "projector", 0);
+    let mut bound = 0.0;
+    let tensor = |Parameter { name, shape, .. }: &Parameter| {
+        let count = shape.iter().product();
+        let is_norm = shape.len() == 1 && name.ends_with("weight");
+        if is_norm {
+            bound = 0.0;
+        } else if let [_, d_in] = **shape {
+            bound = (d_in as f32).sqrt().recip();
+        }
+        let data = match is_norm {
+            true => vec![1.0; count],
+            false => (0..count)
+                .map(|_| bound * (2.0 * random.uniform() - 1.0))
+                .collect(),
+        };
+        HostTensor {
+            name: name.clone(),
+            shape: shape.clone(),
+            data,
+        }
+    };
+    list.iter().map(tensor).collect()
+}
+
 /// The number in `…blocks.{i}.attn.proj.weight` and `…blocks.{i}.mlp.fc2.weight`.
 fn block_of_last_projection(name: &str) -> Option<usize> {
     let rest = name.split_once("blocks.")?.1;
@@ -59,7 +87,7 @@ fn block_of_last_projection(name: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{STD, block_of_last_projection, fresh};
+    use super::{STD, block_of_last_projection, fresh, fresh_head};
     use crate::checkpoint::{parameters, predictor_parameters};
     use crate::config::ModelConfig;
 
@@ -83,6 +111,30 @@ mod tests {
                     assert!(off.abs() < sampling, "{}: {off}", tensor.name);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn heads_start_as_pytorchs_layers() {
+        let list = crate::train::projector::parameters(48, Default::default());
+        let (mut d_in, mut after_linear) = (0, false);
+        for tensor in fresh_head(&list, 1) {
+            if let [_, width] = *tensor.shape {
+                (d_in, after_linear) = (width, true);
+            } else if tensor.name.ends_with("weight") {
+                after_linear = false;
+                assert!(tensor.data.iter().all(|&v| v == 1.0));
+                continue;
+            }
+            // A uniform distribution's deviation is its bound over √3.
+            let expected = if after_linear {
+                (3.0 * d_in as f32).sqrt().recip()
+            } else {
+                0.0
+            };
+            let off = (deviation(&tensor.data) - expected).abs();
+            let sampling = 5.0 * expected / (tensor.data.len() as f32).sqrt();
+            assert!(off <= sampling, "{}: {off}", tensor.name);
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use serde::Serialize;
 
-use super::init::fresh;
+use super::init::{fresh, fresh_head};
 use super::network::{HostTensor, Network, no_squares, total};
 use super::projector::{self, Head};
 use super::recipe::{Objective, Recipe, Train};
@@ -129,14 +129,14 @@ impl Trainer {
                 network("predictor.", predictor_parameters(model), "predictor"),
                 Some(encoder.copy("target_encoder.")),
             ),
-            Objective::Lejepa { .. } => (
-                network(
-                    "projector.",
-                    projector::parameters(model.hidden_size, recipe.projector),
-                    "projector",
-                ),
-                None,
-            ),
+            Objective::Lejepa { .. } => {
+                let mut head = Network::new("projector.");
+                let list = projector::parameters(model.hidden_size, recipe.projector);
+                for tensor in fresh_head(&list, seed) {
+                    head.put(tensor, device);
+                }
+                (head, None)
+            }
         };
         Self::assemble(recipe, device, vec![encoder, second], target)
     }
@@ -472,7 +472,7 @@ impl Trainer {
             };
             whole = Some(match whole {
                 None => pass,
-                Some(whole) => whole.plus(pass, part, &self.device),
+                Some(whole) => whole.plus(pass, &self.device),
             });
         }
         let whole = whole.ok_or_else(|| Error::Internal("a step without a batch".into()))?;
@@ -647,7 +647,7 @@ impl Trainer {
 
 impl Pass {
     /// The sum of both; embeddings follow each other.
-    fn plus(self, other: Self, _part: usize, device: &Device) -> Self {
+    fn plus(self, other: Self, device: &Device) -> Self {
         let parts = self.parts.into_iter().zip(other.parts);
         let networks = self.gradients.into_iter().zip(other.gradients);
         Self {

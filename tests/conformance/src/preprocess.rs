@@ -1,4 +1,4 @@
-//! `preprocess_ops.json`: resize kernels, position interpolation, GELU and losses.
+//! `preprocess_ops.json`: resize kernels, position interpolation, GELU, losses and AdamW.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::Value;
@@ -6,6 +6,7 @@ use webjepa::device::read_values;
 use webjepa::input::resize::{
     Filter, Geometry, Library, Sampling, interpolate, resize_f32, resize_u8,
 };
+use webjepa::nn::ops::update::{self, AdamW};
 use webjepa::nn::ops::{self, Activation, Weight};
 use webjepa::objective::distance::Distance;
 
@@ -26,7 +27,7 @@ pub async fn operations(
         let text = |key: &str| case[key].as_str().ok_or(format!("a case has no {key}"));
         let (key, kind) = (text("key")?, text("kind")?);
         match kind {
-            "adamw_trajectory" => report.skipped(key, "training is not implemented"),
+            "adamw_trajectory" => adamw(report, key, case, &expected, device).await?,
             "gelu_exact" => gelu_exact(report, key, case, &expected, device).await?,
             "gelu_tanh" => gelu_tanh(report, key, case, &expected, device).await?,
             "smooth_l1_beta1" => {
@@ -224,4 +225,51 @@ fn table(
         sampling,
     )
     .map_err(|e| e.to_string())
+}
+
+/// The optimizer's steps on the device, on parameters whose loss is `Σ coef · w²`.
+async fn adamw(
+    report: &mut Report,
+    key: &str,
+    case: &Value,
+    expected: &Value,
+    device: &Device,
+) -> Result<(), String> {
+    let rows: Vec<Vec<f64>> = expected[key]
+        .as_array()
+        .ok_or(format!("no {key}"))?
+        .iter()
+        .map(flat)
+        .collect();
+    let coefficients = flat(&case["coef"]);
+    let constant = |name: &str| case[name].as_f64().ok_or(format!("{key} has no {name}"));
+    let first = rows.first().ok_or(format!("{key} is empty"))?;
+    let upload = |values: Vec<f32>| {
+        let count = values.len();
+        Tensor::<1>::from_data(TensorData::new(values, [count]), device)
+    };
+    let mut value: Vec<f32> = first.iter().map(|&v| v as f32).collect();
+    let mut moments = [0, 1].map(|_| upload(vec![0.0; value.len()]));
+    let mut got = value.clone();
+    for step in 1..rows.len() {
+        let adamw = AdamW {
+            lr: constant("lr")?,
+            beta1: constant("beta1")?,
+            beta2: constant("beta2")?,
+            eps: constant("eps")?,
+            weight_decay: constant("weight_decay")?,
+            step: step as u32,
+        };
+        let gradient = value
+            .iter()
+            .zip(&coefficients)
+            .map(|(w, c)| 2.0 * *c as f32 * w);
+        let numbers = upload(adamw.numbers(1.0, 0.0).to_vec());
+        let gradient = upload(gradient.collect());
+        let (updated, next) = update::adamw(upload(value), gradient, moments, &numbers);
+        moments = next;
+        value = read_values(updated).await.map_err(|e| e.to_string())?;
+        got.extend(&value);
+    }
+    report.compare(key, &got, &expected[key], Quantity::Updated)
 }

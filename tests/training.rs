@@ -1,0 +1,406 @@
+//! Runs of training on the CPU: they learn, resume bit for bit, export what they trained, and say what goes wrong.
+#![cfg(feature = "cli")]
+
+use std::io::Cursor;
+
+use burn::tensor::Device;
+use pollster::block_on;
+use serde_json::{Value, json};
+use webjepa::checkpoint::{EncoderChoice, File, Header, Plan, Selection, assemble, header_length};
+use webjepa::config::ModelConfig;
+use webjepa::device::Precision;
+use webjepa::input::ImageView;
+use webjepa::model::ijepa::{Encoder, Pictures};
+use webjepa::nn::Parameters;
+use webjepa::rng::{Generator, Stream};
+use webjepa::train::recipe::Options;
+use webjepa::train::trainer::{Batch, StepReport, Trainer};
+use webjepa::{Error, Result};
+
+const PICTURES: usize = 24;
+const SIDE: usize = 40;
+
+fn device() -> Device {
+    Device::flex()
+}
+
+/// Pictures of bars at an angle, thickness and colour of their own.
+fn pictures() -> Vec<Vec<u8>> {
+    (0..PICTURES as u64)
+        .map(|number| {
+            let mut random = Stream::new(7, "picture", number);
+            let angle = random.uniform() * 3.0;
+            let period = 4.0 + 8.0 * random.uniform();
+            let colour: [f32; 3] = std::array::from_fn(|_| random.uniform());
+            let mut samples = Vec::new();
+            for y in 0..SIDE {
+                for x in 0..SIDE {
+                    let phase = (x as f32 * angle.cos() + y as f32 * angle.sin()) / period;
+                    let value = 0.5 + 0.5 * (phase * std::f32::consts::TAU).sin();
+                    samples.extend(colour.map(|c| (255.0 * c * value) as u8));
+                }
+            }
+            samples
+        })
+        .collect()
+}
+
+/// Options of a tiny run, with what `change` overrides.
+fn options(change: Value) -> Value {
+    let mut options = json!({
+        "model": {
+            "imageSize": 32, "patchSize": 8, "hiddenSize": 24, "layers": 2, "heads": 3,
+            "predictor": { "hiddenSize": 16, "layers": 1, "heads": 2 },
+        },
+        "objective": "ijepa",
+        "seed": 3,
+        "batchSize": 8,
+        "schedule": { "steps": 40, "warmupSteps": 4, "lr": 2e-3 },
+        "masks": { "strategy": "ijepa-multiblock" },
+    });
+    for (key, value) in change.as_object().unwrap() {
+        options[key] = value.clone();
+    }
+    options
+}
+
+fn trainer(change: Value) -> Result<Trainer> {
+    Trainer::new(
+        Options::from_json(&options(change).to_string())?.recipe(None)?,
+        &device(),
+    )
+}
+
+fn step(trainer: &mut Trainer, pictures: &[Vec<u8>]) -> Result<StepReport> {
+    let mut batch = trainer.new_batch();
+    for index in trainer.next_indices(pictures.len())? {
+        trainer.push(
+            &mut batch,
+            &ImageView::from_u8(&pictures[index], SIDE, SIDE, 3),
+        )?;
+    }
+    block_on(trainer.step(&batch))
+}
+
+fn run(trainer: &mut Trainer, steps: usize) -> Vec<StepReport> {
+    let pictures = pictures();
+    (0..steps)
+        .map(|_| step(trainer, &pictures).unwrap())
+        .collect()
+}
+
+fn mean_loss(reports: &[StepReport]) -> f64 {
+    reports.iter().map(|r| r.loss).sum::<f64>() / reports.len() as f64
+}
+
+const LEJEPA: &str = r#"{ "objective": { "kind": "lejepa", "views": 2, "slices": 32 }, "projector": { "hiddenSize": 32, "size": 8 } }"#;
+
+fn lejepa() -> Value {
+    serde_json::from_str(LEJEPA).unwrap()
+}
+
+#[test]
+fn both_objectives_lower_their_loss() {
+    for change in [json!({}), lejepa()] {
+        let mut trainer = trainer(change).unwrap();
+        let reports = run(&mut trainer, 40);
+        let (early, late) = (mean_loss(&reports[..5]), mean_loss(&reports[35..]));
+        assert!(late < 0.8 * early, "{early} became {late}");
+    }
+}
+
+#[test]
+fn a_resumed_run_is_the_same_to_the_bit() {
+    for change in [
+        json!({}),
+        lejepa(),
+        json!({ "accumulate": 2, "batchSize": 4, "optimizer": { "clip": 0.1 } }),
+    ] {
+        let mut whole = trainer(change.clone()).unwrap();
+        let mut expected = run(&mut whole, 10);
+        let mut first = trainer(change).unwrap();
+        let mut got = run(&mut first, 5);
+        let saved = block_on(first.save()).unwrap();
+        let mut resumed = Trainer::resume(&saved, &device()).unwrap();
+        assert_eq!(block_on(resumed.save()).unwrap(), saved);
+        got.extend(run(&mut resumed, 5));
+        // Measured every tenth step only, and NaN is not equal to itself where there is no target encoder.
+        for report in got.iter_mut().chain(&mut expected) {
+            report.warning = None;
+        }
+        assert_eq!(got, expected);
+        assert_eq!(
+            block_on(resumed.save()).unwrap(),
+            block_on(whole.save()).unwrap()
+        );
+    }
+}
+
+#[test]
+fn accumulated_batches_make_the_step_of_one_large_batch() {
+    // The same masks for all, since each batch draws its own.
+    let mut random = Stream::new(5, "pixels", 0);
+    let mut pixels = vec![0.0; 8 * 3 * 32 * 32];
+    random.fill_normal(&mut pixels);
+    let masks = |images: usize| webjepa::mask::Masks {
+        context: vec![vec![0, 1, 4, 5, 8]; images],
+        targets: vec![vec![vec![2, 3, 6]; images], vec![vec![10, 11, 14]; images]],
+    };
+    let after = |batch_size: usize, accumulate: usize| {
+        let mut trainer =
+            trainer(json!({ "batchSize": batch_size, "accumulate": accumulate })).unwrap();
+        let pictures = Pictures {
+            pixels: pixels.clone(),
+            batch: 8,
+            size: [32, 32],
+        };
+        let batch = Batch::prepared(pictures, Some(vec![masks(batch_size); accumulate]));
+        let report = block_on(trainer.step(&batch)).unwrap();
+        (report, block_on(trainer.tensors()).unwrap())
+    };
+    let ((one, expected), (two, got)) = (after(8, 1), after(4, 2));
+    assert!(
+        (one.loss - two.loss).abs() < 1e-6,
+        "{} and {}",
+        one.loss,
+        two.loss
+    );
+    assert!((one.grad_norm - two.grad_norm).abs() < 1e-5 * one.grad_norm);
+    let mut moved = 0.0f32;
+    for (a, b) in expected.iter().zip(&got) {
+        // The key part of the bias has no gradient but noise, which AdamW divides by its own size.
+        if a.name.ends_with("attn.qkv.bias") {
+            continue;
+        }
+        for (a, b) in a.data.iter().zip(&b.data) {
+            moved = moved.max((a - b).abs());
+        }
+    }
+    // A first step moves a parameter by the learning rate; what is left are elements with a gradient of rounding's size.
+    assert!(moved < 2e-4, "{moved}");
+}
+
+#[test]
+fn clipping_bounds_the_norm_of_what_the_optimizer_sees() {
+    // With beta1 = 0 the first moment is the clipped gradient itself.
+    let clip = 0.01;
+    let mut trainer = trainer(json!({ "optimizer": { "clip": clip, "beta1": 0.0 } })).unwrap();
+    let report = run(&mut trainer, 1).remove(0);
+    assert!(report.grad_norm > 2.0 * clip, "{}", report.grad_norm);
+    let saved = block_on(trainer.save()).unwrap();
+    let (header, data) = opened(&saved);
+    let squares: f64 = header
+        .tensors
+        .iter()
+        .filter(|tensor| tensor.name.starts_with("optimizer.exp_avg."))
+        .flat_map(|tensor| data[tensor.begin as usize..tensor.end as usize].chunks_exact(4))
+        .map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap())).powi(2))
+        .sum();
+    assert!(
+        (squares.sqrt() - clip).abs() < 1e-4 * clip,
+        "{}",
+        squares.sqrt()
+    );
+}
+
+#[test]
+fn provoked_collapse_is_announced() {
+    let mut trainer = trainer(json!({
+        "objective": { "kind": "ijepa", "stopGradient": false },
+        "schedule": { "steps": 300, "warmupSteps": 1, "lr": 1e-2, "startLr": 1e-2, "finalLr": 1e-2, "ema": 0.0, "finalEma": 0.0 },
+    }))
+    .unwrap();
+    let pictures = pictures();
+    let announced = (0..300).any(|_| step(&mut trainer, &pictures).unwrap().warning.is_some());
+    assert!(announced, "no warning in 300 steps");
+}
+
+#[test]
+fn a_healthy_run_is_not_announced_as_collapse() {
+    let mut trainer = trainer(lejepa()).unwrap();
+    let warned: Vec<_> = run(&mut trainer, 30)
+        .into_iter()
+        .filter_map(|r| r.warning)
+        .collect();
+    assert!(warned.is_empty(), "{warned:?}");
+}
+
+#[test]
+fn a_loss_that_is_no_number_changes_nothing_and_names_a_tensor() {
+    let mut trainer = trainer(json!({})).unwrap();
+    run(&mut trainer, 2);
+    let before = block_on(trainer.save()).unwrap();
+    let mut pixels = vec![0.1; 8 * 3 * 32 * 32];
+    pixels[5] = f32::NAN;
+    let pictures = Pictures {
+        pixels,
+        batch: 8,
+        size: [32, 32],
+    };
+    let error = block_on(trainer.step(&Batch::prepared(pictures, None))).unwrap_err();
+    assert_eq!(error.code(), "bad-input");
+    assert!(error.to_string().contains("encoder."), "{error}");
+    assert_eq!(block_on(trainer.save()).unwrap(), before);
+    run(&mut trainer, 1);
+}
+
+#[test]
+fn only_the_last_blocks_move_when_asked() {
+    let mut trainer = trainer(json!({ "train": { "lastBlocks": 1 } })).unwrap();
+    let before = block_on(trainer.tensors()).unwrap();
+    run(&mut trainer, 2);
+    for (a, b) in before.iter().zip(block_on(trainer.tensors()).unwrap()) {
+        let fixed = a.name.starts_with("encoder.")
+            && !a.name.starts_with("encoder.blocks.1.")
+            && !a.name.starts_with("encoder.norm.")
+            || a.name.ends_with("pos_embed");
+        if fixed {
+            assert_eq!(a.data, b.data, "{}", a.name);
+        } else if a.name.starts_with("encoder.") {
+            assert_ne!(a.data, b.data, "{}", a.name);
+        }
+    }
+}
+
+#[test]
+fn every_epoch_goes_through_different_pictures() {
+    let mut trainer = trainer(json!({})).unwrap();
+    // 21 pictures, 8 a step: two steps an epoch, which leave five pictures out.
+    let mut epochs = Vec::new();
+    for _ in 0..2 {
+        let mut epoch = Vec::new();
+        for _ in 0..2 {
+            epoch.extend(trainer.next_indices(21).unwrap());
+            step(&mut trainer, &pictures()).unwrap();
+        }
+        let mut sorted = epoch.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        assert_eq!(sorted.len(), 16);
+        epochs.push(epoch);
+    }
+    assert_ne!(epochs[0], epochs[1]);
+    let error = trainer.next_indices(7).unwrap_err();
+    assert!(
+        error.to_string().contains("8 different pictures"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_cannot_be_trained_is_refused() {
+    let code = |change| trainer(change).map(|_| ()).map_err(|e: Error| e.code());
+    for (change, expected) in [
+        (json!({ "objective": "vjepa" }), "unsupported"),
+        (json!({ "objective": "mae" }), "bad-config"),
+        (
+            json!({ "objective": { "kind": "ijepa", "gamma": 1 } }),
+            "bad-config",
+        ),
+        (json!({ "batchSize": 0 }), "bad-config"),
+        (
+            json!({ "objective": { "kind": "lejepa", "views": 1 } }),
+            "bad-config",
+        ),
+        (json!({ "optimizer": { "beta1": 1.0 } }), "bad-config"),
+        (json!({ "schedule": { "lr": -1.0 } }), "bad-config"),
+        (
+            json!({ "masks": { "strategy": "ijepa-multiblock", "minKeep": 10 } }),
+            "bad-mask",
+        ),
+        (json!({ "train": { "lastBlocks": 3 } }), "bad-config"),
+        (json!({ "surprise": 1 }), "bad-config"),
+    ] {
+        assert_eq!(code(change.clone()), Err(expected), "{change}");
+    }
+}
+
+#[test]
+fn foreign_and_damaged_save_files_are_refused() {
+    let mut trainer = trainer(json!({})).unwrap();
+    run(&mut trainer, 1);
+    let saved = block_on(trainer.save()).unwrap();
+    let code = |bytes: &[u8]| {
+        Trainer::resume(bytes, &device())
+            .map(|_| ())
+            .map_err(|e| e.code())
+    };
+    assert_eq!(code(&[]), Err("bad-checkpoint"));
+    assert_eq!(code(&saved[..saved.len() - 5]), Err("bad-checkpoint"));
+    let model = block_on(trainer.export_original()).unwrap();
+    assert_eq!(code(&model["model.safetensors"]), Err("bad-checkpoint"));
+    let mut nan = saved.clone();
+    let end = nan.len();
+    nan[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    assert_eq!(code(&nan), Err("bad-checkpoint"));
+}
+
+fn opened(bytes: &[u8]) -> (Header, &[u8]) {
+    let length = header_length(bytes[..8].try_into().unwrap(), bytes.len() as u64).unwrap();
+    let header = Header::parse(&bytes[8..8 + length], bytes.len() as u64).unwrap();
+    (header, &bytes[8 + length..])
+}
+
+/// The token embeddings of an exported model.
+fn embedded(config: &ModelConfig, weights: &[u8], pictures: &Pictures) -> Vec<f32> {
+    let (header, _) = opened(weights);
+    let file = File {
+        name: "model.safetensors".into(),
+        header,
+    };
+    let selection = Selection {
+        encoder: EncoderChoice::Auto,
+        ..Selection::default()
+    };
+    let plan = Plan::new(&[file], config, selection).unwrap();
+    let mut parameters = Parameters::new(device(), Precision::F32);
+    assemble(plan, &mut [Cursor::new(weights)], |piece| {
+        parameters.put(piece)
+    })
+    .unwrap();
+    let encoder = Encoder::new(config, Precision::F32, &device(), &mut parameters).unwrap();
+    block_on(encoder.encode(pictures, None, 1))
+        .unwrap()
+        .remove(0)
+        .data
+}
+
+#[test]
+fn exported_models_embed_as_the_trained_one() {
+    let mut trainer = trainer(json!({})).unwrap();
+    run(&mut trainer, 3);
+    let pictures = Pictures {
+        pixels: (0..3 * 32 * 32).map(|i| (i as f32 * 0.1).sin()).collect(),
+        batch: 1,
+        size: [32, 32],
+    };
+    let mut parameters = trainer.encoder_network().fixed(&device());
+    let encoder = Encoder::new(
+        &trainer.recipe().model,
+        Precision::F32,
+        &device(),
+        &mut parameters,
+    )
+    .unwrap();
+    let expected = block_on(encoder.encode(&pictures, None, 1))
+        .unwrap()
+        .remove(0)
+        .data;
+
+    let hf = block_on(trainer.export_hugging_face()).unwrap();
+    let config =
+        ModelConfig::from_hf_json(std::str::from_utf8(&hf["config.json"]).unwrap()).unwrap();
+    assert_eq!(
+        embedded(&config, &hf["model.safetensors"], &pictures),
+        expected
+    );
+
+    let original = block_on(trainer.export_original()).unwrap();
+    let config =
+        ModelConfig::from_json(std::str::from_utf8(&original["config.json"]).unwrap()).unwrap();
+    assert_eq!(config, trainer.recipe().model);
+    assert_eq!(
+        embedded(&config, &original["model.safetensors"], &pictures),
+        expected
+    );
+}
