@@ -6,6 +6,8 @@
 mod masks;
 #[cfg(feature = "tensor")]
 mod model;
+#[cfg(not(feature = "tensor"))]
+mod probes;
 #[cfg(feature = "tensor")]
 mod trainer;
 

@@ -100,7 +100,7 @@ pub fn run(arguments: &Pretrain) -> Result<()> {
     let steps = trainer.recipe().schedule.steps;
     let last = arguments.stop_after.unwrap_or(steps).min(steps);
     let start = Instant::now();
-    let mut measure = |trainer: &Trainer, log: &mut Log| -> Result<()> {
+    let measure = |trainer: &Trainer, log: &mut Log| -> Result<()> {
         let accuracy = probe.embeddings(trainer)?;
         log.write(&json!({
             "step": trainer.step_count(), "seconds": start.elapsed().as_secs_f64(),

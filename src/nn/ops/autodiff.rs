@@ -365,9 +365,7 @@ impl<B: BackwardOps, C: CheckpointStrategy> Ops for Autodiff<B, C> {
                 let y = B::distance(prediction.clone(), target.clone(), distance);
                 prep.finish((prediction, target, distance), y)
             }
-            OpsKind::UnTracked(prep) => {
-                prep.finish(B::distance(prediction, target, distance))
-            }
+            OpsKind::UnTracked(prep) => prep.finish(B::distance(prediction, target, distance)),
         }
     }
 

@@ -23,7 +23,7 @@ pub const ERF_Q: [f32; 5] = [
 ];
 
 /// `1 / √(2π)`.
-pub const FRAC_1_SQRT_2_PI: f32 = 0.398_942_28;
+pub const FRAC_1_SQRT_2_PI: f32 = 0.398_942_3;
 
 /// `0.5 · x · (1 + erf(x / √2))`, without branches or calls, so that loops over it become SIMD.
 #[cfg(any(feature = "cpu", test))]

@@ -15,9 +15,7 @@ use super::wgsl_backward::{
     BatchNormGradients, Clipped, LinearInput, LinearParameters, NormColumns, NormRows, Pooled,
     RowDistance, Scaled, Select, SelectGradient,
 };
-use super::{
-    Activation, Ops, ResidualPrimitive, WeightPrimitive, product_sizes, webgpu_backward,
-};
+use super::{Activation, Ops, ResidualPrimitive, WeightPrimitive, product_sizes, webgpu_backward};
 use crate::objective::distance::Distance;
 
 impl Ops for CubeBackend {

@@ -588,7 +588,7 @@ pub fn distance_wgsl(distance: Distance) -> String {
                 ),
             )
         }
-        Distance::L1 { power } if power == 1.0 => ("abs(d)".into(), "sign(d)".into()),
+        Distance::L1 { power: 1.0 } => ("abs(d)".into(), "sign(d)".into()),
         Distance::L1 { power } => {
             let p = power as f32;
             (

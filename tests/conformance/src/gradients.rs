@@ -16,12 +16,13 @@ use crate::tolerance::Quantity;
 const STEP: f32 = 2e-2;
 
 type Inputs = Vec<Tensor<1>>;
+type Forward = dyn Fn(&Inputs, &Device) -> Tensor<1>;
 
 struct Case {
     name: &'static str,
     shapes: Vec<Vec<usize>>,
     /// From flat inputs to a flat output.
-    forward: Box<dyn Fn(&Inputs, &Device) -> Tensor<1>>,
+    forward: Box<Forward>,
 }
 
 fn case(

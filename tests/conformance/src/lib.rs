@@ -55,9 +55,7 @@ pub async fn run(folder: &Folder, only: &[String]) -> Report {
             }
             "ijepa_ti16/expected.json" => ijepa::photo(folder, &file, &device, &mut report).await,
             "lejepa_loss.json" => objectives::lejepa(folder, &file, &mut report),
-            "ijepa_masks.json" | "vjepa_masks.json" => {
-                masks::replayed(folder, &file, &mut report)
-            }
+            "ijepa_masks.json" | "vjepa_masks.json" => masks::replayed(folder, &file, &mut report),
             "preprocess_ops.json" => {
                 preprocess::operations(folder, &file, &device, &mut report).await
             }
@@ -72,10 +70,9 @@ pub async fn run(folder: &Folder, only: &[String]) -> Report {
             report.failed(&file, "could be checked", &why);
         }
     }
-    if only.is_empty() || only.iter().any(|part| "gradients".contains(part.as_str())) {
-        if let Err(why) = gradients::finite_differences(&device, &mut report).await {
-            report.failed("gradients", "could be checked", &why);
-        }
+    let wanted = only.is_empty() || only.iter().any(|part| "gradients".contains(part.as_str()));
+    if wanted && let Err(why) = gradients::finite_differences(&device, &mut report).await {
+        report.failed("gradients", "could be checked", &why);
     }
     report
 }
