@@ -474,10 +474,11 @@ impl Batch {
         channels: usize,
     ) -> Result<(), JsValue> {
         let image = ImageView::from_u8(&data, width, height, channels);
-        Ok(match &mut self.0 {
+        match &mut self.0 {
             Filling::Model(batch) => batch.push(&image)?,
             Filling::Trainer(views) => views.push(&image)?,
-        })
+        }
+        Ok(())
     }
 
     /// Adds a picture of interleaved samples from 0 to 1, or of model input.
@@ -489,7 +490,7 @@ impl Batch {
         height: usize,
         channels: usize,
     ) -> Result<(), JsValue> {
-        Ok(match &mut self.0 {
+        match &mut self.0 {
             Filling::Model(batch) => {
                 batch.push(&ImageView::from_f32(&data, width, height, channels))?;
             }
@@ -497,7 +498,8 @@ impl Batch {
                 let bytes: Vec<u8> = data.iter().map(|v| (255.0 * v).round() as u8).collect();
                 views.push(&ImageView::from_u8(&bytes, width, height, channels))?;
             }
-        })
+        }
+        Ok(())
     }
 
     /// Pictures so far.
