@@ -4,6 +4,7 @@ use burn::tensor::{Device, Gradients, Tensor, TensorData};
 
 use crate::checkpoint::Parameter;
 use crate::device::read_values;
+use crate::nn::ops;
 use crate::nn::ops::update::{self, SQUARE_LANES};
 use crate::nn::positions::exchanged;
 use crate::nn::{Parameters, Value};
@@ -299,8 +300,8 @@ impl Value {
     /// The sum of two gradients.
     pub fn plus(self, other: Self) -> Self {
         match (self, other) {
-            (Self::Vector(a), Self::Vector(b)) => Self::Vector(a + b),
-            (Self::Matrix(a), Self::Matrix(b)) => Self::Matrix(a + b),
+            (Self::Vector(a), Self::Vector(b)) => Self::Vector(ops::sum(a, b)),
+            (Self::Matrix(a), Self::Matrix(b)) => Self::Matrix(ops::sum(a, b)),
             _ => unreachable!("gradients of one parameter are of one kind"),
         }
     }

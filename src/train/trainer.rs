@@ -552,7 +552,7 @@ impl Trainer {
         if !stop_gradient {
             // The distance is symmetric: its gradient for the targets is that of predicting the predictions from them.
             let reverse = ops::distance(wanted, predicted.inner(), distance);
-            root = root + ops::with_gradient(reverse, even);
+            root = ops::sum(root, ops::with_gradient(reverse, even));
         }
         let mut gradients = root.backward();
         let gradients = vec![

@@ -159,6 +159,12 @@ backward!(
     }
 );
 
+backward!(SumStep, 2, (), |nodes, (), dy, grads| {
+    for node in nodes.into_iter().flatten() {
+        grads.register::<B>(node.id, dy.clone());
+    }
+});
+
 backward!(PooledStep, 1, usize, |nodes, tokens, dy, grads| {
     if let [Some(node)] = nodes {
         grads.register::<B>(node.id, B::pooled_gradient(dy, tokens));
@@ -243,6 +249,9 @@ impl<B: BackwardOps, C: CheckpointStrategy> Ops for Autodiff<B, C> {
                     let activated = B::activate(z.clone(), Activation::Gelu);
                     let y = match residual {
                         ResidualPrimitive::Nothing => activated,
+                        ResidualPrimitive::Rows(rows) if rows.shape() == activated.shape() => {
+                            B::sum(activated, rows)
+                        }
                         ResidualPrimitive::Rows(rows) => B::float_add(activated, rows),
                     };
                     prep.finish((x, weight, Some(z), residual_shape), y)
@@ -367,6 +376,15 @@ impl<B: BackwardOps, C: CheckpointStrategy> Ops for Autodiff<B, C> {
             }
             OpsKind::UnTracked(prep) => prep.finish(B::distance(prediction, target, distance)),
         }
+    }
+
+    fn sum(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (a, a_node) = a.into_parts();
+        let (b, b_node) = b.into_parts();
+        SumStep
+            .prepare::<C>([a_node, b_node])
+            .compute_bound()
+            .stateless(B::sum(a, b))
     }
 
     fn pooled(x: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -136,6 +136,15 @@ impl Ops for Flex {
         tensor(data, vec![rows])
     }
 
+    fn sum(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        let mut sum = a.to_contiguous();
+        drop(a);
+        let b = b.to_contiguous();
+        let pairs = sum.storage_mut::<f32>().iter_mut().zip(values(&b));
+        pairs.for_each(|(sum, b)| *sum += b);
+        sum
+    }
+
     fn pooled(x: FloatTensor<Self>) -> FloatTensor<Self> {
         let x = x.to_contiguous();
         let [batch, tokens, d] = [x.shape()[0], x.shape()[1], x.shape()[2]];

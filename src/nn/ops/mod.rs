@@ -123,6 +123,10 @@ pub trait Ops: Backend {
         distance: Distance,
     ) -> FloatTensor<Self>;
 
+    /// The sum of two tensors of one shape. (burn's own brings its arithmetic of quantized tensors along, a quarter of the
+    /// CPU module.)
+    fn sum(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self>;
+
     /// The mean over tokens: `[batch, tokens, d]` → `[batch, d]`.
     fn pooled(x: FloatTensor<Self>) -> FloatTensor<Self>;
 
@@ -308,6 +312,11 @@ pub fn distance<const D: usize>(
         target.into_dispatch(),
         distance,
     ))
+}
+
+/// See [`Ops::sum`].
+pub fn sum<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as Ops>::sum(a.into_dispatch(), b.into_dispatch()))
 }
 
 /// See [`Ops::pooled`].

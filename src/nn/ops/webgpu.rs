@@ -13,7 +13,7 @@ use super::wgsl::{
 use super::wgsl_backward::{
     Activate, AdamWStep, AddSquares, AttentionKeys, AttentionQueries, Averaged, BatchNorm,
     BatchNormGradients, Clipped, LinearInput, LinearParameters, NormColumns, NormRows, Pooled,
-    RowDistance, Scaled, Select, SelectGradient,
+    RowDistance, Scaled, Select, SelectGradient, Sum,
 };
 use super::{Activation, Ops, ResidualPrimitive, WeightPrimitive, product_sizes, webgpu_backward};
 use crate::objective::distance::Distance;
@@ -128,6 +128,10 @@ impl Ops for CubeBackend {
         distance: Distance,
     ) -> FloatTensor<Self> {
         webgpu_backward::distance(prediction, target, distance)
+    }
+
+    fn sum(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        webgpu_backward::sum(a, b)
     }
 
     fn pooled(x: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -264,5 +268,6 @@ kernel_source!(
     RowDistance,
     Scaled,
     Select,
-    SelectGradient
+    SelectGradient,
+    Sum
 );

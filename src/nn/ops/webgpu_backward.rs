@@ -11,7 +11,8 @@ use super::wgsl::{LINEAR_GROUP, Linear, ROW_GROUP, SelfAttention};
 use super::wgsl_backward::{
     Activate, AdamWStep, AddSquares, AttentionKeys, AttentionQueries, Averaged, BatchNorm,
     BatchNormGradients, Clipped, INPUT_COLUMNS, LinearInput, LinearParameters, NormColumns,
-    NormRows, PARAMETER_QUADS, Pooled, RowDistance, Scaled, Select, SelectGradient, distance_wgsl,
+    NormRows, PARAMETER_QUADS, Pooled, RowDistance, Scaled, Select, SelectGradient, Sum,
+    distance_wgsl,
 };
 use super::{Activation, ResidualPrimitive, WeightPrimitive, product_sizes};
 use crate::objective::distance::Distance;
@@ -107,6 +108,11 @@ pub(super) fn distance(
         &like,
         vec![rows],
     )
+}
+
+pub(super) fn sum(a: CubeTensor, b: CubeTensor) -> CubeTensor {
+    let (width, dims) = (flat_width(&a), a.shape().to_vec());
+    each_quad(Sum { width }, width as usize, vec![a, b], dims)
 }
 
 pub(super) fn pooled(x: CubeTensor) -> CubeTensor {

@@ -504,21 +504,21 @@ impl Select {
         rows_of_f32(&mut s, 0, "x", width);
         s.push_str("@group(0) @binding(1) var<storage, read> index: array<i32>;\n");
         let mut binding = 2;
-        let mut value = "x_at(from, i)".to_owned();
+        let mut value = "x_at(taken, i)".to_owned();
         if rest {
             rows_of_f32(&mut s, binding, "rest", width);
             binding += 1;
-            s.push_str("fn source_at(from: u32, i: u32) -> vec4<f32> {\n");
+            s.push_str("fn source_at(taken: u32, i: u32) -> vec4<f32> {\n");
             let _ = write!(
                 s,
                 "    let rows = {};
-    if (from < rows) {{ return x_at(from, i); }}
-    return rest_at(from - rows, i);
+    if (taken < rows) {{ return x_at(taken, i); }}
+    return rest_at(taken - rows, i);
 }}
 ",
                 rows_in("x", width)
             );
-            "source_at(from, i)".clone_into(&mut value);
+            "source_at(taken, i)".clone_into(&mut value);
         }
         if added {
             rows_of_f32(&mut s, binding, "added", width);
@@ -526,7 +526,7 @@ impl Select {
             value.push_str(" + added_at(row, i)");
         }
         output_rows(&mut s, binding, "y", width);
-        each_quad(&mut s, width, "    let from = u32(index[row]);\n", &value);
+        each_quad(&mut s, width, "    let taken = u32(index[row]);\n", &value);
         s
     }
 }
@@ -771,6 +771,23 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
     }
 }
 
+/// The sum of two buffers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Sum {
+    pub width: u32,
+}
+
+impl Sum {
+    pub fn wgsl(&self) -> String {
+        let mut s = String::new();
+        rows_of_f32(&mut s, 0, "a", self.width);
+        rows_of_f32(&mut s, 1, "b", self.width);
+        output_rows(&mut s, 2, "y", self.width);
+        each_quad(&mut s, self.width, "", "a_at(row, i) + b_at(row, i)");
+        s
+    }
+}
+
 /// The elements of a buffer times the first of another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scaled {
@@ -976,6 +993,7 @@ mod tests {
             assert_valid(&BatchNorm { width, eps }.wgsl());
             assert_valid(&BatchNormGradients { width, eps }.wgsl());
             assert_valid(&Scaled { width }.wgsl());
+            assert_valid(&Sum { width }.wgsl());
             assert_valid(&AdamWStep { width }.wgsl());
             assert_valid(&Averaged { width }.wgsl());
             for minus in [false, true] {

@@ -120,6 +120,9 @@ fn cases() -> Vec<Case> {
             )
         }));
     }
+    cases.push(case("sum", &[&[10], &[10]], |x, _| {
+        ops::sum(x[0].clone(), x[1].clone())
+    }));
     cases.push(case("mean over tokens", &[&[2, 3, 6]], |x, _| {
         ops::pooled(x[0].clone().reshape([2, 3, 6])).reshape([12])
     }));
