@@ -114,7 +114,7 @@ describe("the package", () => {
   it("has types for strict consumers that know the DOM and nothing of WebGPU or Node", async () => {
     await writeFile(
       join(project, "consumer.ts"),
-      `import { Jepa, JepaError, Trainer, cosineSimilarity, opfsStore, pca, probeDevice, type Embedding, type ImageInput, type JepaErrorCode, type LoadOptions, type ModelSource, type Progress, type SaveStore } from "webjepa";
+      `import { Jepa, JepaError, KnnClassifier, LinearProbe, Trainer, cosineSimilarity, opfsStore, pca, probeDevice, type Embedding, type ImageInput, type JepaErrorCode, type LoadOptions, type ModelSource, type Progress, type SaveStore } from "webjepa";
 
       const options: LoadOptions = { backend: "auto", dtype: "f16", worker: true, onProgress: ({ overall }: Progress) => void overall.toFixed(), signal: undefined };
       export async function run(source: ModelSource, image: HTMLImageElement, code: JepaErrorCode): Promise<Embedding> {

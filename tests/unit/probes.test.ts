@@ -1,7 +1,7 @@
 // Classifiers with the real core module: npm run build:wasm core
 
 import { describe, expect, it } from "vitest";
-import { KnnClassifier, LinearProbe, type Embeddings, type LinearProbeOptions } from "../../www/src/probes.js";
+import { KnnClassifier, LinearProbe, type Embeddings, type LinearProbeOptions } from "../../www/src/index.js";
 
 const thrown = (body: () => unknown) => {
   try {

@@ -76,11 +76,11 @@ describe.each([
   });
 
   it("passes on what was asked for, and no more", async () => {
-    const masks = { strategy: "random" };
+    const masks = { strategy: "tube", ratio: 0.5 } as { strategy: "tube"; ratio: number };
     await using trainer = await create({ schedule: { steps: 3, lr: 0.5, ema: undefined }, masks, train: undefined, optimizer: { clip: 1 } });
-    masks.strategy = "changed";
+    masks.ratio = 0.9;
     expect(fake.training).toEqual([
-      { model: OPTIONS.model, objective: "ijepa", seed: 5, batchSize: 2, accumulate: 1, schedule: { steps: 3, lr: 0.5 }, optimizer: { clip: 1 }, masks: { strategy: "random" } },
+      { model: OPTIONS.model, objective: "ijepa", seed: 5, batchSize: 2, accumulate: 1, schedule: { steps: 3, lr: 0.5 }, optimizer: { clip: 1 }, masks: { strategy: "tube", ratio: 0.5 } },
     ]);
     expect(Object.keys((fake.training[0] as { schedule: object }).schedule)).toEqual(["steps", "lr"]);
     expect(trainer.info.steps).toBe(3);
@@ -658,6 +658,8 @@ describe.each([
     ["an unknown objective", { ...OPTIONS, objective: "mae" }, "bad-input", /objective is one of "ijepa", "vjepa", "lejepa", not "mae"/],
     ["an objective of no kind", { ...OPTIONS, objective: {} }, "bad-input", /objective\.kind/],
     ["an objective that is not there yet", { ...OPTIONS, objective: "vjepa" }, "unsupported", /video/],
+    ["an unknown way to mask", { ...OPTIONS, masks: { strategy: "half" } }, "bad-input", /masks\.strategy is one of .*"tube"/],
+    ["a mask's option that there is not", { ...OPTIONS, masks: { strategy: "tube", seed: 3 } }, "bad-input", /no option masks\.seed/],
     ["an unknown backend", { ...OPTIONS, backend: "gpu" }, "bad-input", /backend/],
     ["WebGPU where there is none", { ...OPTIONS, backend: "webgpu" }, "no-webgpu", /WebGPU/],
     ["training of nothing known", { ...OPTIONS, train: "half" }, "bad-input", /train is "full"/],

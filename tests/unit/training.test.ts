@@ -276,7 +276,7 @@ describe("a trainer", () => {
     ["objectives of later versions", { objective: "vjepa" }, "unsupported"],
     ["a patch that does not fit", { model: { ...MODEL, patchSize: 5 } }, "bad-config"],
     ["an unknown preset", { model: "vit-enormous" }, "bad-config"],
-    ["masks that cannot be", { masks: { strategy: "ijepa-multiblock", numPredMasks: 0 } }, "bad-mask"],
+    ["masks that cannot be", { masks: { strategy: "ijepa-multiblock", predMaskScale: [2, 3] } }, "bad-mask"],
     ["a number that is out of range", { optimizer: { beta1: 1 } }, "bad-config"],
     ["an objective's option that there is not", { objective: { kind: "ijepa", stopGradients: false } }, "bad-config"],
     ["too few means", { normalization: { mean: [0.5], std: [0.5] } }, "bad-config"],

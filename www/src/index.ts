@@ -27,6 +27,7 @@ export {
   type VJepaMaskType,
   type VJepaMultiblock3d,
 } from "./masks.js";
+export { KnnClassifier, LinearProbe, type Classified, type Embeddings, type Label, type LinearProbeOptions, type NeighbourOptions } from "./probes.js";
 export { cosineSimilarity, pca, type Matrix, type Pca, type PcaOptions, type Vector } from "./math.js";
 export { JepaError, type JepaErrorCode } from "./errors.js";
 export type { ImageInput, PixelData } from "./inputs.js";

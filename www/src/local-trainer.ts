@@ -4,6 +4,7 @@ import { macrotask } from "./environment.js";
 import type { GlueModel, GlueTrainer, GlueTrainerInfo } from "./glue.js";
 import type { Instance } from "./instance.js";
 import type { Check } from "./local-model.js";
+import type { Masks } from "./masks.js";
 import { fillBatch } from "./pictures.js";
 import type { StepRequest, TimedStep } from "./protocol.js";
 
@@ -38,7 +39,7 @@ export class LocalTrainer {
     return { ...step, ...(warning ? { warning } : {}), ms: performance.now() - start };
   }
 
-  masks(): ReturnType<GlueTrainer["lastMasks"]> {
+  masks(): Masks {
     return this.#instance.call(() => this.#trainer.lastMasks());
   }
 

@@ -163,6 +163,13 @@ export function sampleMasks(grid: Readonly<Grid>, options: MaskOptions): Masks {
   return callCore((core: GlueMasks) => core.sampleMasks(strategy, parameters, grid, generator === "torch", seed, batch));
 }
 
+/** A strategy as a trainer reads it, checked like the options of {@link sampleMasks}. `group`: what messages call the object. */
+export function strategyOf(group: string, masks: MaskStrategy): object {
+  const strategy = oneOf(`${group}.strategy`, (masks as MaskStrategy | null)?.strategy, Object.keys(PARAMETERS))!;
+  checkFields(group, masks, { strategy: anything, ...PARAMETERS[strategy] });
+  return { strategy, ...parametersOf(masks) };
+}
+
 /** The parameters as the module reads them, without what is undefined. */
 function parametersOf({ seed: _seed, batch: _batch, generator: _generator, ...masks }: MaskOptions): object {
   const { strategy: _strategy, ...parameters } = masks;

@@ -1,8 +1,9 @@
 // What can be asked of an engine, here or behind a worker, and what a page and its worker say to each other.
 
 import type { JepaErrorCode, JepaError } from "./errors.js";
-import type { GlueLoadOptions, GlueModelInfo, GluePrediction, GlueTrainer, GlueTrainerInfo, GlueTrainerOptions, GlueTrainStep } from "./glue.js";
+import type { GlueLoadOptions, GlueModelInfo, GluePrediction, GlueTrainerInfo, GlueTrainerOptions, GlueTrainStep } from "./glue.js";
 import type { Picture } from "./inputs.js";
+import type { Masks } from "./masks.js";
 import type { Backend, Embedding, Progress } from "./types.js";
 import type { Source } from "./weights.js";
 
@@ -34,7 +35,7 @@ export interface Calls {
   /** Once the module has begun the step, an abort is not heeded. */
   step: { request: StepRequest; result: TimedStep };
   /** Of the last step. */
-  masks: { request: { id: number }; result: ReturnType<GlueTrainer["lastMasks"]> };
+  masks: { request: { id: number }; result: Masks };
   save: { request: { id: number }; result: { file: Uint8Array<ArrayBuffer> } };
   export: { request: { id: number; layout: "hf" | "original" }; result: Record<string, Uint8Array<ArrayBuffer>> };
   /** A model on the present weights of a trainer. */

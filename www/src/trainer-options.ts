@@ -2,6 +2,7 @@
 
 import { JepaError } from "./errors.js";
 import type { GlueTrainerOptions } from "./glue.js";
+import { strategyOf, type MaskStrategy } from "./masks.js";
 import { aBoolean, aFunction, anObject, anything, atLeast, between, checkFields, moreThan, numbers, oneOf, shown, whole, type Rule } from "./options.js";
 import type { SaveStore } from "./saves.js";
 import type { TrainMetrics } from "./trainer.js";
@@ -163,8 +164,8 @@ export interface TrainerOptions extends TrainerHost {
   accumulate?: number | undefined;
   schedule?: TrainSchedule | undefined;
   optimizer?: TrainOptimizer | undefined;
-  /** What is masked: the options of {@link sampleMasks} but for `seed` and `batch`. Default: the objective's own. */
-  masks?: object | undefined;
+  /** How I-JEPA chooses masks: a strategy of {@link sampleMasks}. Default: the released models' own, `"ijepa-multiblock"`. */
+  masks?: MaskStrategy | undefined;
   /**
    * How pictures become views: one way for all views, or several, for LeJEPA the global ones first. Default: the crop of I-JEPA's
    * released configurations, or the four views of LeJEPA's minimal example, at the size of the model.
@@ -236,7 +237,7 @@ export function trainingOf(options: TrainerOptions): Omit<GlueTrainerOptions, "m
   if (normalization) checkFields("normalization", normalization, { mean: numbers, std: numbers });
   if (train !== undefined && train !== "full") checkTrain(train);
   oneOf(typeof objective === "string" ? "objective" : "objective.kind", typeof objective === "string" ? objective : objective?.kind, OBJECTIVES);
-  const training = { objective, seed, batchSize, accumulate, schedule, optimizer, masks, augmentation, projector, depthRescale, train, normalization };
+  const training = { objective, seed, batchSize, accumulate, schedule, optimizer, masks: masks && strategyOf("masks", masks), augmentation, projector, depthRescale, train, normalization };
   // Leaves out what is undefined, and keeps later changes of the caller's objects away.
   return JSON.parse(JSON.stringify(training)) as Omit<GlueTrainerOptions, "model">;
 }

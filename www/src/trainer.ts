@@ -3,6 +3,7 @@ import type { GlueModelInfo, GlueTrainerInfo } from "./glue.js";
 import { asyncDispose, discardLater, isolated, Resident, type Advice } from "./host.js";
 import { captureAll, type ImageInput } from "./inputs.js";
 import { BACKENDS, Jepa } from "./jepa.js";
+import type { Masks } from "./masks.js";
 import { anObject, checkFields, oneOf, shown, whole } from "./options.js";
 import type { Engine, StepRequest, TrainRequest } from "./protocol.js";
 import type { SaveStore } from "./saves.js";
@@ -296,7 +297,7 @@ export class Trainer {
   }
 
   /** The masks of the last step: token indices in raster order, as {@link sampleMasks} gives them; empty where the objective has none. */
-  lastMasks(): Promise<{ context: Uint32Array[]; targets: Uint32Array[][] }> {
+  lastMasks(): Promise<Masks> {
     return this.#resident.call((engine, id) => engine.call("masks", { id }, {}));
   }
 
