@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { checkpoint, MODELS } from "../../www/bench/models.mjs";
 import { png, turnedJpeg } from "../unit/pictures.js";
 import { FIXTURES, useLab, type TestPage } from "./harness.js";
 
@@ -209,4 +210,26 @@ describe("pictures", () => {
     });
     expect(similarity).toBeGreaterThan(0.98);
   });
+});
+
+it("holds no more than the largest tensor while loading for WebGPU", async () => {
+  const model = { ...MODELS["vit-b"], layers: 2 };
+  for (const [name, bytes] of Object.entries(checkpoint(model))) lab.server.files.set(`wide/${name}`, bytes);
+  const growth = await test.page.evaluate(async () => {
+    const { instantiateStreaming } = WebAssembly;
+    const memories: { memory: WebAssembly.Memory; start: number }[] = [];
+    WebAssembly.instantiateStreaming = async (...args) => {
+      const source = await instantiateStreaming(...args);
+      const memory = source.instance.exports.memory as WebAssembly.Memory;
+      memories.push({ memory, start: memory.buffer.byteLength });
+      return source;
+    };
+    const jepa = await webjepa.Jepa.load("/wide/", { backend: "webgpu", worker: false });
+    // Memory never shrinks, so this is the most that there has been.
+    const growth = memories.map(({ memory, start }) => memory.buffer.byteLength - start);
+    await jepa.dispose();
+    return growth;
+  });
+  expect(growth).toHaveLength(1);
+  expect(growth[0]).toBeLessThan(4 * model.hiddenSize * model.mlpSize);
 });
