@@ -6,7 +6,7 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops as Step, OpsKind};
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, AutodiffBackend, Backend, TensorMetadata};
+use burn::backend::{Autodiff, AutodiffBackend, TensorMetadata};
 use burn::tensor::Shape;
 
 use super::backward::BackwardOps;
@@ -51,7 +51,11 @@ backward!(
     |nodes, (x, weight, before_gelu, residual), dy, grads| {
         let [node_x, node_weight, node_bias, node_residual] = nodes;
         if let (Some(node), Some(shape)) = (node_residual, residual) {
-            grads.register::<B>(node.id, repeated_gradient::<B>(dy.clone(), shape));
+            let gradient = match dy.shape() == shape {
+                true => dy.clone(),
+                false => B::repeated_gradient(dy.clone(), shape.to_vec()),
+            };
+            grads.register::<B>(node.id, gradient);
         }
         let dy = match before_gelu {
             Some(z) => B::activate_gradient(z, dy, Activation::Gelu),
@@ -71,17 +75,6 @@ backward!(
         }
     }
 );
-
-/// The gradient of a residual that was repeated over the batch: the sum over it.
-fn repeated_gradient<B: Backend>(dy: Primitive<B>, shape: Shape) -> Primitive<B> {
-    if dy.shape() == shape {
-        return dy;
-    }
-    let count = shape.num_elements();
-    let blocks = dy.shape().num_elements() / count;
-    let dy = B::float_reshape(dy, Shape::new([blocks, count]));
-    B::float_reshape(B::float_sum_dim(dy, 0), shape)
-}
 
 backward!(
     NormStep,
@@ -239,20 +232,13 @@ impl<B: BackwardOps, C: CheckpointStrategy> Ops for Autodiff<B, C> {
                     ResidualPrimitive::Rows(rows) => Some(rows.shape()),
                 };
                 if gelu {
-                    let z = <B as Ops>::linear(
-                        x.clone(),
-                        weight.clone(),
-                        bias,
-                        ResidualPrimitive::Nothing,
-                        false,
-                    );
-                    let activated = B::activate(z.clone(), Activation::Gelu);
+                    let nothing = ResidualPrimitive::Nothing;
+                    let z =
+                        <B as Ops>::linear(x.clone(), weight.clone(), bias.clone(), nothing, false);
                     let y = match residual {
-                        ResidualPrimitive::Nothing => activated,
-                        ResidualPrimitive::Rows(rows) if rows.shape() == activated.shape() => {
-                            B::sum(activated, rows)
-                        }
-                        ResidualPrimitive::Rows(rows) => B::float_add(activated, rows),
+                        ResidualPrimitive::Nothing => B::activate(z.clone(), Activation::Gelu),
+                        // Computed twice: no model adds to what comes out of a GELU.
+                        rows => <B as Ops>::linear(x.clone(), weight.clone(), bias, rows, true),
                     };
                     prep.finish((x, weight, Some(z), residual_shape), y)
                 } else {

@@ -19,6 +19,9 @@ pub trait BackwardOps: Ops {
         dy: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
+    /// Of the residual of [`Ops::linear`] that was repeated over the batch: the sum over it, as a tensor of `shape`.
+    fn repeated_gradient(dy: FloatTensor<Self>, shape: Vec<usize>) -> FloatTensor<Self>;
+
     /// Of [`Ops::activate`].
     fn activate_gradient(
         x: FloatTensor<Self>,

@@ -1,17 +1,20 @@
 //! [`Ops`] on the CPU: burn-flex's matmuls, with everything that follows them in loops that become SIMD.
 
-use burn::backend::flex::FlexTensor;
-use burn::backend::ops::{AttentionModuleOptions, FloatTensorOps, IntTensorOps, ModuleOps};
-use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Flex, FloatDType, TensorMetadata};
-use burn::tensor::Shape;
+use std::ops::Range;
 
-use super::cpu_backward::tensor;
+use burn::backend::flex::FlexTensor;
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Flex, TensorMetadata};
+use burn::tensor::Shape;
+use half::f16;
+
+use super::cpu_backward::{dot, tensor};
 use super::gelu::gelu;
 use super::{Activation, Ops, ResidualPrimitive, WeightPrimitive, product_sizes};
 use crate::objective::distance::Distance;
 
-/// Attention scores that are held at once, 64 MB; for more of them burn-flex's attention, which holds few, takes over.
+/// Attention scores that are held at once: 64 MB.
 const SCORES: usize = 1 << 24;
 
 impl Ops for Flex {
@@ -49,25 +52,36 @@ impl Ops for Flex {
         Self::float_reshape(y, Shape::from(dims))
     }
 
-    fn self_attention(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
-        let [batch, tokens] = [qkv.shape()[0], qkv.shape()[1]];
-        let few = batch
-            .checked_mul(heads)
-            .and_then(|n| n.checked_mul(tokens))
-            .and_then(|n| n.checked_mul(tokens))
-            .is_some_and(|scores| scores <= SCORES);
-        if few {
-            return attention(qkv, heads).0;
+    fn norm(
+        x: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        let shape = x.shape().to_vec();
+        let d = gain.shape()[0];
+        let (x, gain, shift) = (
+            x.to_contiguous(),
+            gain.to_contiguous(),
+            shift.to_contiguous(),
+        );
+        let mut data = Vec::with_capacity(values(&x).len());
+        for row in values(&x).chunks_exact(d) {
+            let mean = reduced(row, 0.0, |a, b| a + b) / d as f32;
+            let start = data.len();
+            data.extend(row.iter().map(|v| v - mean));
+            let row = &mut data[start..];
+            let scale = (dot(row, row) / d as f32 + eps as f32).sqrt().recip();
+            let affine = values(&gain).iter().zip(values(&shift));
+            row.iter_mut()
+                .zip(affine)
+                .for_each(|(v, (g, s))| *v = *v * scale * g + s);
         }
-        let [q, k, v] = split_heads(qkv, heads);
-        merge_heads(Self::attention(
-            q,
-            k,
-            v,
-            None,
-            None,
-            AttentionModuleOptions::default(),
-        ))
+        tensor(data, shape)
+    }
+
+    fn self_attention(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
+        attention(qkv, heads).0
     }
 
     fn activate(mut x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
@@ -224,31 +238,70 @@ pub(super) fn contiguous(rows: ResidualPrimitive<Flex>) -> Option<FlexTensor> {
 pub(super) fn widened(weight: WeightPrimitive<Flex>) -> FlexTensor {
     match weight {
         WeightPrimitive::Full(weight) => weight,
-        WeightPrimitive::Half(weight) => Flex::float_cast(weight, FloatDType::F32),
+        WeightPrimitive::Half(weight) => {
+            let weight = weight.to_contiguous();
+            let shape = weight.shape().to_vec();
+            let values = weight.storage::<f16>().iter();
+            tensor(values.map(|v| v.to_f32()).collect(), shape)
+        }
         WeightPrimitive::Quantized { values, scales } => {
-            let d_out = scales.shape()[0];
-            let scales = Flex::float_reshape(scales, Shape::new([1, d_out]));
-            Flex::float_mul(Flex::int_into_float(values, FloatDType::F32), scales)
+            let (values, scales) = (values.to_contiguous(), scales.to_contiguous());
+            let shape = values.shape().to_vec();
+            let steps: &[f32] = scales.storage();
+            let rows = values.storage::<i8>().chunks_exact(shape[1]);
+            let widened =
+                rows.flat_map(|row| row.iter().zip(steps).map(|(&v, s)| f32::from(v) * s));
+            tensor(widened.collect(), shape)
         }
     }
 }
 
-/// Attention with its scores held at once, and the logarithm of each query's sum of exponentials,
-/// `[batch, heads, tokens]`.
+/// Attention, and the logarithm of each query's sum of exponentials, `[batch, heads, tokens]`. At most [`SCORES`] scores are
+/// held at once, but for those of one query.
 pub(super) fn attention(qkv: FlexTensor, heads: usize) -> (FlexTensor, FlexTensor) {
+    let [batch, tokens] = [qkv.shape()[0], qkv.shape()[1]];
     let [q, k, v] = split_heads(qkv, heads);
-    let shape = q.shape();
-    let (tokens, head_dim) = (shape[2], shape[3]);
-    let mut scores = Flex::float_matmul(q, Flex::float_swap_dims(k, 2, 3));
+    let head_dim = q.shape()[3];
     let scale = (head_dim as f32).sqrt().recip();
-    let rows: &mut [f32] = scores.storage_mut();
-    let sums = rows
-        .chunks_exact_mut(tokens)
-        .map(|row| softmax(row, scale))
-        .collect();
+    let part = |x: &FlexTensor, images: &Range<usize>, tokens: Range<usize>| {
+        let slice = [
+            images.clone().into(),
+            (0..heads).into(),
+            tokens.into(),
+            (0..head_dim).into(),
+        ];
+        Flex::float_slice(x.clone(), &slice)
+    };
+    let mut mixed = vec![0.0; batch * tokens * heads * head_dim];
+    let mut sums = vec![0.0; batch * heads * tokens];
+    for images in attention_groups(batch, heads, tokens) {
+        let keys = Flex::float_swap_dims(part(&k, &images, 0..tokens), 2, 3);
+        let weighed = part(&v, &images, 0..tokens);
+        let at_once = (SCORES / (images.len() * heads * tokens)).clamp(1, tokens);
+        for first in (0..tokens).step_by(at_once) {
+            let queries = first..tokens.min(first + at_once);
+            let mut scores = Flex::float_matmul(part(&q, &images, queries.clone()), keys.clone());
+            let rows = scores.storage_mut::<f32>().chunks_exact_mut(tokens);
+            let of_row = |row: usize| {
+                let (image, head) = (row / (heads * queries.len()), row / queries.len() % heads);
+                let query = queries.start + row % queries.len();
+                (images.start + image, head, query)
+            };
+            for (row, values) in rows.enumerate() {
+                let (image, head, query) = of_row(row);
+                sums[(image * heads + head) * tokens + query] = softmax(values, scale);
+            }
+            let y = Flex::float_matmul(scores, weighed.clone());
+            for (row, values) in values(&y).chunks_exact(head_dim).enumerate() {
+                let (image, head, query) = of_row(row);
+                let at = ((image * tokens + query) * heads + head) * head_dim;
+                mixed[at..at + head_dim].copy_from_slice(values);
+            }
+        }
+    }
     (
-        merge_heads(Flex::float_matmul(scores, v)),
-        tensor(sums, vec![shape[0], heads, tokens]),
+        tensor(mixed, vec![batch, tokens, heads * head_dim]),
+        tensor(sums, vec![batch, heads, tokens]),
     )
 }
 
@@ -257,8 +310,10 @@ pub(super) fn attention_groups(
     batch: usize,
     heads: usize,
     tokens: usize,
-) -> impl Iterator<Item = std::ops::Range<usize>> {
-    let images = (SCORES / (heads * tokens * tokens)).max(1);
+) -> impl Iterator<Item = Range<usize>> {
+    // As f64: the product of sizes can pass 32 bits.
+    let scores = heads as f64 * (tokens as f64).powi(2);
+    let images = ((SCORES as f64 / scores) as usize).max(1);
     (0..batch)
         .step_by(images)
         .map(move |start| start..batch.min(start + images))
@@ -284,13 +339,6 @@ pub(super) fn split_heads<const PARTS: usize>(
         let part = Flex::float_reshape(part, Shape::new([batch, tokens, heads, head_dim]));
         Flex::float_swap_dims(part, 1, 2)
     })
-}
-
-/// `[batch, heads, tokens, head_dim]` to `[batch, tokens, heads·head_dim]`.
-fn merge_heads(x: FlexTensor) -> FlexTensor {
-    let shape = x.shape();
-    let merged = Shape::new([shape[0], shape[2], shape[1] * shape[3]]);
-    Flex::float_reshape(Flex::float_swap_dims(x, 1, 2), merged)
 }
 
 /// `softmax(scale · row)` in place, and the logarithm of the sum of exponentials of `scale · row`; `scale` is positive.

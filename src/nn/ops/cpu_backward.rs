@@ -43,6 +43,15 @@ impl BackwardOps for Flex {
         (d_weight, tensor(d_bias, vec![d_out]))
     }
 
+    fn repeated_gradient(dy: FloatTensor<Self>, shape: Vec<usize>) -> FloatTensor<Self> {
+        let dy = dy.to_contiguous();
+        let mut sum = vec![0.0; shape.iter().product()];
+        for block in values(&dy).chunks_exact(sum.len()) {
+            sum.iter_mut().zip(block).for_each(|(sum, g)| *sum += g);
+        }
+        tensor(sum, shape)
+    }
+
     fn activate_gradient(
         x: FloatTensor<Self>,
         dy: FloatTensor<Self>,
@@ -367,7 +376,7 @@ pub(super) fn tensor(data: Vec<f32>, shape: Vec<usize>) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(data, shape))
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 8];
     let (a_chunks, b_chunks) = (a.chunks_exact(8), b.chunks_exact(8));
     let rest: f32 = a_chunks

@@ -25,7 +25,6 @@ mod wgsl_backward;
 
 use burn::backend::{
     Backend, Dispatch, ExtensionType, backend_extension,
-    ops::ModuleOps,
     tensor::{FloatTensor, IntTensor},
 };
 use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
@@ -87,9 +86,7 @@ pub trait Ops: Backend {
         gain: FloatTensor<Self>,
         shift: FloatTensor<Self>,
         eps: f64,
-    ) -> FloatTensor<Self> {
-        <Self as ModuleOps<Self>>::layer_norm(x, gain, Some(shift), eps)
-    }
+    ) -> FloatTensor<Self>;
 
     /// Softmax attention of every token to every token of its sequence. `qkv [batch, tokens, 3·d]` holds
     /// `[q | k | v]`, each split into heads; the scores are scaled by `head_dim^-0.5`. Returns `[batch, tokens, d]`.

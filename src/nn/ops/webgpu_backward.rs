@@ -11,7 +11,7 @@ use super::wgsl::{LINEAR_GROUP, Linear, ROW_GROUP, SelfAttention};
 use super::wgsl_backward::{
     Activate, AdamWStep, AddSquares, AttentionKeys, AttentionQueries, Averaged, BatchNorm,
     BatchNormGradients, Clipped, INPUT_COLUMNS, LinearInput, LinearParameters, NormColumns,
-    NormRows, PARAMETER_QUADS, Pooled, RowDistance, Scaled, Select, SelectGradient, Sum,
+    NormRows, PARAMETER_QUADS, Pooled, Pooling, RowDistance, Scaled, Select, SelectGradient, Sum,
     distance_wgsl,
 };
 use super::{Activation, ResidualPrimitive, WeightPrimitive, product_sizes};
@@ -120,7 +120,7 @@ pub(super) fn pooled(x: CubeTensor) -> CubeTensor {
     let kernel = Pooled {
         width: width as u32,
         tokens: tokens as u32,
-        gradient: false,
+        kind: Pooling::Mean,
     };
     each_quad(kernel, width, vec![x], vec![batch, width])
 }
@@ -199,6 +199,16 @@ impl BackwardOps for CubeBackend {
         let outputs = [empty(&x, vec![d_in, d_out]), empty(&x, vec![d_out])];
         let [weight, bias] = launch_into(kernel, LINEAR_GROUP, count, vec![x, dy], outputs);
         (weight, bias)
+    }
+
+    fn repeated_gradient(dy: FloatTensor<Self>, shape: Vec<usize>) -> FloatTensor<Self> {
+        let width: usize = shape.iter().product();
+        let kernel = Pooled {
+            width: width as u32,
+            tokens: (dy.shape().num_elements() / width) as u32,
+            kind: Pooling::Sum,
+        };
+        each_quad(kernel, width, vec![dy], shape)
     }
 
     fn activate_gradient(
@@ -331,7 +341,7 @@ impl BackwardOps for CubeBackend {
         let kernel = Pooled {
             width: width as u32,
             tokens: tokens as u32,
-            gradient: true,
+            kind: Pooling::Gradient,
         };
         each_quad(kernel, width, vec![dy], vec![batch, tokens, width])
     }

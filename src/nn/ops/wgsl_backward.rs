@@ -638,12 +638,21 @@ fn main({BUILTINS}) {{
     }
 }
 
-/// The mean over tokens, or its gradient.
+/// What is done over the tokens of a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pooling {
+    Mean,
+    Sum,
+    /// That of the mean: each token gets its share.
+    Gradient,
+}
+
+/// The mean or sum over tokens, or the gradient of the mean.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pooled {
     pub width: u32,
     pub tokens: u32,
-    pub gradient: bool,
+    pub kind: Pooling,
 }
 
 impl Pooled {
@@ -651,19 +660,18 @@ impl Pooled {
         let Self {
             width,
             tokens,
-            gradient,
+            kind,
         } = *self;
         let mut s = String::new();
         rows_of_f32(&mut s, 0, "x", width);
         output_rows(&mut s, 1, "y", width);
-        let share = (f64::from(tokens)).recip() as f32;
-        if gradient {
-            each_quad(
-                &mut s,
-                width,
-                "",
-                &format!("x_at(row / {tokens}u, i) * {share:?}"),
-            );
+        let share = match kind {
+            Pooling::Sum => 1.0,
+            Pooling::Mean | Pooling::Gradient => f64::from(tokens).recip() as f32,
+        };
+        if kind == Pooling::Gradient {
+            let value = format!("x_at(row / {tokens}u, i) * {share:?}");
+            each_quad(&mut s, width, "", &value);
         } else {
             let before = format!(
                 "    var sum = vec4<f32>();
@@ -973,14 +981,6 @@ mod tests {
                         .wgsl(),
                     );
                 }
-                assert_valid(
-                    &Pooled {
-                        width,
-                        tokens: 49,
-                        gradient,
-                    }
-                    .wgsl(),
-                );
             }
             assert_valid(&NormRows { width, eps }.wgsl());
             assert_valid(&NormColumns { width }.wgsl());
@@ -992,6 +992,16 @@ mod tests {
             }
             assert_valid(&BatchNorm { width, eps }.wgsl());
             assert_valid(&BatchNormGradients { width, eps }.wgsl());
+            for kind in [Pooling::Mean, Pooling::Sum, Pooling::Gradient] {
+                assert_valid(
+                    &Pooled {
+                        width,
+                        tokens: 49,
+                        kind,
+                    }
+                    .wgsl(),
+                );
+            }
             assert_valid(&Scaled { width }.wgsl());
             assert_valid(&Sum { width }.wgsl());
             assert_valid(&AdamWStep { width }.wgsl());
