@@ -522,9 +522,9 @@ describe.each([
 
     it("has its weights, predictor and both encoders", async () => {
       const overall: number[] = [];
-      await using trainer = await Trainer.create({ from: from(), backend: "cpu", batchSize: 1, train: { lora: { rank: 4 } }, onProgress: (progress) => overall.push(progress.overall) });
+      await using trainer = await Trainer.create({ from: from(), backend: "cpu", batchSize: 1, train: { lastBlocks: 2 }, onProgress: (progress) => overall.push(progress.overall) });
       expect(fake.options).toEqual([{ config: CONFIG, dtype: "f32", encoder: "auto", predictor: true }]);
-      expect(fake.training).toEqual([{ objective: "ijepa", seed: 0, batchSize: 1, accumulate: 1, train: { lora: { rank: 4 } } }]);
+      expect(fake.training).toEqual([{ objective: "ijepa", seed: 0, batchSize: 1, accumulate: 1, train: { lastBlocks: 2 } }]);
       expect((await trainer.step([flat(3)])).loss).toBe(trained(hashOf(SIZES), 3));
       expect(overall.at(-1)).toBe(1);
     });
@@ -664,7 +664,8 @@ describe.each([
     ["WebGPU where there is none", { ...OPTIONS, backend: "webgpu" }, "no-webgpu", /WebGPU/],
     ["training of nothing known", { ...OPTIONS, train: "half" }, "bad-input", /train is "full"/],
     ["two ways of training", { ...OPTIONS, train: { lastBlocks: 1, lora: { rank: 1 } } }, "bad-input", /train is "full"/],
-    ["adapters of no rank", { ...OPTIONS, train: { lora: { rank: 0 } } }, "bad-input", /train\.lora\.rank/],
+    ["training of no block", { ...OPTIONS, train: { lastBlocks: 0 } }, "bad-input", /train\.lastBlocks/],
+    ["adapters, which are not there yet", { ...OPTIONS, train: { lora: { rank: 4 } } }, "unsupported", /low-rank/],
     ["a mean that is no list", { ...OPTIONS, normalization: { mean: 0.5, std: [1] } }, "bad-input", /normalization\.mean is an array of numbers/],
   ])("is not made with %s", async (_, options, code, message) => {
     expect(await failure(Trainer.create(options as TrainerOptions))).toMatchObject({ name: "JepaError", code, message: expect.stringMatching(message) });

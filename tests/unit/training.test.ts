@@ -232,6 +232,19 @@ describe("a trainer", () => {
     expect((await steps(again, 2)).map(({ step }) => step)).toEqual([1, 2]);
   });
 
+  it("goes on from an encoder alone, with a fresh predictor whose size is given", async () => {
+    await using source = await create();
+    await steps(source, 2);
+    const files = await source.export("hf");
+    const without = await failure(Trainer.create({ from: files, backend: "cpu", batchSize: 4 }));
+    expect(without).toMatchObject({ code: "bad-config", message: expect.stringContaining("predictor") });
+    await using trainer = await Trainer.create({ from: files, model: MODEL, backend: "cpu", batchSize: 4 });
+    await using expected = await source.model();
+    await using found = await trainer.model();
+    expect((await found.embed(PICTURES[0]!)).data).toEqual((await expected.embed(PICTURES[0]!)).data);
+    expect((await steps(trainer, 1))[0]!.step).toBe(1);
+  });
+
   it("trains the last blocks of a loaded model, and nothing before them", async () => {
     await using source = await create();
     await using trainer = await Trainer.create({ from: await source.export("original"), backend: "cpu", batchSize: 4, train: { lastBlocks: 1 }, schedule: { steps: 4 } });

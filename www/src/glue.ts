@@ -88,8 +88,8 @@ export interface GlueTrainerOptions {
   projector?: object;
   /** Whether fresh weights are rescaled by depth. */
   depthRescale?: boolean;
-  /** What is trained of a loaded model: everything, its last blocks, or low-rank adapters. */
-  train?: "full" | { lastBlocks: number } | { lora: { rank: number; alpha?: number } };
+  /** What is trained of a loaded model: everything, or its last blocks. */
+  train?: "full" | { lastBlocks: number };
   /** Batches whose gradients are summed before a step of the optimizer. */
   accumulate?: number;
   normalization?: { mean: number[]; std: number[] };

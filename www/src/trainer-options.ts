@@ -150,9 +150,12 @@ export interface TrainerHost {
 }
 
 export interface TrainerOptions extends TrainerHost {
-  /** The geometry: a published one by its name, or in numbers. With `from`, only that of a checkpoint without `config.json`. */
+  /**
+   * The geometry: a published one by its name, or in numbers. With `from`, it stands in place of the checkpoint's `config.json`: where
+   * there is none, or to give the sizes of a predictor that the checkpoint lacks and I-JEPA needs.
+   */
   model?: ModelPreset | ModelConfig | undefined;
-  /** Begin with the weights of a checkpoint; see {@link ModelSource}. Parts that it lacks, such as a predictor, begin afresh. */
+  /** Begin with the weights of a checkpoint; see {@link ModelSource}. What it lacks, such as a predictor, begins afresh. */
   from?: ModelSource | undefined;
   /** What is learnt. Default `"ijepa"`. */
   objective?: Objective | undefined;
@@ -175,8 +178,8 @@ export interface TrainerOptions extends TrainerHost {
   /** Rescale fresh weights by the depth of their block. Default false, as the released models were made. */
   depthRescale?: boolean | undefined;
   /**
-   * What is trained of a loaded model: everything, its last blocks, or low-rank adapters in its place, scaled by `alpha / rank`
-   * (default `alpha`: `rank`). Default `"full"`.
+   * What is trained of a loaded model: everything, or its last blocks and final norm, and the predictor. Default `"full"`. Low-rank
+   * adapters (`lora`) are refused with `unsupported` in this version.
    */
   train?: "full" | { lastBlocks: number } | { lora: { rank: number; alpha?: number | undefined } } | undefined;
   /** Mean and deviation of each channel, of values from 0 to 1. Default: ImageNet's for three channels, else 0.5 and 0.5. */
@@ -244,9 +247,9 @@ export function trainingOf(options: TrainerOptions): Omit<GlueTrainerOptions, "m
 
 function checkTrain(train: unknown): void {
   const isObject = typeof train === "object" && train !== null;
-  if (!isObject || "lora" in train === "lastBlocks" in train) throw new JepaError("bad-input", `The option train is "full", { lastBlocks } or { lora: { rank } }, not ${shown(train)}.`);
-  checkFields("train", train, { lastBlocks: whole(1), lora: anObject });
-  if ("lora" in train) checkFields("train.lora", train.lora, { rank: whole(1), alpha: moreThan(0) });
+  if (!isObject || "lora" in train === "lastBlocks" in train) throw new JepaError("bad-input", `The option train is "full" or { lastBlocks }, not ${shown(train)}.`);
+  if ("lora" in train) throw new JepaError("unsupported", 'This version has no low-rank adapters; train "full" or { lastBlocks }.');
+  checkFields("train", train, { lastBlocks: whole(1) });
 }
 
 const STORE: Rule = {
