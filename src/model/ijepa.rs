@@ -342,7 +342,7 @@ impl Predictor {
         let added = TensorData::new(added, [sequences.len() * length, d]);
         let mut x = ops::select(
             context,
-            Some(self.mask_token.clone().reshape([1, d])),
+            Some(self.mask_token.clone()),
             &index,
             Some(Tensor::from_data(added, &self.device)),
         );

@@ -16,8 +16,8 @@ use crate::input::ImageView;
 use crate::input::augment::Augmenter;
 use crate::mask::Masks;
 use crate::model::ijepa::{Encoder, Pictures, Predictor, targets};
+use crate::nn::ops;
 use crate::nn::ops::update::AdamW;
-use crate::nn::ops::{self, Rows};
 use crate::nn::{Parameters, Value};
 use crate::objective::distance::Distance;
 use crate::probe::monitor::Spread;
@@ -607,7 +607,7 @@ impl Trainer {
                     embeddings = Some(of_group.clone().inner());
                     of_group
                 }
-                Some(before) => joined(before, of_group, &device),
+                Some(before) => ops::joined(before, of_group, &device),
             });
         }
         let (Some(pooled), Some(embeddings)) = (pooled, embeddings) else {
@@ -624,15 +624,8 @@ impl Trainer {
         let gradient = TensorData::new(losses.gradient, [rows, d]);
         let root = ops::with_gradient(z, Tensor::from_data(gradient, &device));
         let mut gradients = root.backward();
-        let index = [(0..n).collect()];
         // The first view stands for the batch in what is watched.
-        let embeddings = ops::select(
-            embeddings.clone(),
-            None,
-            &Rows::new(&index, embeddings.dims()[0], &device),
-            None,
-        );
-        let width = self.recipe.model.hidden_size;
+        let embeddings = ops::first_rows(embeddings, n, &device);
         Ok(Pass {
             loss: losses.loss,
             parts: vec![("invariance", losses.invariance), ("sigreg", losses.sigreg)],
@@ -640,7 +633,7 @@ impl Trainer {
                 collected(&leaves, &mut gradients),
                 collected(&head_leaves, &mut gradients),
             ],
-            embeddings: embeddings.reshape([n, width]),
+            embeddings,
         })
     }
 }
@@ -664,7 +657,7 @@ impl Pass {
                         .collect()
                 })
                 .collect(),
-            embeddings: joined(self.embeddings, other.embeddings, device),
+            embeddings: ops::joined(self.embeddings, other.embeddings, device),
         }
     }
 }
@@ -675,12 +668,4 @@ fn last(mut outputs: Vec<Tensor<3>>) -> Tensor<3> {
 
 fn collected(leaves: &[Value], gradients: &mut Gradients) -> Vec<Option<Value>> {
     leaves.iter().map(|leaf| leaf.gradient(gradients)).collect()
-}
-
-/// The rows of `a` and then those of `b`.
-fn joined(a: Tensor<2>, b: Tensor<2>, device: &Device) -> Tensor<2> {
-    let [rows, d] = a.dims();
-    let all = rows + b.dims()[0];
-    let index = Rows::new(&[(0..all).collect()], all, device);
-    ops::select(a, Some(b), &index, None).reshape([all, d])
 }

@@ -11,7 +11,7 @@ use half::f16;
 
 use super::cpu_backward::{dot, tensor};
 use super::gelu::gelu;
-use super::{Activation, Ops, ResidualPrimitive, WeightPrimitive, product_sizes};
+use super::{Activation, Ops, ResidualPrimitive, WeightPrimitive, product_sizes, selected_shape};
 use crate::objective::distance::Distance;
 
 /// Attention scores that are held at once: 64 MB.
@@ -124,7 +124,7 @@ impl Ops for Flex {
                 .zip(values(added))
                 .for_each(|(y, a)| *y += a);
         }
-        tensor(data, vec![batch, index.len() / batch, d])
+        tensor(data, selected_shape(index.len(), batch, d))
     }
 
     fn distance(

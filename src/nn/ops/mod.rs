@@ -96,7 +96,7 @@ pub trait Ops: Backend {
     fn activate(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self>;
 
     /// Rows of `x [.., d]`, followed by those of `rest [.., d]`, picked by `index [batch·count]`, plus `added
-    /// [batch·count, d]`, which has no gradient: `[batch, count, d]`. `offsets` and `places` are the inverse of `index`: row
+    /// [batch·count, d]`, which has no gradient: `[batch, count, d]`, or `[count, d]` for a `batch` of 0. `offsets` and `places` are the inverse of `index`: row
     /// `i` was picked for the outputs `places[offsets[i] .. offsets[i + 1]]`.
     #[allow(
         clippy::too_many_arguments,
@@ -278,15 +278,20 @@ impl Rows {
 /// See [`Ops::select`].
 pub fn select<const D: usize>(
     x: Tensor<D>,
-    rest: Option<Tensor<2>>,
+    rest: Option<Tensor<1>>,
     rows: &Rows,
     added: Option<Tensor<2>>,
 ) -> Tensor<3> {
-    let optional = |x: Option<Tensor<2>>| {
-        x.map_or(ResidualPrimitive::Nothing, |x| {
-            ResidualPrimitive::Rows(x.into_dispatch())
-        })
-    };
+    selected(x, rest, rows, added, rows.batch)
+}
+
+fn selected<const D: usize, const R: usize, const Y: usize>(
+    x: Tensor<D>,
+    rest: Option<Tensor<R>>,
+    rows: &Rows,
+    added: Option<Tensor<2>>,
+    batch: usize,
+) -> Tensor<Y> {
     Tensor::from_dispatch(<Dispatch as Ops>::select(
         x.into_dispatch(),
         optional(rest),
@@ -294,8 +299,35 @@ pub fn select<const D: usize>(
         rows.index.clone().into_dispatch(),
         rows.offsets.clone().into_dispatch(),
         rows.places.clone().into_dispatch(),
-        rows.batch,
+        batch,
     ))
+}
+
+/// The shape of what [`Ops::select`] gives.
+fn selected_shape(rows: usize, batch: usize, d: usize) -> Vec<usize> {
+    match batch {
+        0 => vec![rows, d],
+        batch => vec![batch, rows / batch, d],
+    }
+}
+
+/// The rows of `a`, and then those of `b`.
+pub fn joined(a: Tensor<2>, b: Tensor<2>, device: &Device) -> Tensor<2> {
+    let all = a.dims()[0] + b.dims()[0];
+    let rows = Rows::new(&[(0..all).collect()], all, device);
+    selected(a, Some(b), &rows, None, 0)
+}
+
+/// The first `count` rows of `x`.
+pub fn first_rows(x: Tensor<2>, count: usize, device: &Device) -> Tensor<2> {
+    let rows = Rows::new(&[(0..count).collect()], x.dims()[0], device);
+    selected(x, None::<Tensor<1>>, &rows, None, 0)
+}
+
+fn optional<const D: usize>(x: Option<Tensor<D>>) -> ResidualPrimitive<Dispatch> {
+    x.map_or(ResidualPrimitive::Nothing, |x| {
+        ResidualPrimitive::Rows(x.into_dispatch())
+    })
 }
 
 /// See [`Ops::distance`].

@@ -14,7 +14,7 @@ use super::wgsl_backward::{
     NormRows, PARAMETER_QUADS, Pooled, Pooling, RowDistance, Scaled, Select, SelectGradient, Sum,
     distance_wgsl,
 };
-use super::{Activation, ResidualPrimitive, WeightPrimitive, product_sizes};
+use super::{Activation, ResidualPrimitive, WeightPrimitive, product_sizes, selected_shape};
 use crate::objective::distance::Distance;
 
 const ROWS: (u32, u32) = (ROW_GROUP, 1);
@@ -81,7 +81,7 @@ pub(super) fn select(
             inputs.push(rows);
         }
     }
-    each_quad(kernel, width, inputs, vec![batch, rows / batch, width])
+    each_quad(kernel, width, inputs, selected_shape(rows, batch, width))
 }
 
 fn row_distance(width: usize, distance: Distance, gradient: bool) -> RowDistance {

@@ -102,7 +102,7 @@ fn cases() -> Vec<Case> {
     cases.push(case("select", &[&[3, 2, 6], &[2, 6]], |x, device| {
         let index = [vec![0, 5, 5, 7], vec![6, 2, 7, 0]];
         let rows = Rows::new(&index, 8, device);
-        let rest = Some(x[1].clone().reshape([2, 6]));
+        let rest = Some(x[1].clone());
         ops::select(x[0].clone().reshape([3, 2, 6]), rest, &rows, None).reshape([48])
     }));
     for (name, distance) in [
