@@ -203,7 +203,7 @@ impl BackwardOps for Flex {
         first: usize,
         shape: Vec<usize>,
     ) -> FloatTensor<Self> {
-        let d = shape[shape.len() - 1];
+        let d = dy.shape()[dy.rank() - 1];
         let mut data = vec![0.0; shape.iter().product()];
         let dy = dy.to_contiguous();
         let (dy, places) = (values(&dy), places.storage::<i32>());
