@@ -68,10 +68,12 @@ const LONG_ROUND = 60_000;
 
 /**
  * Warm rounds that fit the time budget, every run once a round, each round starting with another.
- * Gives each run's times; its values go to `note(index, value)`, outside the timed part.
+ * Gives each run's times, or `{ failed }` for one that failed on the way and ran no more; values go to `note(index, value)`,
+ * outside the timed part.
  */
 export async function race(runs, { budgetMs, minRounds, maxRounds }, note) {
   const times = runs.map(() => []);
+  const failures = new Map();
   const start = performance.now();
   for (let round = 0; round < maxRounds; round++) {
     const elapsed = performance.now() - start;
@@ -79,10 +81,15 @@ export async function race(runs, { budgetMs, minRounds, maxRounds }, note) {
     if (round > 0 && round >= least && elapsed * ((round + 1) / round) > budgetMs) break;
     for (let turn = 0; turn < runs.length; turn++) {
       const i = (round + turn) % runs.length;
-      const { ms, value } = await timed(runs[i]);
-      times[i].push(ms);
-      note(i, value);
+      if (failures.has(i)) continue;
+      try {
+        const { ms, value } = await timed(runs[i]);
+        times[i].push(ms);
+        note(i, value);
+      } catch (error) {
+        failures.set(i, { failed: String(error?.message ?? error) });
+      }
     }
   }
-  return times.map(summary);
+  return times.map((list, i) => failures.get(i) ?? summary(list));
 }

@@ -57,7 +57,8 @@ export function tasks({ libraries, origin, say, longTasks = [] }) {
         diffs[i] = Math.max(diffs[i], maxAbsDiff(output, racing[i].outputs[0]));
       });
       racing.forEach(({ index }, i) => {
-        if (diffs[i] <= tolerance) results[index].time = times[i];
+        if (times[i].failed) Object.assign(results[index], { failed: times[i].failed, agrees: false });
+        else if (diffs[i] <= tolerance) results[index].time = times[i];
         else Object.assign(results[index], { diff: diffs[i], agrees: false });
       });
       return results;
@@ -93,7 +94,8 @@ export function tasks({ libraries, origin, say, longTasks = [] }) {
       const after = compare(racing);
       racing.forEach(({ index }, i) => {
         Object.assign(results[index], { diff: after[i], agrees: after[i] <= tolerance });
-        if (results[index].agrees) results[index].time = times[i];
+        if (times[i].failed) Object.assign(results[index], { failed: times[i].failed, agrees: false });
+        else if (results[index].agrees) results[index].time = times[i];
       });
       return results;
     },
