@@ -7,7 +7,7 @@
 //! overflow nor divide by zero.
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::{Error, Result};
 
@@ -225,6 +225,36 @@ impl ModelConfig {
             true => Self::from_hf_json(text),
             false => Self::from_json(text),
         }
+    }
+
+    /// The `config.json` of a Hugging Face folder whose numbers are of `dtype` (`float32`), which
+    /// [`from_hf_json`](Self::from_hf_json) and transformers read.
+    pub fn to_hugging_face(&self, dtype: &str) -> Value {
+        let [height, width] = self.image_size;
+        let image_size = match height == width {
+            true => json!(height),
+            false => json!([height, width]),
+        };
+        json!({
+            "architectures": ["IJepaModel"],
+            "attention_probs_dropout_prob": 0.0,
+            "dtype": dtype,
+            "hidden_act": "gelu",
+            "hidden_dropout_prob": 0.0,
+            "hidden_size": self.hidden_size,
+            "image_size": image_size,
+            "initializer_range": 0.02,
+            "intermediate_size": self.mlp_hidden,
+            "layer_norm_eps": self.layer_norm_eps,
+            "model_type": "ijepa",
+            "num_attention_heads": self.heads,
+            "num_channels": self.channels,
+            "num_hidden_layers": self.layers,
+            "patch_size": self.patch_size,
+            "pooler_act": "tanh",
+            "pooler_output_size": self.hidden_size,
+            "qkv_bias": self.qkv_bias,
+        })
     }
 
     /// A published size by name: `vit-SIZE[/PATCH][@IMAGE]`, as in `vit-tiny`, `vit-huge/14` or `vit-huge/16@448`.

@@ -91,3 +91,83 @@ fn a_failure_is_one_line_and_exit_code_one() {
         assert_eq!(text.trim_end().lines().count(), 1, "{text}");
     }
 }
+
+#[test]
+fn a_converted_checkpoint_embeds_the_same() {
+    // The fixture's weights are of f16, so that neither type loses any.
+    let photo = format!("{MODEL}/image.png");
+    let expected = json(&webjepa(&["embed", MODEL, &photo, "--json"]));
+    for dtype in ["f16", "f32"] {
+        let out =
+            std::env::temp_dir().join(format!("webjepa-convert-{}-{dtype}", std::process::id()));
+        let out = out.to_str().expect("a path of text");
+        assert!(
+            webjepa(&["convert", MODEL, out, "--dtype", dtype])
+                .status
+                .success()
+        );
+        let got = json(&webjepa(&["embed", out, &photo, "--json"]));
+        assert_eq!(got["data"], expected["data"], "{dtype}");
+        let size = std::fs::metadata(format!("{out}/model.safetensors"))
+            .unwrap()
+            .len();
+        let bytes = if dtype == "f16" { 2 } else { 4 };
+        let numbers = 5_524_032 * bytes;
+        assert!(
+            (numbers..numbers + 40_000).contains(&size),
+            "{dtype}: {size} bytes"
+        );
+        std::fs::remove_dir_all(out).unwrap();
+    }
+    let refused = webjepa(&["convert", MODEL, "never-made", "--dtype", "q8"]);
+    assert!(!refused.status.success());
+}
+
+#[test]
+fn a_trained_model_is_converted_with_its_predictor() {
+    let root = std::env::temp_dir().join(format!("webjepa-pretrain-{}", std::process::id()));
+    for class in ["a", "b"] {
+        let folder = root.join("pictures").join(class);
+        std::fs::create_dir_all(&folder).unwrap();
+        for number in 0..4 {
+            let to = folder.join(format!("{number}.png"));
+            std::fs::copy(format!("{MODEL}/image.png"), to).unwrap();
+        }
+    }
+    let path = |name: &str| root.join(name).to_str().expect("a path of text").to_owned();
+    let options = r#"{ "model": { "imageSize": 32, "patchSize": 8, "hiddenSize": 24, "layers": 2, "heads": 3,
+        "predictor": { "hiddenSize": 16, "layers": 1, "heads": 2 } },
+        "objective": "ijepa", "batchSize": 4, "schedule": { "steps": 2, "warmupSteps": 0 } }"#;
+    std::fs::write(path("options.json"), options).unwrap();
+    let trained = webjepa(&[
+        "pretrain",
+        &path("pictures"),
+        "--options",
+        &path("options.json"),
+        "--out",
+        &path("run"),
+    ]);
+    assert!(
+        trained.status.success(),
+        "{}",
+        String::from_utf8_lossy(&trained.stderr)
+    );
+    let converted = webjepa(&["convert", &path("run/original"), &path("small")]);
+    assert!(
+        converted.status.success(),
+        "{}",
+        String::from_utf8_lossy(&converted.stderr)
+    );
+    assert_eq!(
+        json(&webjepa(&["inspect", &path("small"), "--json"]))["predictor"],
+        true
+    );
+    let photo = format!("{MODEL}/image.png");
+    let embedded =
+        |name: &str| numbers(&json(&webjepa(&["embed", &path(name), &photo, "--json"]))["data"]);
+    // README of the fixtures, section 7, f16.
+    for (a, b) in embedded("small").iter().zip(embedded("run/hf")) {
+        assert!((a - b).abs() < 1e-2, "{a} is not {b}");
+    }
+    std::fs::remove_dir_all(root).unwrap();
+}

@@ -1,5 +1,6 @@
 //! The command line: embeds pictures, describes checkpoints and trains models, with the library's own code.
 
+mod convert;
 mod pretrain;
 
 use std::fs::{self, File};
@@ -8,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use image::{ImageDecoder, ImageReader};
 use serde_json::json;
 use webjepa::checkpoint::{self, EncoderChoice, Header, Plan, Selection, assemble, header_length};
 use webjepa::config::ModelConfig;
+use webjepa::data::Picture;
 use webjepa::device::{Backend, Precision};
-use webjepa::input::{ImageView, Processor};
+use webjepa::input::Processor;
 use webjepa::model::ijepa::{Encoder, Pictures};
 use webjepa::nn::Parameters;
 use webjepa::probe::pool::{Pool, pool};
@@ -49,6 +50,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    Convert(convert::Convert),
     Pretrain(pretrain::Pretrain),
     /// Describe a checkpoint: sizes, tensors, preprocessing.
     Inspect {
@@ -91,6 +93,7 @@ fn main() -> ExitCode {
             json,
         } => embed(&model, &images, pool, normalize, dtype, json),
         Command::Inspect { model, json } => inspect(&model, json),
+        Command::Convert(arguments) => convert::run(&arguments),
         Command::Pretrain(arguments) => pretrain::run(&arguments),
     };
     match result {
@@ -110,7 +113,7 @@ fn embed(
     dtype: Precision,
     json: bool,
 ) -> Result<()> {
-    let mut opened = model.open()?;
+    let mut opened = model.open(false)?;
     let device = pollster::block_on(Backend::Cpu.device())?;
     let mut parameters = Parameters::new(device.clone(), dtype);
     how.check(opened.config.layers)?;
@@ -119,14 +122,16 @@ fn embed(
     })?;
     let encoder = Encoder::new(&opened.config, dtype, &device, &mut parameters)?;
     for path in images {
-        let pixels = decoded(path)?;
-        let (width, height) = pixels.dimensions();
-        let (width, height) = (width as usize, height as usize);
-        let view = ImageView::from_u8(&pixels, width, height, 3);
-        let size = opened.processor.output_size_for([height, width])?;
+        let name = path.display().to_string();
+        let bytes =
+            fs::read(path).map_err(|e| Error::BadInput(format!("{name} cannot be read: {e}")))?;
+        let picture = Picture::decode(&name, &bytes)?;
+        let size = opened
+            .processor
+            .output_size_for([picture.height, picture.width])?;
         let grid = opened.config.grid_for(size)?;
         let pictures = Pictures {
-            pixels: opened.processor.apply(&view)?,
+            pixels: opened.processor.apply(&picture.view())?,
             batch: 1,
             size,
         };
@@ -153,7 +158,7 @@ fn embed(
 }
 
 fn inspect(model: &Model, json: bool) -> Result<()> {
-    let opened = model.open()?;
+    let opened = model.open(false)?;
     let config = &opened.config;
     let parameters = config.parameter_count();
     let tensors: Vec<_> = opened
@@ -211,7 +216,8 @@ fn inspect(model: &Model, json: bool) -> Result<()> {
 }
 
 impl Model {
-    fn open(&self) -> Result<Opened> {
+    /// Reads and checks the headers; of the predictor too where it is wanted and there is one.
+    fn open(&self, predictor: bool) -> Result<Opened> {
         let dir = &self.model_dir;
         let single = dir.extension().is_some_and(|e| e == "safetensors");
         let beside = |name: &str| (!single).then(|| dir.join(name)).filter(|p| p.exists());
@@ -264,6 +270,7 @@ impl Model {
             &config,
             Selection {
                 encoder: self.encoder,
+                predictor: predictor && config.predictor.is_some() && has_predictor(&headers),
                 ..Selection::default()
             },
         )?;
@@ -276,20 +283,13 @@ impl Model {
     }
 }
 
-/// A picture as RGB, upright as its EXIF orientation says; alpha is dropped.
-fn decoded(path: &Path) -> Result<image::RgbImage> {
-    let bad = |e: &dyn std::fmt::Display| {
-        Error::BadInput(format!("{} cannot be read: {e}", path.display()))
-    };
-    let reader = ImageReader::open(path)
-        .map_err(|e| bad(&e))?
-        .with_guessed_format()
-        .map_err(|e| bad(&e))?;
-    let mut decoder = reader.into_decoder().map_err(|e| bad(&e))?;
-    let orientation = decoder.orientation().map_err(|e| bad(&e))?;
-    let mut image = image::DynamicImage::from_decoder(decoder).map_err(|e| bad(&e))?;
-    image.apply_orientation(orientation);
-    Ok(image.into_rgb8())
+fn has_predictor(files: &[checkpoint::File]) -> bool {
+    let mut tensors = files.iter().flat_map(|file| &file.header.tensors);
+    tensors.any(|tensor| tensor.name.starts_with("predictor."))
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Error {
+    Error::BadInput(format!("{} cannot be written: {error}", path.display()))
 }
 
 fn text(path: &Path) -> Result<String> {

@@ -1,0 +1,165 @@
+//! `webjepa convert`: writes a checkpoint anew, in one file and another type of numbers.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use webjepa::checkpoint::{
+    Dtype, Parameter, TensorData, assemble, hugging_face, predictor_parameters, safetensors, to_f16,
+};
+use webjepa::{Error, Result};
+
+use super::{Model, unwritable};
+
+/// Write a checkpoint anew: one file, one encoder, and the predictor where it has one.
+///
+/// Without a predictor the folder is in the Hugging Face layout, which transformers loads; with one in the original names.
+#[derive(clap::Args)]
+pub struct Convert {
+    #[command(flatten)]
+    model: Model,
+    /// Folder to write config.json, preprocessor_config.json and model.safetensors into; it is made if need be.
+    out: PathBuf,
+    /// Type of the written numbers: f32 or f16.
+    #[arg(long, default_value = "f16", value_parser = dtype)]
+    dtype: Dtype,
+}
+
+fn dtype(name: &str) -> Result<Dtype, String> {
+    match name {
+        "f32" => Ok(Dtype::F32),
+        "f16" => Ok(Dtype::F16),
+        "q8" => Err("safetensors has no type for q8 matrices with their scales: write f16, and load it with dtype q8".into()),
+        _ => Err("write f32 or f16".into()),
+    }
+}
+
+fn transformers_name(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F16 => "float16",
+        _ => "float32",
+    }
+}
+
+struct Tensor {
+    name: String,
+    shape: Vec<usize>,
+    data: Vec<f32>,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Convert) -> Result<()> {
+    let mut opened = arguments.model.open(true)?;
+    let slots = opened.plan.slots().iter();
+    let mut tensors: Vec<Tensor> = slots
+        .map(|slot| Tensor {
+            name: slot.name.clone(),
+            shape: slot.shape.clone(),
+            data: vec![0.0; slot.shape.iter().product()],
+        })
+        .collect();
+    assemble(opened.plan, &mut opened.files, |piece| {
+        // In the order of the file: the rows of a fused parameter come in any.
+        if let Some(tensor) = tensors.iter_mut().find(|t| t.name == piece.slot.name) {
+            let row: usize = tensor.shape[1..].iter().product();
+            let first = piece.first * row;
+            tensor.data[first..first + piece.data.len()].copy_from_slice(piece.data);
+        }
+        Ok(())
+    })?;
+    let mut config = opened.config;
+    let predictor: Vec<String> = predictor_parameters(&config)
+        .into_iter()
+        .map(|parameter| parameter.name)
+        .collect();
+    let (config, tensors) = if tensors.iter().any(|t| predictor.contains(&t.name)) {
+        for tensor in &mut tensors {
+            let prefix = match predictor.contains(&tensor.name) {
+                true => "predictor.",
+                false => "encoder.",
+            };
+            tensor.name.insert_str(0, prefix);
+        }
+        let config = serde_json::to_value(&config)
+            .map_err(|e| Error::Internal(format!("the configuration cannot be written: {e}")))?;
+        (config, tensors)
+    } else {
+        config.predictor = None;
+        let split = tensors.into_iter().flat_map(hugging_face_tensors).collect();
+        (
+            config.to_hugging_face(transformers_name(arguments.dtype)),
+            split,
+        )
+    };
+    let file = encoded(&tensors, arguments.dtype)?;
+    let out = &arguments.out;
+    fs::create_dir_all(out).map_err(|e| unwritable(out, &e))?;
+    let processor = serde_json::to_value(&opened.processor)
+        .map_err(|e| Error::Internal(format!("the preprocessing cannot be written: {e}")))?;
+    for (name, bytes) in [
+        ("config.json", format!("{config:#}\n").into_bytes()),
+        (
+            "preprocessor_config.json",
+            format!("{processor:#}\n").into_bytes(),
+        ),
+        ("model.safetensors", file),
+    ] {
+        let path = out.join(name);
+        fs::write(&path, bytes).map_err(|e| unwritable(&path, &e))?;
+    }
+    Ok(())
+}
+
+/// A parameter as the tensors that a Hugging Face folder has of it.
+fn hugging_face_tensors(tensor: Tensor) -> Vec<Tensor> {
+    let Tensor { name, shape, data } = tensor;
+    let parameter = Parameter {
+        name,
+        shape,
+        optional: false,
+    };
+    let mut first = 0;
+    let parts = hugging_face(&parameter).into_iter().map(|(name, shape)| {
+        let count: usize = shape.iter().product();
+        first += count;
+        Tensor {
+            name,
+            shape,
+            data: data[first - count..first].to_vec(),
+        }
+    });
+    parts.collect()
+}
+
+/// The tensors as a safetensors file.
+fn encoded(tensors: &[Tensor], dtype: Dtype) -> Result<Vec<u8>> {
+    let mut all = Vec::new();
+    for Tensor { name, data, .. } in tensors {
+        all.push(match dtype {
+            Dtype::F16 => {
+                let halves = to_f16(name, 0, data)?;
+                halves.iter().flat_map(|v| v.to_le_bytes()).collect()
+            }
+            _ => data
+                .iter()
+                .flat_map(|v| v.to_le_bytes())
+                .collect::<Vec<u8>>(),
+        });
+    }
+    let views: Vec<TensorData> = tensors
+        .iter()
+        .zip(&all)
+        .map(|(tensor, data)| TensorData {
+            name: &tensor.name,
+            dtype,
+            shape: &tensor.shape,
+            data,
+        })
+        .collect();
+    // transformers refuses a file that does not say so.
+    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    let mut file = Vec::new();
+    safetensors::write(&mut file, &views, &metadata)
+        .map_err(|e| Error::Internal(format!("the file cannot be written: {e}")))?;
+    Ok(file)
+}
