@@ -8,7 +8,7 @@ use webjepa::{
     Error, Result,
     checkpoint::{
         Assembler, Dtype, EncoderChoice, File, Header, Parameter, Piece, Plan, Selection, Slot,
-        TensorData, assemble, header_length, parameters, predictor_parameters, safetensors,
+        TensorData, assemble, parameters, predictor_parameters, safetensors,
     },
     config::ModelConfig,
 };
@@ -156,19 +156,11 @@ fn write(tensors: &[Tensor]) -> Vec<u8> {
     file
 }
 
-fn parse(file: &[u8]) -> Result<Header> {
-    let prefix = file
-        .first_chunk()
-        .ok_or_else(|| Error::BadCheckpoint("no prefix".into()))?;
-    let length = header_length(*prefix, file.len() as u64)?;
-    Header::parse(&file[8..8 + length], file.len() as u64)
-}
-
 fn plan(files: &[Vec<u8>], config: &ModelConfig, selection: Selection) -> Result<Plan> {
     let file = |(index, bytes): (usize, &Vec<u8>)| {
         Ok(File {
             name: format!("{index}.safetensors"),
-            header: parse(bytes)?,
+            header: Header::of(bytes)?,
         })
     };
     Plan::new(
@@ -789,7 +781,7 @@ proptest! {
     #[test]
     fn a_written_file_reads_as_the_same(tensors in headers()) {
         let file = write(&tensors);
-        let header = parse(&file).unwrap();
+        let header = Header::of(&file).unwrap();
         prop_assert_eq!(header.data_start % 8, 0);
         prop_assert_eq!(header.tensors.len(), tensors.len());
         for tensor in &tensors {
@@ -835,7 +827,7 @@ proptest! {
     fn no_flipped_bits_panic(flips in prop::collection::vec((0.0f64..1.0, 1u8..=255), 1..4), in_header: bool) {
         let config = tiny();
         let mut file = write(&original(&parameters(&config), "", Dtype::F16));
-        let range = if in_header { parse(&file).unwrap().data_start as usize } else { file.len() };
+        let range = if in_header { Header::of(&file).unwrap().data_start as usize } else { file.len() };
         for (place, mask) in flips {
             file[(range as f64 * place) as usize] ^= mask;
         }
@@ -846,7 +838,7 @@ proptest! {
 
     #[test]
     fn no_bytes_panic(bytes: Vec<u8>, json: String) {
-        let _ = parse(&bytes);
+        let _ = Header::of(&bytes);
         let _ = Header::parse(json.as_bytes(), bytes.len() as u64 + 8);
         let _ = webjepa::checkpoint::shards(&json);
     }

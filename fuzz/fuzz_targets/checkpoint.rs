@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use webjepa::{
     Result,
     checkpoint::{
-        Assembler, EncoderChoice, File, Header, Piece, Plan, Selection, assemble, header_length,
+        Assembler, EncoderChoice, File, Header, Piece, Plan, Selection, assemble,
         parameters,
     },
     config::ModelConfig,
@@ -39,9 +39,7 @@ impl From<Piece<'_>> for Rows {
 }
 
 fn plan(bytes: &[u8], selection: Selection) -> Option<Plan> {
-    let (prefix, rest) = bytes.split_first_chunk()?;
-    let length = header_length(*prefix, bytes.len() as u64).ok()?;
-    let header = Header::parse(&rest[..length], bytes.len() as u64).ok()?;
+    let header = Header::of(bytes).ok()?;
     Plan::new(
         &[File {
             name: "model.safetensors".into(),

@@ -74,6 +74,20 @@ pub fn header_length(prefix: [u8; PREFIX_BYTES], file_size: u64) -> Result<usize
 }
 
 impl Header {
+    /// Parses the header of a whole file in memory.
+    ///
+    /// # Errors
+    /// [`Error::BadCheckpoint`].
+    pub fn of(file: &[u8]) -> Result<Self> {
+        let Some((prefix, rest)) = file.split_first_chunk() else {
+            return Err(Error::BadCheckpoint(
+                "the file is shorter than a safetensors file can be".into(),
+            ));
+        };
+        let length = header_length(*prefix, file.len() as u64)?;
+        Self::parse(&rest[..length], file.len() as u64)
+    }
+
     /// Parses the JSON header (without the 8 bytes before it) of a file of `file_size` bytes.
     pub fn parse(json: &[u8], file_size: u64) -> Result<Self> {
         let text = std::str::from_utf8(json).map_err(|error| {

@@ -12,6 +12,10 @@ use crate::{Error, Result};
 
 /// Longest accepted `preprocessor_config.json`, in bytes; real ones have a few hundred.
 pub const MAX_CONFIG_BYTES: usize = 64 << 10;
+/// Mean of ImageNet's pixels from 0 to 1, red, green and blue, as torchvision documents it.
+pub const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+/// Their standard deviation.
+pub const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 
 /// What is done to a picture before a model sees it: resize, centre crop, rescale, normalise.
 ///
@@ -63,8 +67,8 @@ impl Processor {
             crop: None,
             rescale: Some(1.0 / 255.0),
             normalize: true,
-            mean: vec![0.485, 0.456, 0.406],
-            std: vec![0.229, 0.224, 0.225],
+            mean: IMAGENET_MEAN.to_vec(),
+            std: IMAGENET_STD.to_vec(),
         };
         processor.checked()
     }

@@ -1,6 +1,6 @@
 //! The few operations that every model of this crate is made of, as an extension of burn's backends.
 //!
-//! On the CPU they compose burn's own operations, but for what follows a matmul (see `cpu.rs`). On WebGPU each one is a
+//! On the CPU they are burn-flex's matmuls and loops (see `cpu.rs`). On WebGPU each one is a
 //! single hand-written WGSL kernel (see `webgpu.rs`): no autotuning before the first result, and none of the generated
 //! shaders that browsers reject. [`backward`] has their gradients, `autodiff.rs` tells burn's automatic differentiation of
 //! them, and [`update`] has what an optimizer does to a parameter.
@@ -67,7 +67,7 @@ pub enum Activation {
     Relu,
 }
 
-/// Operations of a forward pass and of a loss; where burn's own serve, they are the default body.
+/// Operations of a forward pass and of a loss.
 #[backend_extension(Flex: cfg(feature = "cpu"), Cube: cfg(feature = "webgpu"), Autodiff)]
 pub trait Ops: Backend {
     /// `y = act(x · w + bias) + residual`: `x [.., d_in]`, `w [d_in, d_out]`, `bias [d_out]`, `act` the exact (erf) GELU
@@ -96,8 +96,8 @@ pub trait Ops: Backend {
     fn activate(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self>;
 
     /// Rows of `x [.., d]`, followed by those of `rest [.., d]`, picked by `index [batch·count]`, plus `added
-    /// [batch·count, d]`, which has no gradient: `[batch, count, d]`, or `[count, d]` for a `batch` of 0. `offsets` and `places` are the inverse of `index`: row
-    /// `i` was picked for the outputs `places[offsets[i] .. offsets[i + 1]]`.
+    /// [batch·count, d]`, which has no gradient: `[batch, count, d]`, or `[count, d]` for a `batch` of 0. `offsets` and
+    /// `places` are the inverse of `index`: row `i` was picked for the outputs `places[offsets[i] .. offsets[i + 1]]`.
     #[allow(
         clippy::too_many_arguments,
         reason = "primitives cannot be grouped with host numbers in one extension type"

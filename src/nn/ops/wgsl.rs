@@ -90,7 +90,7 @@ fn {name}_at(row: u32, i: u32) -> vec4<f32> {{
 }
 
 /// Like [`rows_of_f32`] for a buffer of f16 or int8 values in 32-bit words; the values are widened to f32.
-pub fn rows_of_packed(source: &mut String, binding: u32, name: &str, width: u32, kept: Kept) {
+fn rows_of_packed(source: &mut String, binding: u32, name: &str, width: u32, kept: Kept) {
     let _ = writeln!(
         source,
         "@group(0) @binding({binding}) var<storage, read> {name}: array<u32>;"
@@ -133,6 +133,19 @@ fn {name}_at(row: u32, i: u32) -> vec4<f32> {{
 }}"
         );
     }
+}
+
+/// Declares the buffers of a weight `[d_in, d_out]` from `binding` on: `w_at`, and of int8 `scale_at`. Gives the next binding.
+pub fn weight_rows(source: &mut String, binding: u32, d_out: u32, kept: Kept) -> u32 {
+    match kept {
+        Kept::Full => rows_of_f32(source, binding, "w", d_out),
+        kept => rows_of_packed(source, binding, "w", d_out, kept),
+    }
+    if kept != Kept::Quantized {
+        return binding + 1;
+    }
+    rows_of_f32(source, binding + 1, "scale", d_out);
+    binding + 2
 }
 
 /// Declares an output buffer of f32 rows of `width`, its number of rows `{name}_rows()`, and `put_{name}(row, i, value)`.
@@ -180,15 +193,7 @@ impl Linear {
         let tile_quads = LINEAR_QUADS;
         let mut s = String::new();
         rows_of_f32(&mut s, 0, "x", d_in);
-        let mut binding = 2;
-        match self.weight {
-            Kept::Full => rows_of_f32(&mut s, 1, "w", d_out),
-            kept => rows_of_packed(&mut s, 1, "w", d_out, kept),
-        }
-        if self.weight == Kept::Quantized {
-            rows_of_f32(&mut s, 2, "scale", d_out);
-            binding += 1;
-        }
+        let mut binding = weight_rows(&mut s, 1, d_out, self.weight);
         rows_of_f32(&mut s, binding, "bias", d_out);
         if self.residual {
             binding += 1;

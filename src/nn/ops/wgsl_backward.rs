@@ -7,7 +7,7 @@ use super::Activation;
 use super::gelu;
 use super::update::SQUARE_LANES;
 use super::wgsl::{
-    Kept, LINEAR_GROUP, ROW_GROUP, heads_of, output_rows, rows_of_f32, rows_of_packed, tokens_in,
+    Kept, LINEAR_GROUP, ROW_GROUP, heads_of, output_rows, rows_of_f32, tokens_in, weight_rows,
 };
 use crate::objective::distance::Distance;
 
@@ -66,15 +66,9 @@ impl LinearInput {
         } = *self;
         let mut s = String::new();
         rows_of_f32(&mut s, 0, "dy", d_out);
-        match self.weight {
-            Kept::Full => rows_of_f32(&mut s, 1, "w", d_out),
-            kept => rows_of_packed(&mut s, 1, "w", d_out, kept),
-        }
         let quantized = self.weight == Kept::Quantized;
-        if quantized {
-            rows_of_f32(&mut s, 2, "scale", d_out);
-        }
-        output_rows(&mut s, if quantized { 3 } else { 2 }, "y", d_in);
+        let binding = weight_rows(&mut s, 1, d_out, self.weight);
+        output_rows(&mut s, binding, "y", d_in);
         let _ = write!(
             s,
             "@compute @workgroup_size({gx}, {gy})

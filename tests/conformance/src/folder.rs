@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use webjepa::checkpoint::{Assembler, EncoderChoice, File, Header, Plan, Selection, header_length};
+use webjepa::checkpoint::{Assembler, EncoderChoice, File, Header, Plan, Selection};
 use webjepa::config::ModelConfig;
 use webjepa::device::Precision;
 use webjepa::model::ijepa::Encoder;
@@ -98,15 +98,9 @@ impl Folder {
     ) -> Result<Parameters, String> {
         let bytes = self.bytes(weights)?;
         let build = || -> webjepa::Result<Parameters> {
-            let prefix = bytes
-                .get(..8)
-                .and_then(|b| b.try_into().ok())
-                .unwrap_or_default();
-            let length = header_length(prefix, bytes.len() as u64)?;
-            let header = Header::parse(&bytes[8..8 + length], bytes.len() as u64)?;
             let file = File {
                 name: weights.to_owned(),
-                header,
+                header: Header::of(bytes)?,
             };
             let selection = Selection {
                 encoder,

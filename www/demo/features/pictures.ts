@@ -1,6 +1,7 @@
 import coffee from "../../../tests/fixtures/ijepa_ti16/image.png";
 import eyeLeft from "../../../tests/fixtures/vjepa2_pan/frames/frame_0.png";
 import eyeRight from "../../../tests/fixtures/vjepa2_pan/frames/frame_7.png";
+import { mountDrop } from "../shared/drop";
 import { problemOf } from "../shared/problems";
 import type { Picture, Store } from "./state";
 
@@ -60,21 +61,7 @@ export function mountPictureInputs(store: Store, { choose, files, veil }: { choo
     files.value = "";
   });
 
-  const carriesFiles = (event: DragEvent) => event.dataTransfer?.types.includes("Files") ?? false;
-  document.addEventListener("dragover", (event) => {
-    if (!carriesFiles(event)) return;
-    event.preventDefault();
-    veil.hidden = false;
-  });
-  document.addEventListener("dragleave", (event) => {
-    if (!event.relatedTarget) veil.hidden = true;
-  });
-  document.addEventListener("drop", (event) => {
-    if (!carriesFiles(event)) return;
-    event.preventDefault();
-    veil.hidden = true;
-    addFiles(event.dataTransfer?.files ?? []);
-  });
+  mountDrop(veil, (transfer) => addFiles(transfer.files));
   document.addEventListener("paste", (event) => {
     if (event.clipboardData?.files.length) addFiles(event.clipboardData.files);
   });

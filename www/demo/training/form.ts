@@ -1,5 +1,6 @@
 import { probeDevice } from "webjepa";
 import { byId } from "../shared/dom";
+import { mountDrop } from "../shared/drop";
 import { problemOf } from "../shared/problems";
 import { picturesOfCamera } from "./camera";
 import { fashionPictures } from "./fashion";
@@ -83,7 +84,7 @@ export function mountForm(store: Store, run: Run): void {
       if (found.length > 0) await take("Camera", found);
     }),
   );
-  mountDrop((transfer) => {
+  mountDrop(byId("drop-veil", HTMLElement), (transfer) => {
     if (store.state.phase === "idle") void doing(async () => take("Dropped pictures", await picturesOfDrop(transfer)));
   });
 
@@ -143,23 +144,4 @@ export function mountForm(store: Store, run: Run): void {
 function fill(form: HTMLFormElement, name: string, value: string): void {
   const control = form.elements.namedItem(name);
   if (control instanceof RadioNodeList || control instanceof HTMLInputElement || control instanceof HTMLSelectElement) control.value = value;
-}
-
-function mountDrop(onDrop: (transfer: DataTransfer) => void): void {
-  const veil = byId("drop-veil", HTMLElement);
-  const carriesFiles = (event: DragEvent) => event.dataTransfer?.types.includes("Files") ?? false;
-  document.addEventListener("dragover", (event) => {
-    if (!carriesFiles(event)) return;
-    event.preventDefault();
-    veil.hidden = false;
-  });
-  document.addEventListener("dragleave", (event) => {
-    if (!event.relatedTarget) veil.hidden = true;
-  });
-  document.addEventListener("drop", (event) => {
-    if (!carriesFiles(event)) return;
-    event.preventDefault();
-    veil.hidden = true;
-    if (event.dataTransfer) onDrop(event.dataTransfer);
-  });
 }
