@@ -6,13 +6,15 @@ use std::io::Cursor;
 use burn::tensor::Device;
 use pollster::block_on;
 use serde_json::{Value, json};
-use webjepa::checkpoint::{EncoderChoice, File, Header, Plan, Selection, assemble, header_length};
+use webjepa::checkpoint::{EncoderChoice, File, Header, Plan, Selection, assemble};
 use webjepa::config::ModelConfig;
 use webjepa::device::Precision;
 use webjepa::input::ImageView;
+use webjepa::mask::Masks;
 use webjepa::model::ijepa::{Encoder, Pictures};
 use webjepa::nn::Parameters;
 use webjepa::rng::{Generator, Stream};
+use webjepa::train::network::HostTensor;
 use webjepa::train::recipe::Options;
 use webjepa::train::trainer::{Batch, StepReport, Trainer};
 use webjepa::{Error, Result};
@@ -117,17 +119,13 @@ fn a_resumed_run_is_the_same_to_the_bit() {
         json!({ "accumulate": 2, "batchSize": 4, "optimizer": { "clip": 0.1 } }),
     ] {
         let mut whole = trainer(change.clone()).unwrap();
-        let mut expected = run(&mut whole, 10);
+        let expected = run(&mut whole, 10);
         let mut first = trainer(change).unwrap();
         let mut got = run(&mut first, 5);
         let saved = block_on(first.save()).unwrap();
         let mut resumed = Trainer::resume(&saved, &device()).unwrap();
         assert_eq!(block_on(resumed.save()).unwrap(), saved);
         got.extend(run(&mut resumed, 5));
-        // Measured every tenth step only, and NaN is not equal to itself where there is no target encoder.
-        for report in got.iter_mut().chain(&mut expected) {
-            report.warning = None;
-        }
         assert_eq!(got, expected);
         assert_eq!(
             block_on(resumed.save()).unwrap(),
@@ -336,9 +334,9 @@ fn foreign_and_damaged_save_files_are_refused() {
 }
 
 fn opened(bytes: &[u8]) -> (Header, &[u8]) {
-    let length = header_length(bytes[..8].try_into().unwrap(), bytes.len() as u64).unwrap();
-    let header = Header::parse(&bytes[8..8 + length], bytes.len() as u64).unwrap();
-    (header, &bytes[8 + length..])
+    let header = Header::of(bytes).unwrap();
+    let data = &bytes[header.data_start as usize..];
+    (header, data)
 }
 
 /// The token embeddings of an exported model.
@@ -403,4 +401,168 @@ fn exported_models_embed_as_the_trained_one() {
         embedded(&config, &original["model.safetensors"], &pictures),
         expected
     );
+}
+
+/// A tensor of a list by its name.
+fn named<'a>(tensors: &'a [HostTensor], name: &str) -> &'a HostTensor {
+    tensors.iter().find(|tensor| tensor.name == name).unwrap()
+}
+
+/// `a [rows, inner] · b [inner, columns]`.
+fn product(a: &[f32], b: &[f32], [rows, inner, columns]: [usize; 3]) -> Vec<f32> {
+    let at = |row: usize, column: usize| -> f64 {
+        let terms =
+            (0..inner).map(|i| f64::from(a[row * inner + i]) * f64::from(b[i * columns + column]));
+        terms.sum()
+    };
+    let all = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
+    all.map(|(row, column)| at(row, column) as f32).collect()
+}
+
+fn transposed(x: &[f32], [rows, columns]: [usize; 2]) -> Vec<f32> {
+    let all = (0..columns).flat_map(|column| (0..rows).map(move |row| row * columns + column));
+    all.map(|i| x[i]).collect()
+}
+
+fn assert_close(got: &[f32], expected: &[f32], relative: f32) {
+    let scale = expected.iter().fold(0f32, |max, v| max.max(v.abs()));
+    for (a, b) in got.iter().zip(expected) {
+        assert!((a - b).abs() <= relative * scale, "{a} is not {b}");
+    }
+}
+
+#[test]
+fn adapters_have_the_gradient_of_the_matrix_that_they_change() {
+    // W + alpha/rank · B·A: the gradient of B is alpha/rank · G·Aᵀ, that of A is 0 while B is.
+    const RANK: usize = 2;
+    let gradients = |change: Value| {
+        let mut trainer = trainer(change).unwrap();
+        let mut batch = trainer.new_batch();
+        for picture in &pictures()[..8] {
+            let view = ImageView::from_u8(picture, SIDE, SIDE, 3);
+            trainer.push(&mut batch, &view).unwrap();
+        }
+        let tensors = block_on(trainer.tensors()).unwrap();
+        (block_on(trainer.gradients(&batch)).unwrap(), tensors)
+    };
+    let ((loss, whole), _) = gradients(json!({}));
+    let lora = json!({ "train": { "lora": { "rank": RANK, "alpha": 6 } } });
+    let ((same, adapters), tensors) = gradients(lora);
+    assert_eq!(loss, same);
+    for name in ["blocks.0.attn.qkv", "blocks.1.mlp.fc1", "blocks.1.mlp.fc2"] {
+        let of = named(&whole, &format!("encoder.{name}.weight"));
+        let [d_out, d_in] = [of.shape[0], of.shape[1]];
+        let a = named(&tensors, &format!("adapters.{name}.lora_A.weight"));
+        assert_eq!(a.shape, [RANK, d_in]);
+        let a = transposed(&a.data, [RANK, d_in]);
+        let mut expected = product(&of.data, &a, [d_out, d_in, RANK]);
+        expected.iter_mut().for_each(|v| *v *= 3.0);
+        let b = named(&adapters, &format!("adapters.{name}.lora_B.weight"));
+        assert_eq!(b.shape, [d_out, RANK]);
+        assert_close(&b.data, &expected, 1e-5);
+        let a = named(&adapters, &format!("adapters.{name}.lora_A.weight"));
+        assert!(a.data.iter().all(|&v| v == 0.0));
+    }
+    assert!(adapters.iter().all(|g| !g.name.starts_with("encoder.")));
+}
+
+#[test]
+fn adapters_are_trained_and_exported_within_the_matrices() {
+    const RANK: usize = 3;
+    let lora = || json!({ "train": { "lora": { "rank": RANK } } });
+    let mut trainer = trainer(lora()).unwrap();
+    let [all, trained] = trainer.parameter_count();
+    assert!(trained < all, "{trained} of {all}");
+    let before = block_on(trainer.tensors()).unwrap();
+    run(&mut trainer, 5);
+    let saved = block_on(trainer.save()).unwrap();
+    let mut resumed = Trainer::resume(&saved, &device()).unwrap();
+    assert_eq!(run(&mut resumed, 3), run(&mut trainer, 3));
+
+    let after = block_on(trainer.tensors()).unwrap();
+    let exported = block_on(trainer.export_original()).unwrap();
+    let exported = &exported["model.safetensors"];
+    let header = Header::of(exported).unwrap();
+    assert!(header.tensors.iter().all(|t| !t.name.contains("lora")));
+    for tensor in before.iter().filter(|t| t.name.starts_with("encoder.")) {
+        let now = named(&after, &tensor.name);
+        assert_eq!(tensor.data, now.data, "{}", tensor.name);
+        let stem = tensor.name["encoder.".len()..].trim_end_matches(".weight");
+        let half = |letter| {
+            let name = format!("adapters.{stem}.lora_{letter}.weight");
+            after.iter().find(|t| t.name == name)
+        };
+        let (Some(a), Some(b)) = (half("A"), half("B")) else {
+            continue;
+        };
+        let [d_out, d_in] = [tensor.shape[0], tensor.shape[1]];
+        let change = product(&b.data, &a.data, [d_out, RANK, d_in]);
+        assert!(change.iter().any(|&v| v != 0.0), "{}", tensor.name);
+        let expected: Vec<f32> = now.data.iter().zip(change).map(|(w, c)| w + c).collect();
+        let info = header
+            .tensors
+            .iter()
+            .find(|t| t.name == tensor.name)
+            .unwrap();
+        let start = header.data_start as usize;
+        let bytes = &exported[start + info.begin as usize..start + info.end as usize];
+        let values: Vec<f32> = bytes
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect();
+        assert_close(&values, &expected, 1e-6);
+    }
+}
+
+#[test]
+fn masks_of_the_callers_take_the_place_of_drawn_ones() {
+    let change = || json!({ "batchSize": 4, "accumulate": 2 });
+    let pictures = pictures();
+    let batch = |trainer: &Trainer| {
+        let mut batch = trainer.new_batch();
+        for picture in &pictures[..8] {
+            let view = ImageView::from_u8(picture, SIDE, SIDE, 3);
+            trainer.push(&mut batch, &view).unwrap();
+        }
+        batch
+    };
+    let mut drawing = trainer(change()).unwrap();
+    let drawn = block_on(drawing.step(&batch(&drawing))).unwrap();
+    let parts = drawing.last_masks();
+    let joined = Masks {
+        context: parts.iter().flat_map(|m| m.context.clone()).collect(),
+        targets: (0..parts[0].targets.len())
+            .map(|block| {
+                parts
+                    .iter()
+                    .flat_map(|m| m.targets[block].clone())
+                    .collect()
+            })
+            .collect(),
+    };
+
+    // Another seed for masks and the same one for all else is not to be had, so that they are told to differ.
+    let mut told =
+        trainer(json!({ "batchSize": 4, "accumulate": 2, "masks": { "strategy": "random" } }))
+            .unwrap();
+    let mut given = batch(&told);
+    told.mask(&mut given, joined.clone()).unwrap();
+    assert_eq!(block_on(told.step(&given)).unwrap(), drawn);
+
+    let refused = |masks: Masks| {
+        let mut given = batch(&told);
+        told.mask(&mut given, masks).unwrap_err().code()
+    };
+    let mut short = joined.clone();
+    short.context.pop();
+    assert_eq!(refused(short), "bad-mask");
+    let lejepa = trainer(lejepa()).unwrap();
+    let error = lejepa.mask(&mut lejepa.new_batch(), joined.clone());
+    assert_eq!(error.unwrap_err().code(), "bad-mask");
+
+    let mut outside = joined;
+    outside.targets[0][0][0] = 16;
+    let mut given = batch(&told);
+    told.mask(&mut given, outside).unwrap();
+    assert_eq!(block_on(told.step(&given)).unwrap_err().code(), "bad-mask");
 }

@@ -127,8 +127,9 @@ impl Labelled {
         self.labels.push(label);
     }
 
-    /// Keeps [`TEST_SHARE`] of every class apart, one picture at least, but never the only one.
-    fn split(self, classes: usize, seed: u64) -> (Self, Self) {
+    /// What stays and what is kept apart: a share of every class ([`TEST_SHARE`]), one picture at least, but never the only
+    /// one.
+    pub fn split(self, classes: usize, seed: u64) -> (Self, Self) {
         let mut random = Stream::new(seed, "split", 0);
         let mut tested = vec![false; self.len()];
         for class in 0..classes {

@@ -44,6 +44,17 @@ pub struct Pictures {
     pub size: [usize; 2],
 }
 
+impl Pictures {
+    /// All of them, and all of them again: as many as `times`.
+    pub fn repeated(&self, times: usize) -> Self {
+        Self {
+            pixels: self.pixels.repeat(times),
+            batch: self.batch * times,
+            size: self.size,
+        }
+    }
+}
+
 /// Token embeddings of a batch, on the host.
 #[derive(Clone, Debug)]
 pub struct Tokens {

@@ -192,20 +192,6 @@ impl Parameters {
         }
     }
 
-    /// Takes over from `other` everything whose name begins with one of `prefixes`.
-    pub fn absorb(&mut self, other: &mut Self, prefixes: &[&str]) {
-        for prefix in prefixes {
-            let part = other.split(prefix);
-            let named = |name: String| format!("{prefix}{name}");
-            self.weights
-                .extend(part.weights.into_iter().map(|(name, w)| (named(name), w)));
-            self.vectors
-                .extend(part.vectors.into_iter().map(|(name, v)| (named(name), v)));
-            self.tables
-                .extend(part.tables.into_iter().map(|(name, t)| (named(name), t)));
-        }
-    }
-
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.weights.is_empty() && self.vectors.is_empty() && self.tables.is_empty()
@@ -244,9 +230,12 @@ impl Parameters {
     pub fn put_value(&mut self, name: &str, value: Value) {
         match value {
             Value::Matrix(matrix) => {
+                let [d_in, d_out] = matrix.dims();
+                self.bytes += Precision::F32.bytes(d_in, d_out);
                 self.weights.insert(name.to_owned(), Weight::Full(matrix));
             }
             Value::Vector(vector) => {
+                self.bytes += 4 * vector.dims()[0];
                 self.vectors.insert(name.to_owned(), vector);
             }
         }
@@ -254,6 +243,7 @@ impl Parameters {
 
     /// Puts in a table that stays on the host.
     pub fn put_table(&mut self, name: &str, table: Vec<f32>) {
+        self.bytes += 4 * table.len();
         self.tables.insert(name.to_owned(), table);
     }
 

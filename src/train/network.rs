@@ -2,7 +2,8 @@
 
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 
-use crate::checkpoint::Parameter;
+use crate::checkpoint::{Parameter, predictor_parameters};
+use crate::config::ModelConfig;
 use crate::device::read_values;
 use crate::nn::ops;
 use crate::nn::ops::update::{self, SQUARE_LANES};
@@ -109,6 +110,14 @@ impl Network {
         Ok(network)
     }
 
+    /// Takes the predictor that `config` describes out of loaded parameters.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`].
+    pub fn predictor(config: &ModelConfig, loaded: &mut Parameters) -> Result<Self> {
+        Self::take("predictor.", &predictor_parameters(config), loaded)
+    }
+
     /// The same values under another prefix, without moments.
     pub fn copy(&self, prefix: &'static str) -> Self {
         let mut copy = self.clone();
@@ -124,20 +133,32 @@ impl Network {
         self.view(device, self.parameters.iter().map(|p| p.value.clone()))
     }
 
+    /// The same network with other values, in the order of the parameters.
+    pub fn with_values(&self, values: Vec<Value>) -> Self {
+        let mut other = self.copy(self.prefix);
+        for (parameter, value) in other.parameters.iter_mut().zip(values) {
+            parameter.value = value;
+        }
+        other
+    }
+
     /// The parameters for a model whose gradients are wanted, and the leaves that will have them, in order.
     pub fn tracked(&self, device: &Device) -> (Parameters, Vec<Value>) {
-        let leaves: Vec<Value> = self
-            .parameters
-            .iter()
-            .map(|p| match p.trainable {
-                true => p.value.tracked(),
-                false => p.value.clone(),
-            })
-            .collect();
+        let leaves = self.leaves();
         (self.view(device, leaves.iter().cloned()), leaves)
     }
 
-    fn view(&self, device: &Device, values: impl Iterator<Item = Value>) -> Parameters {
+    /// The values in order, tracked where they are trained.
+    pub fn leaves(&self) -> Vec<Value> {
+        let leaf = |p: &Trained| match p.trainable {
+            true => p.value.tracked(),
+            false => p.value.clone(),
+        };
+        self.parameters.iter().map(leaf).collect()
+    }
+
+    /// These values, in the order of the parameters, under their names, and the tables.
+    pub fn view(&self, device: &Device, values: impl Iterator<Item = Value>) -> Parameters {
         let mut parameters = Parameters::new(device.clone(), crate::device::Precision::F32);
         for (parameter, value) in self.parameters.iter().zip(values) {
             parameters.put_value(&parameter.name, value);

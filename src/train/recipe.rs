@@ -3,9 +3,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use super::lora::Lora;
 use super::schedule::Schedule;
 use crate::config::ModelConfig;
 use crate::input::augment::Augmentation;
+use crate::input::processor::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::mask::{Multiblock, Strategy};
 use crate::objective::distance::Distance;
 use crate::objective::lejepa::{Form, LAMBDA, LeJepa};
@@ -83,6 +85,16 @@ pub enum Objective {
     },
 }
 
+impl Objective {
+    /// Its `kind`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ijepa { .. } => "ijepa",
+            Self::Lejepa { .. } => "lejepa",
+        }
+    }
+}
+
 /// See [`Form`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -141,7 +153,7 @@ impl Default for Projector {
 }
 
 /// What of a loaded model is trained.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Train {
     /// Everything.
@@ -149,6 +161,8 @@ pub enum Train {
     Full,
     /// The encoder's last blocks and final norm; and the predictor.
     LastBlocks(usize),
+    /// Low-rank adapters of the encoder's `qkv` and MLPs; and the predictor.
+    Lora(Lora),
 }
 
 /// Statistics of pixels from 0 to 1.
@@ -166,8 +180,8 @@ impl Normalization {
     pub fn published(channels: usize) -> Self {
         match channels {
             3 => Self {
-                mean: vec![0.485, 0.456, 0.406],
-                std: vec![0.229, 0.224, 0.225],
+                mean: IMAGENET_MEAN.to_vec(),
+                std: IMAGENET_STD.to_vec(),
             },
             _ => Self {
                 mean: vec![0.5; channels],
@@ -462,10 +476,17 @@ impl Recipe {
                 }
             }
         }
-        if let Train::LastBlocks(blocks) = self.train {
-            within("train.lastBlocks", blocks, self.model.layers)?;
+        match self.train {
+            Train::Full => Ok(()),
+            Train::LastBlocks(blocks) => within("train.lastBlocks", blocks, self.model.layers),
+            Train::Lora(Lora { rank, alpha }) => {
+                within("train.lora.rank", rank, self.model.hidden_size)?;
+                match alpha.is_none_or(|alpha| alpha.is_finite() && alpha > 0.0) {
+                    true => Ok(()),
+                    false => Err(bad("train.lora.alpha must be above 0, or be left out")),
+                }
+            }
         }
-        Ok(())
     }
 
     /// The loss, where the objective is LeJEPA.

@@ -1,18 +1,19 @@
 //! A run as a file, and models out of it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::lora;
 use super::network::{HostTensor, Network, Trained};
-use super::recipe::{Objective, Recipe};
-use super::trainer::Trainer;
-use crate::checkpoint::safetensors::{self, PREFIX_BYTES};
+use super::recipe::{Objective, Recipe, Train};
+use super::trainer::{ADAPTERS, Trainer};
+use crate::checkpoint::safetensors;
 use crate::checkpoint::{
-    Dtype, Header, Parameter, TensorData, header_length, hugging_face, parameters,
-    predictor_parameters,
+    Dtype, Header, Parameter, TensorData, hugging_face, parameters, predictor_parameters,
 };
 use crate::nn::Value;
 use crate::probe::monitor::Spread;
@@ -102,10 +103,14 @@ impl Trainer {
                 projector::parameters(recipe.model.hidden_size, recipe.projector),
             ),
         };
-        let online = vec![
+        let mut online = vec![
             saved.network("encoder.", &encoder, device)?,
             saved.network(second, &list, device)?,
         ];
+        if let Train::Lora(lora) = recipe.train {
+            let list = lora::parameters(&encoder, lora.rank);
+            online.push(saved.network(ADAPTERS, &list, device)?);
+        }
         let target = match recipe.objective {
             Objective::Ijepa { .. } => Some(saved.network("target_encoder.", &encoder, device)?),
             Objective::Lejepa { .. } => None,
@@ -122,7 +127,7 @@ impl Trainer {
     }
 
     /// All parameters on the host, in the original project's layout and by its names: `encoder.…`, `predictor.…` or
-    /// `projector.…`, `target_encoder.…`.
+    /// `projector.…`, `adapters.…`, `target_encoder.…`.
     ///
     /// # Errors
     /// [`Error::Internal`] when the device fails.
@@ -135,18 +140,16 @@ impl Trainer {
     }
 
     /// The encoder that embeddings come from: the target encoder where there is one.
-    pub fn encoder_network(&self) -> &Network {
-        self.target.as_ref().unwrap_or(&self.online[0])
+    pub fn encoder_network(&self) -> Cow<'_, Network> {
+        match &self.target {
+            Some(target) => Cow::Borrowed(target),
+            None => self.online_network(),
+        }
     }
 
     /// The predictor, where the objective has one.
     pub fn predictor_network(&self) -> Option<&Network> {
         self.target.as_ref().map(|_| &self.online[1])
-    }
-
-    /// The online encoder.
-    pub fn online_network(&self) -> &Network {
-        &self.online[0]
     }
 
     /// The encoder as a folder that transformers loads as an `IJepaModel`.
@@ -173,27 +176,7 @@ impl Trainer {
                 });
             }
         }
-        let model = &self.recipe().model;
-        let config = json!({
-            "architectures": ["IJepaModel"],
-            "attention_probs_dropout_prob": 0.0,
-            "dtype": "float32",
-            "hidden_act": "gelu",
-            "hidden_dropout_prob": 0.0,
-            "hidden_size": model.hidden_size,
-            "image_size": side(model.image_size),
-            "initializer_range": 0.02,
-            "intermediate_size": model.mlp_hidden,
-            "layer_norm_eps": model.layer_norm_eps,
-            "model_type": "ijepa",
-            "num_attention_heads": model.heads,
-            "num_channels": model.channels,
-            "num_hidden_layers": model.layers,
-            "patch_size": model.patch_size,
-            "pooler_act": "tanh",
-            "pooler_output_size": model.hidden_size,
-            "qkv_bias": model.qkv_bias,
-        });
+        let config = self.recipe().model.to_hugging_face("float32");
         // transformers refuses a file that does not say so.
         let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
         Ok(self.files(config, file(&tensors, &metadata)?))
@@ -204,8 +187,10 @@ impl Trainer {
     /// # Errors
     /// [`Error::Internal`] when the device fails.
     pub async fn export_original(&self) -> Result<Files> {
-        let mut tensors = self.tensors().await?;
-        tensors.retain(|tensor| !tensor.name.starts_with("projector."));
+        let mut tensors = self.online_network().read().await?;
+        for network in self.predictor_network().into_iter().chain(&self.target) {
+            tensors.extend(network.read().await?);
+        }
         let mut model = self.recipe().model.clone();
         if self.target.is_none() {
             model.predictor = None;
@@ -237,14 +222,6 @@ impl Trainer {
             ),
             ("model.safetensors", weights),
         ])
-    }
-}
-
-/// A side where both are equal, as published configurations have it.
-fn side([height, width]: [usize; 2]) -> serde_json::Value {
-    match height == width {
-        true => json!(height),
-        false => json!([height, width]),
     }
 }
 
@@ -282,17 +259,7 @@ struct Saved<'a> {
 
 impl<'a> Saved<'a> {
     fn read(bytes: &'a [u8]) -> Result<Self> {
-        let prefix = bytes
-            .get(..PREFIX_BYTES)
-            .and_then(|b| b.try_into().ok())
-            .ok_or_else(|| {
-                Error::BadCheckpoint("the save file is shorter than any can be".into())
-            })?;
-        let length = header_length(prefix, bytes.len() as u64)?;
-        let header = Header::parse(
-            &bytes[PREFIX_BYTES..PREFIX_BYTES + length],
-            bytes.len() as u64,
-        )?;
+        let header = Header::of(bytes)?;
         Ok(Self { bytes, header })
     }
 

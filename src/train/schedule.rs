@@ -22,6 +22,9 @@ pub struct Schedule {
     pub final_lr: f64,
     /// Steps of the warm-up; where it is absent, 40/300 of all.
     pub warmup_steps: Option<u64>,
+    /// Steps of a straight way down at the end, before which the learning rate is constant; where it is absent, it falls in
+    /// half a cosine from the warm-up on.
+    pub anneal_steps: Option<u64>,
     /// Weight decay at the start: 0.04.
     pub weight_decay: f64,
     /// Weight decay at the end of its cosine: 0.4.
@@ -42,6 +45,7 @@ impl Default for Schedule {
             start_lr: 2e-4,
             final_lr: 1e-6,
             warmup_steps: None,
+            anneal_steps: None,
             weight_decay: 0.04,
             final_weight_decay: 0.4,
             ema: 0.996,
@@ -84,13 +88,22 @@ impl Schedule {
         if self.warmup() >= self.last() {
             return bad("warms up until its end: lower warmupSteps");
         }
+        if self
+            .anneal_steps
+            .is_some_and(|anneal| anneal > self.last() - self.warmup())
+        {
+            return bad("has no room for its annealSteps after the warm-up: lower one of them");
+        }
         Ok(())
     }
 
     /// Learning rate of an optimizer step, from 1.
     pub fn lr(&self, step: u64) -> f64 {
         let rates = [self.start_lr, self.lr, self.final_lr];
-        warmup_cosine(step, rates, self.warmup(), self.last())
+        match self.anneal_steps {
+            None => warmup_cosine(step, rates, self.warmup(), self.last()),
+            Some(anneal) => warmup_stable_decay(step, rates, self.warmup(), anneal, self.last()),
+        }
     }
 
     /// Weight decay of an optimizer step, from 1.
@@ -232,6 +245,32 @@ mod tests {
         close(schedule.ema(90_000), 0.9996, 12);
         assert_eq!(schedule.lr(112_500), 1e-6);
         assert_eq!(schedule.ema(112_500), 1.0);
+    }
+
+    #[test]
+    fn a_run_may_keep_its_learning_rate_until_it_anneals() {
+        // V-JEPA 2-AC: 315 epochs of 300 steps, of which 15 warm up and 15 anneal. Specification, sections 1 and 9.
+        let schedule = Schedule {
+            steps: 94_500,
+            start_lr: 7.5e-5,
+            lr: 4.25e-4,
+            final_lr: 0.0,
+            warmup_steps: Some(4_500),
+            anneal_steps: Some(4_500),
+            ..Schedule::default()
+        };
+        schedule.check().unwrap();
+        close(schedule.lr(2_250), 2.5e-4, 12);
+        for step in [4_500, 50_000, 90_000] {
+            assert_eq!(schedule.lr(step), 4.25e-4);
+        }
+        close(schedule.lr(92_250), 2.125e-4, 12);
+        assert_eq!(schedule.lr(94_500), 0.0);
+        let crowded = Schedule {
+            anneal_steps: Some(90_001),
+            ..schedule
+        };
+        assert_eq!(crowded.check().unwrap_err().code(), "bad-config");
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! A run of training, pulled step by step by its caller.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use serde::Serialize;
 
 use super::init::{fresh, fresh_head};
+use super::lora;
 use super::network::{HostTensor, Network, no_squares, total};
 use super::projector::{self, Head};
 use super::recipe::{Objective, Recipe, Train};
@@ -23,6 +25,9 @@ use crate::objective::distance::Distance;
 use crate::probe::monitor::Spread;
 use crate::rng::{Generator, Stream};
 use crate::{Error, Result};
+
+/// What the names of adapters begin with in a file.
+pub(super) const ADAPTERS: &str = "adapters.";
 
 /// Steps between two measurements of how far the target encoder is from the online one.
 const EMA_DISTANCE_EVERY: u64 = 10;
@@ -89,7 +94,7 @@ pub struct Trainer {
     recipe: Recipe,
     device: Device,
     augmenters: Vec<Augmenter>,
-    /// Encoder, and the predictor or projector: what is trained.
+    /// Encoder, the predictor or projector, and adapters of the encoder where there are some: what is trained.
     pub(super) online: Vec<Network>,
     /// The moving average of the encoder, where the objective has one.
     pub(super) target: Option<Network>,
@@ -138,7 +143,16 @@ impl Trainer {
                 (head, None)
             }
         };
-        Self::assemble(recipe, device, vec![encoder, second], target)
+        let mut online = vec![encoder, second];
+        if let Train::Lora(adapters) = recipe.train {
+            let list = lora::parameters(&parameters(model), adapters.rank);
+            let mut network = Network::new(ADAPTERS);
+            for tensor in lora::fresh(&list, seed) {
+                network.put(tensor, device);
+            }
+            online.push(network);
+        }
+        Self::assemble(recipe, device, online, target)
     }
 
     /// A run that goes on from the weights of a loaded model: its encoder, its predictor where the objective has one and it
@@ -151,13 +165,12 @@ impl Trainer {
         device: &Device,
         mut encoder: Parameters,
         context: Option<Parameters>,
-        has_predictor: bool,
+        predictor: Option<Network>,
     ) -> Result<Self> {
         let mut run = Self::new(recipe, device)?;
         let list = parameters(&run.recipe.model);
-        if has_predictor && run.target.is_some() {
-            let list = predictor_parameters(&run.recipe.model);
-            run.online[1] = Network::take("predictor.", &list, &mut encoder)?;
+        if let (Some(predictor), Some(_)) = (predictor, &run.target) {
+            run.online[1] = predictor;
         }
         let loaded = Network::take("encoder.", &list, &mut encoder)?;
         let online = match context {
@@ -205,11 +218,18 @@ impl Trainer {
         Ok(run)
     }
 
+    /// Fixes what the recipe does not train.
     fn freeze(&mut self) {
-        let Train::LastBlocks(count) = self.recipe.train else {
-            return;
+        let first = match self.recipe.train {
+            Train::Full => return,
+            Train::LastBlocks(count) => self.recipe.model.layers - count,
+            Train::Lora(_) => {
+                for parameter in &mut self.online[0].parameters {
+                    parameter.trainable = false;
+                }
+                return;
+            }
         };
-        let first = self.recipe.model.layers - count;
         for parameter in &mut self.online[0].parameters {
             let block = parameter
                 .name
@@ -301,6 +321,45 @@ impl Trainer {
         Ok(())
     }
 
+    /// Gives a batch masks of the caller's in place of those that the step would draw: as [`last_masks`](Self::last_masks) has
+    /// them, joined over the accumulated batches, whose images follow each other in every list of lists.
+    ///
+    /// # Errors
+    /// [`Error::BadMask`] for an objective without masks and for masks of another number of images.
+    pub fn mask(&self, batch: &mut Batch, masks: Masks) -> Result<()> {
+        let Recipe {
+            batch_size,
+            accumulate,
+            ..
+        } = self.recipe;
+        if self.target.is_none() {
+            return Err(Error::BadMask(format!(
+                "the objective {} has no masks",
+                self.recipe.objective.name()
+            )));
+        }
+        let images = batch_size * accumulate;
+        let lists = std::iter::once(&masks.context).chain(&masks.targets);
+        for list in lists {
+            if list.is_empty() || !list.len().is_multiple_of(images) {
+                return Err(Error::BadMask(format!(
+                    "there are {} lists of tokens for the {images} images of a step; give one for each",
+                    list.len()
+                )));
+            }
+        }
+        let part = |lists: &[Vec<usize>], part: usize| {
+            let length = lists.len() / accumulate;
+            lists[part * length..(part + 1) * length].to_vec()
+        };
+        let parts = (0..accumulate).map(|at| Masks {
+            context: part(&masks.context, at),
+            targets: masks.targets.iter().map(|block| part(block, at)).collect(),
+        });
+        batch.masks = Some(parts.collect());
+        Ok(())
+    }
+
     /// The loss of a batch and the gradients of all trained parameters, in the original project's layout: what a step would
     /// use.
     ///
@@ -375,12 +434,14 @@ impl Trainer {
         for (network, gradients) in self.online.iter_mut().zip(pass.gradients) {
             network.update(gradients, &decay, &keep);
         }
-        if let Some(target) = &mut self.target {
+        if let Some(mut target) = self.target.take() {
+            let online = self.online_network();
             let momentum = TensorData::new(vec![ema as f32], [1]);
-            target.follow(&self.online[0], &Tensor::from_data(momentum, &self.device));
+            target.follow(&online, &Tensor::from_data(momentum, &self.device));
             if step.is_multiple_of(EMA_DISTANCE_EVERY) || step == 1 {
-                self.ema_distance = target.distance(&self.online[0], &self.device).await?;
+                self.ema_distance = target.distance(&online, &self.device).await?;
             }
+            self.target = Some(target);
         }
         self.step = step;
 
@@ -488,6 +549,38 @@ impl Trainer {
         })
     }
 
+    /// The trained encoder as it computes, with the leaves of the encoder and of its adapters.
+    fn tracked_encoder(&self) -> (Parameters, Vec<Vec<Value>>) {
+        match (&*self.online, self.recipe.train) {
+            ([encoder, _, adapters], Train::Lora(lora)) => {
+                let leaves = adapters.leaves();
+                let values = lora.merged(encoder, &leaves, &self.device);
+                let parameters = encoder.view(&self.device, values.into_iter());
+                (parameters, vec![encoder.leaves(), leaves])
+            }
+            _ => {
+                let (parameters, leaves) = self.online[0].tracked(&self.device);
+                (parameters, vec![leaves])
+            }
+        }
+    }
+
+    /// The encoder that is trained, its adapters merged into it.
+    pub fn online_network(&self) -> Cow<'_, Network> {
+        match (&*self.online, self.recipe.train) {
+            ([encoder, _, adapters], Train::Lora(lora)) => {
+                let values: Vec<Value> = adapters
+                    .parameters
+                    .iter()
+                    .map(|p| p.value.clone())
+                    .collect();
+                let merged = lora.merged(encoder, &values, &self.device);
+                Cow::Owned(encoder.with_values(merged))
+            }
+            _ => Cow::Borrowed(&self.online[0]),
+        }
+    }
+
     fn encoder(&self, mut parameters: Parameters) -> Result<Encoder> {
         Encoder::new(
             &self.recipe.model,
@@ -523,7 +616,7 @@ impl Trainer {
         };
         let device = self.device.clone();
         let context_masks = masks.context.len() / pictures.batch.max(1);
-        let (online, leaves) = self.online[0].tracked(&device);
+        let (online, mut leaves) = self.tracked_encoder();
         let (mut predictor, predictor_leaves) = self.online[1].tracked(&device);
         let online = self.encoder(online)?;
         let predictor = Predictor::take(&self.recipe.model, &device, &mut predictor)?;
@@ -538,8 +631,11 @@ impl Trainer {
         let embeddings = ops::pooled(every_token.clone().inner());
         let wanted = targets(every_token, &masks.targets, context_masks, &device)?;
 
-        let contexts = self.contexts(pictures, context_masks);
-        let context = last(online.forward(&contexts, Some(&masks.context), 1)?);
+        let context = match context_masks {
+            1 => online.forward(pictures, Some(&masks.context), 1)?,
+            _ => online.forward(&pictures.repeated(context_masks), Some(&masks.context), 1)?,
+        };
+        let context = last(context);
         let predicted =
             predictor.forward(context, &masks.context, &masks.targets, [height, width])?;
 
@@ -554,11 +650,8 @@ impl Trainer {
             let reverse = ops::distance(wanted, predicted.inner(), distance);
             root = ops::sum(root, ops::with_gradient(reverse, even));
         }
-        let mut gradients = root.backward();
-        let gradients = vec![
-            collected(&leaves, &mut gradients),
-            collected(&predictor_leaves, &mut gradients),
-        ];
+        leaves.insert(1, predictor_leaves);
+        let gradients = collected(&leaves, root.backward());
         let rows = read_values(rows.inner()).await?;
         self.masks.push(masks);
         Ok(Pass {
@@ -569,15 +662,6 @@ impl Trainer {
         })
     }
 
-    /// The pictures once for each context mask.
-    fn contexts(&self, pictures: &Pictures, masks: usize) -> Pictures {
-        Pictures {
-            pixels: pictures.pixels.repeat(masks.max(1)),
-            batch: pictures.batch * masks.max(1),
-            size: pictures.size,
-        }
-    }
-
     /// LeJEPA's loss of a batch.
     async fn compare_views(&mut self, views: &[Pictures], part: usize) -> Result<Pass> {
         let device = self.device.clone();
@@ -585,7 +669,7 @@ impl Trainer {
             .recipe
             .lejepa()
             .ok_or_else(|| Error::Internal("the objective is not LeJEPA".into()))?;
-        let (online, leaves) = self.online[0].tracked(&device);
+        let (online, mut leaves) = self.tracked_encoder();
         let (mut head, head_leaves) = self.online[1].tracked(&device);
         let online = self.encoder(online)?;
         let head = Head::take(&mut head)?;
@@ -623,16 +707,14 @@ impl Trainer {
         let losses = loss.evaluate(&values, [views.len(), n, d], &directions)?;
         let gradient = TensorData::new(losses.gradient, [rows, d]);
         let root = ops::with_gradient(z, Tensor::from_data(gradient, &device));
-        let mut gradients = root.backward();
+        leaves.insert(1, head_leaves);
+        let gradients = collected(&leaves, root.backward());
         // The first view stands for the batch in what is watched.
         let embeddings = ops::first_rows(embeddings, n, &device);
         Ok(Pass {
             loss: losses.loss,
             parts: vec![("invariance", losses.invariance), ("sigreg", losses.sigreg)],
-            gradients: vec![
-                collected(&leaves, &mut gradients),
-                collected(&head_leaves, &mut gradients),
-            ],
+            gradients,
             embeddings,
         })
     }
@@ -666,6 +748,11 @@ fn last(mut outputs: Vec<Tensor<3>>) -> Tensor<3> {
     outputs.swap_remove(outputs.len() - 1)
 }
 
-fn collected(leaves: &[Value], gradients: &mut Gradients) -> Vec<Option<Value>> {
-    leaves.iter().map(|leaf| leaf.gradient(gradients)).collect()
+/// The gradients of every network's leaves.
+fn collected(leaves: &[Vec<Value>], mut gradients: Gradients) -> Vec<Vec<Option<Value>>> {
+    let mut of = |leaf: &Value| leaf.gradient(&mut gradients);
+    let networks = leaves.iter();
+    networks
+        .map(|leaves| leaves.iter().map(&mut of).collect())
+        .collect()
 }

@@ -18,6 +18,7 @@ use crate::mask::Masks;
 use crate::model::ijepa::{Encoder, Pictures, Predictor, predict};
 use crate::nn::Parameters;
 use crate::probe::pool::{Pool, pool};
+use crate::train::network::Network;
 use crate::{Error, Result};
 
 thread_local! {
@@ -185,13 +186,13 @@ impl ModelLoader {
             );
         }
         let recipe = trainer::options(options)?.recipe(Some(loaded.config.clone()))?;
-        let (encoder, context) = match loaded.other.take() {
+        let predictor = match loaded.predictor {
+            true => Some(Network::predictor(&loaded.config, &mut loaded.parameters)?),
+            false => None,
+        };
+        let (encoder, context) = match loaded.other {
             Some(other) if loaded.is_target => (loaded.parameters, Some(other)),
-            Some(mut other) => {
-                // The predictor goes with the target encoder.
-                other.absorb(&mut loaded.parameters, &["predictor_", "mask_token"]);
-                (other, Some(loaded.parameters))
-            }
+            Some(other) => (other, Some(loaded.parameters)),
             None => (loaded.parameters, None),
         };
         let run = crate::train::trainer::Trainer::from_loaded(
@@ -199,7 +200,7 @@ impl ModelLoader {
             &device()?,
             encoder,
             context,
-            loaded.predictor,
+            predictor,
         )?;
         Ok(Trainer::from(run))
     }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use js_sys::{JSON, Object, Reflect, Uint8Array, Uint32Array};
+use js_sys::{Array, JSON, Object, Reflect, Uint8Array, Uint32Array};
 use serde::Serialize;
 use wasm_bindgen::prelude::*;
 
@@ -12,7 +12,8 @@ use super::to_js;
 use crate::config::ModelConfig;
 use crate::device::Backend;
 use crate::input::{ImageView, Processor};
-use crate::train::recipe::{Objective, Options, Recipe};
+use crate::mask::Masks;
+use crate::train::recipe::{Options, Recipe};
 use crate::train::trainer::{self as run, Batch as RunBatch};
 use crate::{Error, Result};
 
@@ -75,6 +76,22 @@ impl From<run::Trainer> for Trainer {
     }
 }
 
+/// Masks as `lastMasks` gives them.
+fn masks_of(masks: &JsValue) -> Result<Masks, JsValue> {
+    let list = |indices: JsValue| -> Vec<usize> {
+        let indices = Uint32Array::new(&indices).to_vec();
+        indices.into_iter().map(|i| i as usize).collect()
+    };
+    let lists = |lists: JsValue| Array::from(&lists).iter().map(list).collect();
+    Ok(Masks {
+        context: lists(Reflect::get(masks, &"context".into())?),
+        targets: Array::from(&Reflect::get(masks, &"targets".into())?)
+            .iter()
+            .map(lists)
+            .collect(),
+    })
+}
+
 #[wasm_bindgen]
 impl Trainer {
     /// See `Glue.Trainer` in `www/src/glue.ts`.
@@ -125,14 +142,18 @@ impl Trainer {
         Ok(Batch::from(Views { run, batch }))
     }
 
-    /// One step. See `GlueTrainStep` in `www/src/glue.ts`.
+    /// One step, on masks of the caller's (`{ context, targets }`) or, undefined, on drawn ones. See `GlueTrainStep` in
+    /// `www/src/glue.ts`.
     #[allow(
         clippy::await_holding_refcell_ref,
         reason = "a second call meanwhile is refused, which is what the borrow is for"
     )]
-    pub async fn step(&self, batch: Batch) -> Result<JsValue, JsValue> {
+    pub async fn step(&self, batch: Batch, masks: JsValue) -> Result<JsValue, JsValue> {
         let run = Rc::clone(&self.0);
-        let batch = batch.into_views()?.batch;
+        let mut batch = batch.into_views()?.batch;
+        if !masks.is_undefined() {
+            borrowed(&run)?.mask(&mut batch, masks_of(&masks)?)?;
+        }
         let mut run = run.try_borrow_mut().map_err(|_| busy())?;
         Ok(to_js(&run.step(&batch).await?)?)
     }
@@ -145,17 +166,17 @@ impl Trainer {
             let indices: Vec<u32> = mask.iter().map(|&i| i as u32).collect();
             Uint32Array::from(indices.as_slice())
         };
-        let context = js_sys::Array::new();
-        let targets = js_sys::Array::new();
+        let context = Array::new();
+        let targets = Array::new();
         for (part, masks) in run.last_masks().iter().enumerate() {
             for mask in &masks.context {
                 context.push(&array(mask));
             }
             for (number, block) in masks.targets.iter().enumerate() {
                 if part == 0 {
-                    targets.push(&js_sys::Array::new());
+                    targets.push(&Array::new());
                 }
-                let images = js_sys::Array::from(&targets.get(number as u32));
+                let images = Array::from(&targets.get(number as u32));
                 for mask in block {
                     images.push(&array(mask));
                 }
@@ -209,14 +230,5 @@ impl Trainer {
         let processor = Processor::default_for(model.image_size)?
             .with_statistics(&normalization.mean, &normalization.std)?;
         Ok(Model::of_run(&run, processor)?)
-    }
-}
-
-impl Objective {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Ijepa { .. } => "ijepa",
-            Self::Lejepa { .. } => "lejepa",
-        }
     }
 }

@@ -665,7 +665,7 @@ describe.each([
     ["training of nothing known", { ...OPTIONS, train: "half" }, "bad-input", /train is "full"/],
     ["two ways of training", { ...OPTIONS, train: { lastBlocks: 1, lora: { rank: 1 } } }, "bad-input", /train is "full"/],
     ["training of no block", { ...OPTIONS, train: { lastBlocks: 0 } }, "bad-input", /train\.lastBlocks/],
-    ["adapters, which are not there yet", { ...OPTIONS, train: { lora: { rank: 4 } } }, "unsupported", /low-rank/],
+    ["adapters without a rank", { ...OPTIONS, train: { lora: {} } }, "bad-input", /rank/],
     ["a mean that is no list", { ...OPTIONS, normalization: { mean: 0.5, std: [1] } }, "bad-input", /normalization\.mean is an array of numbers/],
   ])("is not made with %s", async (_, options, code, message) => {
     expect(await failure(Trainer.create(options as TrainerOptions))).toMatchObject({ name: "JepaError", code, message: expect.stringMatching(message) });

@@ -2,6 +2,7 @@
 
 import { inNode } from "./environment.js";
 import { compileError, JepaError, messageOf } from "./errors.js";
+import type { Masks } from "./masks.js";
 import type { Backend, ModelConfig } from "./types.js";
 
 export interface Glue {
@@ -88,8 +89,8 @@ export interface GlueTrainerOptions {
   projector?: object;
   /** Whether fresh weights are rescaled by depth. */
   depthRescale?: boolean;
-  /** What is trained of a loaded model: everything, or its last blocks. */
-  train?: "full" | { lastBlocks: number };
+  /** What is trained of a loaded model: everything, its last blocks, or low-rank adapters. */
+  train?: "full" | { lastBlocks: number } | { lora: { rank: number; alpha?: number } };
   /** Batches whose gradients are summed before a step of the optimizer. */
   accumulate?: number;
   normalization?: { mean: number[]; std: number[] };
@@ -107,10 +108,12 @@ export interface GlueTrainer {
    * that is freed leaves no trace: the next one begins those numbers anew.
    */
   newBatch(): GlueBatch;
-  /** Consumes the batch. A failure with a code other than `internal`, such as a loss that is no number, leaves the trainer as it was. */
-  step(batch: GlueBatch): Promise<GlueTrainStep>;
+  /**
+   * Consumes the batch. Masks of the caller's, as `lastMasks` gives them, take the place of those that would be drawn. A failure with a code other than `internal`, such as a loss that is no number, leaves the trainer as it was.
+   */
+  step(batch: GlueBatch, masks: Masks | undefined): Promise<GlueTrainStep>;
   /** The masks of the last step: token indices, raster order; empty where the objective has none. */
-  lastMasks(): { context: Uint32Array[]; targets: Uint32Array[][] };
+  lastMasks(): Masks;
   save(): Promise<Uint8Array<ArrayBuffer>>;
   /** `"hf"`: the encoder as transformers loads it. `"original"`: encoder, predictor and target encoder by the original project's names. */
   export(layout: "hf" | "original"): Promise<Record<string, Uint8Array<ArrayBuffer>>>;

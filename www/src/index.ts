@@ -1,5 +1,5 @@
 export { Jepa, type EmbedOptions, type LoadOptions, type PredictOptions } from "./jepa.js";
-export { Trainer, type HuggingFaceFiles, type RunOptions, type TrainDataset, type TrainerInfo, type TrainMetrics } from "./trainer.js";
+export { Trainer, type HuggingFaceFiles, type RunOptions, type StepOptions, type TrainDataset, type TrainerInfo, type TrainMetrics } from "./trainer.js";
 export type {
   Autosave,
   IJepaObjective,

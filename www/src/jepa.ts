@@ -2,7 +2,8 @@ import { JepaError, throwIfAborted } from "./errors.js";
 import type { GlueModelInfo } from "./glue.js";
 import { asyncDispose, Resident, type Advice } from "./host.js";
 import { captureAll, type ImageInput, type Picture } from "./inputs.js";
-import { oneOf, shown } from "./options.js";
+import { tokenIndices } from "./masks.js";
+import { oneOf } from "./options.js";
 import type { EmbedRequest, LoadRequest, PredictRequest } from "./protocol.js";
 import type { Backend, Dtype, Embedding, Grid, ModelConfig, ModelPreset, Prediction, Progress } from "./types.js";
 import { describeSource, type ModelSource } from "./weights.js";
@@ -252,14 +253,4 @@ function maskRequest({ context, targets }: PredictOptions, grid: Grid): { contex
   const lengths = request.targets.map(({ length }) => length);
   if (new Set(lengths).size > 1) throw new JepaError("bad-mask", `The blocks of targets have ${lengths.join(", ")} tokens; cut them to one length.`);
   return request;
-}
-
-function tokenIndices(name: string, mask: Uint32Array | readonly number[], tokens: number): Uint32Array {
-  if (!Array.isArray(mask) && !(mask instanceof Uint32Array)) throw new JepaError("bad-mask", `${name} is a Uint32Array or an array of token indices, not ${shown(mask)}.`);
-  if (mask.length === 0) throw new JepaError("bad-mask", `${name} has no token; give at least one.`);
-  const wrong = mask.findIndex((index: unknown) => !(Number.isInteger(index) && (index as number) >= 0 && (index as number) < tokens));
-  if (wrong >= 0) throw new JepaError("bad-mask", `${name} names token ${shown(mask[wrong])}; the tokens of this model are the whole numbers from 0 to ${tokens - 1}.`);
-  const indices = Uint32Array.from(mask);
-  if (new Set(indices).size < indices.length) throw new JepaError("bad-mask", `${name} names a token twice.`);
-  return indices;
 }

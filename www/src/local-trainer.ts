@@ -25,7 +25,7 @@ export class LocalTrainer {
     return this.#instance.call(() => this.#trainer.nextIndices(length));
   }
 
-  async step({ pictures, numbers }: Omit<StepRequest, "id">, signal: AbortSignal | undefined): Promise<TimedStep> {
+  async step({ pictures, masks, numbers }: Omit<StepRequest, "id">, signal: AbortSignal | undefined): Promise<TimedStep> {
     // An abort or a paint that has been waiting gets its turn between steps.
     await macrotask();
     const start = performance.now();
@@ -35,7 +35,7 @@ export class LocalTrainer {
       signal,
       number: (i) => numbers?.[i] ?? i,
     });
-    const { warning, ...step } = await this.#instance.run(() => this.#trainer.step(batch));
+    const { warning, ...step } = await this.#instance.run(() => this.#trainer.step(batch, masks));
     return { ...step, ...(warning ? { warning } : {}), ms: performance.now() - start };
   }
 

@@ -182,3 +182,26 @@ function parametersOf({ seed: _seed, batch: _batch, generator: _generator, ...ma
   for (const [i, type] of types.entries()) checkFields(`types[${i}]`, type, MASK_TYPE);
   return { types: types.map(defined) };
 }
+
+/** A copy of a list of token indices, of a grid of so many. */
+export function tokenIndices(name: string, mask: Uint32Array | readonly number[], tokens: number): Uint32Array {
+  if (!Array.isArray(mask) && !(mask instanceof Uint32Array)) throw new JepaError("bad-mask", `${name} is a Uint32Array or an array of token indices, not ${shown(mask)}.`);
+  if (mask.length === 0) throw new JepaError("bad-mask", `${name} has no token; give at least one.`);
+  const wrong = mask.findIndex((index: unknown) => !(Number.isInteger(index) && (index as number) >= 0 && (index as number) < tokens));
+  if (wrong >= 0) throw new JepaError("bad-mask", `${name} names token ${shown(mask[wrong])}; the tokens of this model are the whole numbers from 0 to ${tokens - 1}.`);
+  const indices = Uint32Array.from(mask);
+  if (new Set(indices).size < indices.length) throw new JepaError("bad-mask", `${name} names a token twice.`);
+  return indices;
+}
+
+/** A copy of masks of the caller's; the module checks them against its grid. */
+export function masksOf(masks: Masks): Masks {
+  const lists = (name: string, value: unknown): Uint32Array[] => {
+    if (!Array.isArray(value)) throw new JepaError("bad-mask", `${name} is an array with a list of token indices for each image, not ${shown(value)}.`);
+    return value.map((list, i) => tokenIndices(`${name}[${i}]`, list, 2 ** 32));
+  };
+  checkFields("masks", masks, { context: anything, targets: anything });
+  const { context, targets } = masks;
+  if (!Array.isArray(targets)) throw new JepaError("bad-mask", `masks.targets is an array of blocks, not ${shown(targets)}.`);
+  return { context: lists("masks.context", context), targets: targets.map((block, i) => lists(`masks.targets[${i}]`, block)) };
+}

@@ -86,6 +86,8 @@ export type TrainRequest = { backend: Backend | "auto" } & (
 export interface StepRequest {
   id: number;
   pictures: Picture[];
+  /** The caller's own. */
+  masks?: Masks | undefined;
   /** What messages call each picture; its place in the list, unless given. */
   numbers?: ArrayLike<number>;
 }

@@ -57,6 +57,11 @@ export interface TrainSchedule {
   finalLr?: number | undefined;
   /** Steps of the warm-up. Default 40/300 of all. */
   warmupSteps?: number | undefined;
+  /**
+   * Steps in which the learning rate falls straight to its end, having been constant since the warm-up, as in V-JEPA 2-AC. Default: it
+   * falls in half a cosine from the warm-up on.
+   */
+  annealSteps?: number | undefined;
   /** Weight decay at the start. Default 0.04. */
   weightDecay?: number | undefined;
   /** Weight decay at the end; the way there is half a cosine. Default 0.4. */
@@ -178,8 +183,9 @@ export interface TrainerOptions extends TrainerHost {
   /** Rescale fresh weights by the depth of their block. Default false, as the released models were made. */
   depthRescale?: boolean | undefined;
   /**
-   * What is trained of a loaded model: everything, or its last blocks and final norm, and the predictor. Default `"full"`. Low-rank
-   * adapters (`lora`) are refused with `unsupported` in this version.
+   * What is trained of a loaded model, besides the predictor: everything, its last blocks and final norm, or low-rank adapters of the
+   * `qkv` and MLP matrices (arXiv 2106.09685), whose product counts `alpha / rank`, once unless `alpha` is given. Exports and models
+   * have the adapters merged into the matrices. Default `"full"`.
    */
   train?: "full" | { lastBlocks: number } | { lora: { rank: number; alpha?: number | undefined } } | undefined;
   /** Mean and deviation of each channel, of values from 0 to 1. Default: ImageNet's for three channels, else 0.5 and 0.5. */
@@ -194,6 +200,7 @@ const SCHEDULE: Record<keyof TrainSchedule, Rule> = {
   startLr: atLeast(0),
   finalLr: atLeast(0),
   warmupSteps: whole(0),
+  annealSteps: whole(0),
   weightDecay: atLeast(0),
   finalWeightDecay: atLeast(0),
   ema: between(0, 1),
@@ -247,9 +254,12 @@ export function trainingOf(options: TrainerOptions): Omit<GlueTrainerOptions, "m
 
 function checkTrain(train: unknown): void {
   const isObject = typeof train === "object" && train !== null;
-  if (!isObject || "lora" in train === "lastBlocks" in train) throw new JepaError("bad-input", `The option train is "full" or { lastBlocks }, not ${shown(train)}.`);
-  if ("lora" in train) throw new JepaError("unsupported", 'This version has no low-rank adapters; train "full" or { lastBlocks }.');
-  checkFields("train", train, { lastBlocks: whole(1) });
+  if (!isObject || "lora" in train === "lastBlocks" in train) throw new JepaError("bad-input", `The option train is "full", { lastBlocks } or { lora: { rank, alpha } }, not ${shown(train)}.`);
+  if ("lastBlocks" in train) return checkFields("train", train, { lastBlocks: whole(1) });
+  checkFields("train", train, { lora: anObject });
+  const { lora } = train as { lora: object };
+  checkFields("train.lora", lora, { rank: whole(1), alpha: moreThan(0) });
+  if (!("rank" in lora)) throw new JepaError("bad-input", "The option train.lora.rank is missing.");
 }
 
 const STORE: Rule = {

@@ -3,8 +3,8 @@ import type { GlueModelInfo, GlueTrainerInfo } from "./glue.js";
 import { asyncDispose, discardLater, isolated, Resident, type Advice } from "./host.js";
 import { captureAll, type ImageInput } from "./inputs.js";
 import { BACKENDS, Jepa } from "./jepa.js";
-import type { Masks } from "./masks.js";
-import { anObject, checkFields, oneOf, shown, whole } from "./options.js";
+import { masksOf, type Masks } from "./masks.js";
+import { anObject, anything, checkFields, oneOf, shown, whole } from "./options.js";
 import type { Engine, StepRequest, TrainRequest } from "./protocol.js";
 import type { SaveStore } from "./saves.js";
 import { checkHost, checkStore, trainingOf, type Autosave, type TrainerHost, type TrainerOptions } from "./trainer-options.js";
@@ -13,6 +13,16 @@ import { describeSource } from "./weights.js";
 
 /** Pictures to train on: an array of them, or what makes the one with a given number when it is needed. */
 export type TrainDataset = ArrayLike<ImageInput> | { readonly length: number; get(index: number): ImageInput | Promise<ImageInput> };
+
+export interface StepOptions {
+  /**
+   * What is visible and what is predicted in each picture, instead of masks drawn as the option `masks` says: as
+   * {@link sampleMasks} and {@link Trainer.lastMasks} give them, a list for each of the step's pictures.
+   */
+  masks?: Masks | undefined;
+  /** Aborts the call; once its pictures have been prepared, the step is taken all the same. */
+  signal?: AbortSignal | undefined;
+}
 
 export interface RunOptions {
   /** How many steps to take. Default: those that are left of the schedule. */
@@ -201,17 +211,19 @@ export class Trainer {
    * Takes one step.
    *
    * @param images - `batchSize · accumulate` pictures, taken as they are when this is called
-   * @param options - `signal` aborts the call; once its pictures have been prepared, the step is taken all the same
-   * @throws {@link JepaError} `bad-input`, also when the loss or a gradient is no number any more: its tensor is named, and the trainer
+   * @throws {@link JepaError} `bad-mask`; `bad-input`, also when the loss or a gradient is no number any more: its tensor is named, and the trainer
    * is as it was before the step, so that it can be saved; `network`, `aborted`, `disposed`, `device-lost`, `out-of-memory`, `internal`
    */
-  step(images: readonly ImageInput[], { signal }: { signal?: AbortSignal | undefined } = {}): Promise<TrainMetrics> {
+  step(images: readonly ImageInput[], options: StepOptions = {}): Promise<TrainMetrics> {
+    const { signal } = options;
     const capturing = async () => {
+      checkFields("", options, { masks: anything, signal: anObject });
       throwIfAborted(signal);
       const wanted = this.#picturesOfStep;
       if (!Array.isArray(images)) throw new JepaError("bad-input", `A step takes an array of ${wanted} pictures, not ${shown(images)}.`);
       if (images.length !== wanted) throw new JepaError("bad-input", `A step takes ${this.#picturesInWords}, not ${images.length}.`);
-      return { pictures: await captureAll(images, (i) => i) };
+      const masks = options.masks && masksOf(options.masks);
+      return { pictures: await captureAll(images, (i) => i), masks };
     };
     return this.#take(capturing(), signal);
   }

@@ -12,18 +12,20 @@ use webjepa::device::{Backend, Precision, read_values};
 use webjepa::input::{ImageView, Processor};
 use webjepa::model::ijepa::{Encoder, Pictures};
 use webjepa::nn::ops;
+use webjepa::probe::Samples;
 use webjepa::probe::hog::hog;
 use webjepa::probe::knn::{Knn, Vote};
 use webjepa::probe::linear::{LinearProbe, Ridge};
-use webjepa::probe::{Prediction, Samples};
 use webjepa::train::recipe::Options;
 use webjepa::train::trainer::Trainer;
 use webjepa::{Error, Result};
 
+use super::unwritable;
+
 /// Pictures whose embeddings are computed together.
 const AT_ONCE: usize = 32;
-/// Side of the cells of the HOG-like baseline, in pixels.
-const HOG_CELLS: [usize; 2] = [4, 8];
+/// The HOG-like baseline has about so many cells along a side, of four pixels at least.
+const HOG_CELLS: usize = 8;
 
 /// Train an encoder on pictures, without labels, and measure its embeddings with them.
 #[derive(clap::Args)]
@@ -51,7 +53,8 @@ pub struct Pretrain {
     /// Labelled training pictures to measure with, at most.
     #[arg(long, default_value_t = 10_000)]
     measure_with: usize,
-    /// Measure on the validation pictures, not on the test.
+    /// Measure on the validation pictures, not on the test. Where the set has none, a part of the training pictures is kept
+    /// apart for it.
     #[arg(long)]
     validation: bool,
     /// Also measure raw pixels and HOG-like features.
@@ -66,19 +69,16 @@ pub struct Pretrain {
 pub fn run(arguments: &Pretrain) -> Result<()> {
     let device = pollster::block_on(Backend::Cpu.device())?;
     let data = Dataset::read(&arguments.data, 0)?;
-    let measured = match (&data.validation, arguments.validation) {
-        (Some(validation), true) => validation,
-        (None, true) => {
-            return Err(Error::BadInput(
-                "the data set has no validation pictures".into(),
-            ));
-        }
-        (_, false) => &data.test,
+    let classes = data.classes.len();
+    let (pictures, measured) = match (arguments.validation, data.validation) {
+        (false, _) => (data.train, data.test),
+        (true, Some(validation)) => (data.train, validation),
+        (true, None) => data.train.split(classes, 0),
     };
     let probe = Probe {
-        classes: data.classes.len(),
-        train: subset(&data.train, arguments.measure_with),
-        test: measured.clone(),
+        classes,
+        train: subset(&pictures, arguments.measure_with),
+        test: measured,
     };
     fs::create_dir_all(&arguments.out).map_err(|e| unwritable(&arguments.out, &e))?;
     let saved = arguments.out.join("run.safetensors");
@@ -112,8 +112,8 @@ pub fn run(arguments: &Pretrain) -> Result<()> {
     }
     while trainer.step_count() < last {
         let mut batch = trainer.new_batch();
-        for index in trainer.next_indices(data.train.len())? {
-            trainer.push(&mut batch, &data.train.pictures[index].view())?;
+        for index in trainer.next_indices(pictures.len())? {
+            trainer.push(&mut batch, &pictures.pictures[index].view())?;
         }
         let report = pollster::block_on(trainer.step(&batch))?;
         let done = report.step;
@@ -165,10 +165,6 @@ fn save(trainer: &Trainer, path: &Path) -> Result<()> {
     let partial = path.with_extension("partial");
     fs::write(&partial, bytes).map_err(|e| unwritable(&partial, &e))?;
     fs::rename(&partial, path).map_err(|e| unwritable(path, &e))
-}
-
-fn unwritable(path: &Path, error: &std::io::Error) -> Error {
-    Error::BadInput(format!("{} cannot be written: {error}", path.display()))
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Error {
@@ -249,14 +245,12 @@ impl Probe {
             labels: &self.train.labels,
             classes: self.classes,
         };
-        let right = |prediction: &Prediction| {
-            let pairs = prediction.labels.iter().zip(&self.test.labels);
-            pairs.filter(|(a, b)| a == b).count() as f64 / self.test.labels.len() as f64
-        };
         let (linear, _) = LinearProbe::ridge(&samples, Ridge::CrossValidated)?;
         Ok(Accuracy {
-            knn: right(&Knn::new(&samples)?.predict(test, Vote::default())?),
-            linear: right(&linear.predict(test)?),
+            knn: Knn::new(&samples)?
+                .predict(test, Vote::default())?
+                .accuracy(&self.test.labels),
+            linear: linear.predict(test)?.accuracy(&self.test.labels),
         })
     }
 }
@@ -270,7 +264,7 @@ fn subset(of: &Labelled, count: usize) -> Labelled {
     }
 }
 
-/// Raw pixels, and HOG-like features of two cell sizes, of pictures as the model sees them.
+/// Raw pixels, and HOG-like features, of pictures as the model sees them.
 fn baselines(probe: &Probe, model: &ModelConfig) -> Result<Vec<(String, Accuracy)>> {
     let [height, width] = model.image_size;
     let processor = Processor::default_for(model.image_size)?
@@ -295,16 +289,15 @@ fn baselines(probe: &Probe, model: &ModelConfig) -> Result<Vec<(String, Accuracy
         format!("pixels, {}×{}", height / step, width / step),
         &|planar| Ok(reduced(planar, [height, width], step)),
     )?;
-    for cell in HOG_CELLS {
-        add(format!("HOG, cells of {cell}"), &|planar| {
-            let channels = planar.len() / (height * width);
-            let bytes: Vec<u8> = (0..height * width)
-                .flat_map(|i| (0..channels).map(move |c| planar[c * height * width + i]))
-                .map(|v| (255.0 * v).round() as u8)
-                .collect();
-            hog(&ImageView::from_u8(&bytes, width, height, channels), cell)
-        })?;
-    }
+    let cell = (height.min(width) / HOG_CELLS).max(4);
+    add(format!("HOG, cells of {cell}"), &|planar| {
+        let channels = planar.len() / (height * width);
+        let bytes: Vec<u8> = (0..height * width)
+            .flat_map(|i| (0..channels).map(move |c| planar[c * height * width + i]))
+            .map(|v| (255.0 * v).round() as u8)
+            .collect();
+        hog(&ImageView::from_u8(&bytes, width, height, channels), cell)
+    })?;
     Ok(measured)
 }
 

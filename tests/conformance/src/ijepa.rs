@@ -9,7 +9,7 @@ use webjepa::mask::Masks;
 use webjepa::model::ijepa::{Encoder, Pictures, Predictor, read};
 use webjepa::nn::{norm, positions};
 use webjepa::probe::pool;
-use webjepa::train::network::HostTensor;
+use webjepa::train::network::{HostTensor, Network};
 use webjepa::train::recipe::Options;
 use webjepa::train::trainer::{Batch, Trainer};
 
@@ -163,11 +163,7 @@ async fn training(
         folder.parameters(weights, &config, EncoderChoice::Context, true, device)?;
     let predictor = Predictor::take(&config, device, &mut parameters).map_err(text)?;
     let context = folder.encoder(weights, &config, EncoderChoice::Context, device)?;
-    let repeated = Pictures {
-        pixels: pictures.pixels.repeat(masks.context.len() / pictures.batch),
-        batch: masks.context.len(),
-        size: pictures.size,
-    };
+    let repeated = pictures.repeated(masks.context.len() / pictures.batch);
     let seen = context
         .forward(&repeated, Some(&masks.context), 1)
         .map_err(text)?
@@ -201,14 +197,11 @@ async fn training(
         .and_then(|options| options.recipe(Some(config.clone())))
         .map_err(text)?;
     let load = |choice, predictor| folder.parameters(weights, &config, choice, predictor, device);
-    let mut trainer = Trainer::from_loaded(
-        recipe,
-        device,
-        load(EncoderChoice::Target, true)?,
-        Some(load(EncoderChoice::Context, false)?),
-        true,
-    )
-    .map_err(text)?;
+    let mut target = load(EncoderChoice::Target, true)?;
+    let predictor = Network::predictor(&config, &mut target).map_err(text)?;
+    let context = load(EncoderChoice::Context, false)?;
+    let mut trainer = Trainer::from_loaded(recipe, device, target, Some(context), Some(predictor))
+        .map_err(text)?;
     let batch = Batch::prepared(pictures.clone(), Some(vec![masks]));
 
     let (_, gradients) = trainer.gradients(&batch).await.map_err(text)?;
