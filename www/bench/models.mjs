@@ -85,18 +85,21 @@ export function weights(model) {
   return new Map(shapes(model).map(([name, shape]) => [name, { shape, data: values(name, shape) }]));
 }
 
-/** The Hugging Face files of a model: config.json, preprocessor_config.json, model.safetensors. */
-export function checkpoint(model) {
-  const tensors = weights(model);
+/** Tensors, by name { shape, data }, as the parts of a safetensors file. */
+export function safetensors(tensors) {
   const header = { __metadata__: { format: "pt" } };
   let end = 0;
   for (const [name, { shape, data }] of tensors) {
     header[name] = { dtype: "F32", shape, data_offsets: [end, (end += data.byteLength)] };
   }
   const json = JSON.stringify(header);
-  const head = Buffer.from(json.padEnd(Math.ceil(json.length / 8) * 8));
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(head.length));
+  const head = new TextEncoder().encode(json.padEnd(Math.ceil(json.length / 8) * 8));
+  const length = new BigUint64Array([BigInt(head.length)]);
+  return [length, head, ...[...tensors.values()].map(({ data }) => data)].map(({ buffer, byteOffset, byteLength }) => new Uint8Array(buffer, byteOffset, byteLength));
+}
+
+/** The Hugging Face files of a model: config.json, preprocessor_config.json, model.safetensors. */
+export function checkpoint(model) {
   return {
     "config.json": Buffer.from(JSON.stringify({
       architectures: ["IJepaModel"],
@@ -119,6 +122,6 @@ export function checkpoint(model) {
       resample: 2, rescale_factor: 1 / 255,
       size: { height: model.imageSize, width: model.imageSize },
     })),
-    "model.safetensors": Buffer.concat([length, head, ...[...tensors.values()].map(({ data }) => Buffer.from(data.buffer))]),
+    "model.safetensors": Buffer.concat(safetensors(weights(model))),
   };
 }

@@ -1,0 +1,34 @@
+// webjepa through its public API: the trainer at its defaults, told what the task fixes.
+import { safetensors } from "../models.mjs";
+
+const sizes = ({ hiddenSize, layers, heads }) => ({ hiddenSize, layers, heads });
+
+export async function create({ libraries, task, device }) {
+  const { Trainer } = await import(libraries.webjepa);
+  const { batch, imageSize, patchSize, encoder, predictor, eps, optimizer, momentum, targets: blocks, contextLength, targetLength } = task;
+  const { lr, weightDecay, ...constants } = optimizer;
+  const size = { width: imageSize, height: imageSize, channels: 3 };
+  const trainer = await Trainer.create({
+    backend: device,
+    model: { ...sizes(encoder), imageSize, patchSize, channels: 3, layerNormEps: eps, predictor: sizes(predictor) },
+    from: { "model.safetensors": new Blob(safetensors(task.weights())) },
+    objective: "ijepa",
+    batchSize: batch,
+    schedule: { steps: 2 ** 32 - 1, lr, startLr: lr, finalLr: lr, weightDecay, finalWeightDecay: weightDecay, ema: momentum, finalEma: momentum },
+    optimizer: constants,
+    // The task's pictures come normalised and at the size of the model.
+    augmentation: { size: [imageSize, imageSize], scale: [1, 1], aspect: [1, 1] },
+    normalization: { mean: [0, 0, 0], std: [1, 1, 1] },
+  });
+  const lists = (tokens, length) => Array.from({ length: tokens.length / length }, (_, i) => Uint32Array.from(tokens.subarray(i * length, (i + 1) * length)));
+  return {
+    setting: typeof document === "object" ? "in its worker" : "in the calling thread",
+    async step(i) {
+      const { interleaved, context, targets } = task.inputs(i);
+      const each = lists(targets, targetLength);
+      const masks = { context: lists(context, contextLength), targets: Array.from({ length: blocks }, (_, block) => each.slice(block * batch, (block + 1) * batch)) };
+      return (await trainer.step(interleaved.map((data) => ({ data, ...size })), { masks })).loss;
+    },
+    dispose: () => trainer.dispose(),
+  };
+}
