@@ -2,6 +2,7 @@
 
 #[cfg(feature = "tensor")]
 pub mod init;
+#[cfg(feature = "tensor")]
 pub mod lora;
 #[cfg(feature = "tensor")]
 pub mod network;
