@@ -19,6 +19,7 @@ use crate::model::ijepa::{Encoder, Pictures, Predictor, predict};
 use crate::nn::Parameters;
 use crate::probe::pool::{Pool, pool};
 use crate::train::network::Network;
+use crate::train::trainer::Batch as RunBatch;
 use crate::{Error, Result};
 
 thread_local! {
@@ -351,15 +352,9 @@ impl Model {
         let processor = match (preprocess.unwrap_or(true), size) {
             (true, Some(size)) => self.processor.clone().with_size(size)?,
             (true, None) => self.processor.clone(),
-            (false, _) => Processor::identity()
-                .with_statistics(&vec![0.0; config.channels], &vec![1.0; config.channels])?,
+            (false, _) => return Ok(Batch::prepared(config, size)?),
         };
-        Ok(Batch(Filling::Model(ModelBatch {
-            processor,
-            config: config.clone(),
-            size,
-            pictures: None,
-        })))
+        Ok(Batch::new(processor, config, size))
     }
 
     /// Embeds a batch. `{ data, shape, grid }`, the shape with its leading batch axis.
@@ -514,12 +509,28 @@ impl Batch {
 }
 
 impl Batch {
-    pub(super) fn into_views(self) -> Result<trainer::Views> {
+    fn new(processor: Processor, config: &ModelConfig, size: Option<[usize; 2]>) -> Self {
+        Self(Filling::Model(ModelBatch {
+            processor,
+            config: config.clone(),
+            size,
+            pictures: None,
+        }))
+    }
+
+    /// An empty batch of the very input of a model or trainer.
+    pub(super) fn prepared(config: &ModelConfig, size: Option<[usize; 2]>) -> Result<Self> {
+        let channels = config.channels;
+        let processor =
+            Processor::identity().with_statistics(&vec![0.0; channels], &vec![1.0; channels])?;
+        Ok(Self::new(processor, config, size))
+    }
+
+    /// What a trainer takes: views, or its very input.
+    pub(super) fn into_step(self) -> Result<RunBatch> {
         match self.0 {
-            Filling::Trainer(views) => Ok(views),
-            Filling::Model(_) => Err(Error::Internal(
-                "a model's batch was given to a trainer".into(),
-            )),
+            Filling::Trainer(views) => Ok(views.batch),
+            Filling::Model(_) => Ok(RunBatch::prepared(self.into_pictures()?, None)),
         }
     }
 

@@ -24,7 +24,7 @@ pub struct Trainer(Rc<RefCell<run::Trainer>>);
 /// Views of pictures on their way into a step.
 pub(super) struct Views {
     run: Rc<RefCell<run::Trainer>>,
-    batch: RunBatch,
+    pub(super) batch: RunBatch,
 }
 
 impl Views {
@@ -74,6 +74,13 @@ impl From<run::Trainer> for Trainer {
     fn from(run: run::Trainer) -> Self {
         Self(Rc::new(RefCell::new(run)))
     }
+}
+
+fn one_view() -> Error {
+    Error::BadInput(
+        "with preprocess: false a picture is one view, and the objective takes several of each"
+            .into(),
+    )
 }
 
 /// Masks as `lastMasks` gives them.
@@ -134,10 +141,21 @@ impl Trainer {
         Ok(indices.into_iter().map(|i| i as u32).collect())
     }
 
-    /// An empty batch for the next step.
+    /// An empty batch for the next step: of pictures to be augmented, or of the model's very input.
     #[wasm_bindgen(js_name = newBatch)]
-    pub fn new_batch(&self) -> Result<Batch, JsValue> {
-        let batch = borrowed(&self.0)?.new_batch();
+    pub fn new_batch(&self, preprocess: bool) -> Result<Batch, JsValue> {
+        let trainer = borrowed(&self.0)?;
+        if !preprocess {
+            let Recipe { model, views, .. } = trainer.recipe();
+            let [view] = views.as_slice() else {
+                return Err(one_view().into());
+            };
+            if view.count != 1 {
+                return Err(one_view().into());
+            }
+            return Ok(Batch::prepared(model, Some(view.augmentation.size))?);
+        }
+        let batch = trainer.new_batch();
         let run = Rc::clone(&self.0);
         Ok(Batch::from(Views { run, batch }))
     }
@@ -150,7 +168,7 @@ impl Trainer {
     )]
     pub async fn step(&self, batch: Batch, masks: JsValue) -> Result<JsValue, JsValue> {
         let run = Rc::clone(&self.0);
-        let mut batch = batch.into_views()?.batch;
+        let mut batch = batch.into_step()?;
         if !masks.is_undefined() {
             borrowed(&run)?.mask(&mut batch, masks_of(&masks)?)?;
         }

@@ -92,6 +92,62 @@ describe("a run", () => {
     }
   });
 
+  it("steps on masks and input of the caller's as on its own", async () => {
+    const { losses, expected } = await test.page.evaluate(async (options) => {
+      // A picture of the model's size that is not cropped is its own model input.
+      const whole = { ...options, augmentation: { size: [32, 32] as [number, number], scale: [1, 1] as [number, number], aspect: [1, 1] as [number, number] } };
+      const bytes = Array.from({ length: 4 }, (_, i) => ({ data: Uint8Array.from({ length: 32 * 32 * 3 }, (_, at) => (at * (7 + i)) % 251), width: 32, height: 32, channels: 3 as const }));
+      const [mean, std] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
+      const input = bytes.map(({ data, ...size }) => ({ ...size, data: Float32Array.from(data, (byte, at) => (byte / 255 - mean[at % 3]!) / std[at % 3]!) }));
+      const drawing = await webjepa.Trainer.create({ ...whole, backend: "cpu" });
+      const expected = [(await drawing.step(bytes)).loss];
+      const masks = await drawing.lastMasks();
+      expected.push((await drawing.step(bytes, { masks })).loss);
+      const losses: number[][] = [];
+      for (const backend of ["cpu", "webgpu"] as const) {
+        const told = await webjepa.Trainer.create({ ...whole, backend, masks: { strategy: "random" } });
+        losses.push([(await told.step(input, { masks, preprocess: false })).loss, (await told.step(bytes, { masks })).loss]);
+        await told.dispose();
+      }
+      await drawing.dispose();
+      return { losses, expected };
+    }, OPTIONS);
+    for (const found of losses) expect(largest(found, expected)).toBeLessThan(1e-5);
+  });
+
+  it("trains low-rank adapters of a checkpoint alike on both backends, and exports them merged", async () => {
+    const { losses, full, embeddings, before, trainable } = await test.page.evaluate(async (options) => {
+      const first = await webjepa.Trainer.create({ ...options, backend: "cpu" });
+      const files = await first.export("original");
+      await first.dispose();
+      const whole = await webjepa.Trainer.create({ ...options, model: undefined, from: files, backend: "cpu" });
+      const full = (await whole.step(pictures.slice(0, 4))).loss;
+      await whole.dispose();
+      const start = await webjepa.Jepa.load(files, { backend: "cpu", encoder: "context" });
+      const before = [...(await start.embed(pictures[0]!)).data];
+      const [losses, embeddings]: [number[][], number[][]] = [[], []];
+      let trainable = [0, 0];
+      for (const backend of ["cpu", "webgpu"] as const) {
+        const trainer = await webjepa.Trainer.create({ ...options, model: undefined, from: files, backend, train: { lora: { rank: 3, alpha: 6 } } });
+        trainable = [trainer.info.trainable, trainer.info.parameters];
+        const steps: number[] = [];
+        for await (const { loss } of trainer.run(pictures, { steps: 6 })) steps.push(loss);
+        losses.push(steps);
+        const trained = await webjepa.Jepa.load(await trainer.export("original"), { backend, encoder: "context" });
+        embeddings.push([...(await trained.embed(pictures[0]!)).data]);
+        for (const each of [trainer, trained]) await each.dispose();
+      }
+      await start.dispose();
+      return { losses, full, embeddings, before, trainable };
+    }, OPTIONS);
+    expect(trainable[0]).toBeLessThan(0.7 * trainable[1]!);
+    expect(losses[0]![0]).toBe(full);
+    // As for whole runs, above.
+    expect(largest(losses[1]!, losses[0]!)).toBeLessThan(1e-3);
+    expect(largest(embeddings[1]!, embeddings[0]!)).toBeLessThan(2e-2);
+    expect(largest(embeddings[0]!, before)).toBeGreaterThan(1e-2);
+  });
+
   it("leaves the page alone", async () => {
     const longest = await test.page.evaluate(async (options) => {
       const trainer = await webjepa.Trainer.create({ ...options, backend: "cpu" });

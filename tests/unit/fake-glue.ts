@@ -5,6 +5,7 @@
 
 import { vi } from "vitest";
 import type { Glue, GlueBatch, GlueLoadOptions, GlueModel, GlueTrainer, GlueTrainerOptions, PlannedTensor } from "../../www/src/glue.js";
+import type { Masks } from "../../www/src/masks.js";
 
 /** What the fake does instead of its work, until told otherwise. */
 export interface Faults {
@@ -267,6 +268,7 @@ interface TrainerState {
 class FakeTrainer implements GlueTrainer {
   #handle = track("trainer");
   #state: TrainerState;
+  #masks: Masks = { context: [], targets: [] };
 
   constructor(state: TrainerState) {
     this.#state = state;
@@ -290,13 +292,14 @@ class FakeTrainer implements GlueTrainer {
     return Uint32Array.from({ length: this.#atOnce }, (_, i) => (epoch + batch * this.#atOnce + i) % length);
   }
 
-  newBatch() {
+  newBatch(preprocess: boolean) {
     this.#fresh();
-    return new FakeBatch([this.#state.imageSize, this.#state.imageSize], true);
+    return new FakeBatch([this.#state.imageSize, this.#state.imageSize], preprocess);
   }
 
-  async step(batch: GlueBatch) {
+  async step(batch: GlueBatch, masks: Masks | undefined) {
     const { rows, take } = batch as FakeBatch;
+    this.#masks = masks ?? { context: [Uint32Array.of(this.#state.step + 1)], targets: [[Uint32Array.of(0)]] };
     take();
     this.#fresh();
     fake.batches.push(rows.length);
@@ -323,7 +326,7 @@ class FakeTrainer implements GlueTrainer {
 
   lastMasks() {
     this.#fresh();
-    return { context: [Uint32Array.of(this.#state.step)], targets: [[Uint32Array.of(0)]] };
+    return this.#masks;
   }
 
   async save() {

@@ -102,6 +102,33 @@ describe.each([
     expect(await trainer.lastMasks()).toEqual({ context: [Uint32Array.of(1)], targets: [[Uint32Array.of(0)]] });
   });
 
+  it("takes a step on masks of the caller's, as they are when it is called", async () => {
+    await using trainer = await create();
+    const masks = { context: [Uint32Array.of(1, 2), Uint32Array.of(3, 4)], targets: [[Uint32Array.of(5), Uint32Array.of(6)]] };
+    const expected = structuredClone(masks);
+    const step = trainer.step([flat(3), flat(4)], { masks });
+    masks.context[0]!.fill(9);
+    await step;
+    expect(await trainer.lastMasks()).toEqual(expected);
+    for (const [wrong, message] of [
+      [{ context: [[0, 0]], targets: [] }, /masks\.context\[0\] names a token twice/],
+      [{ context: [[0.5]], targets: [] }, /names token 0\.5/],
+      [{ context: 3, targets: [] }, /masks\.context is an array/],
+      [{ context: [], targets: [5] }, /masks\.targets\[0\] is an array/],
+    ] as const) {
+      expect(await failure(trainer.step([flat(3), flat(4)], { masks: wrong as never }))).toMatchObject({ code: "bad-mask", message: expect.stringMatching(message) });
+    }
+    expect(trainer.info.step).toBe(1);
+  });
+
+  it("takes the model's very input, and only that where it is said to be", async () => {
+    await using trainer = await create();
+    const size = trainer.config.imageSize as number;
+    const prepared = { data: new Float32Array(3 * size * size).fill(-2), width: size, height: size, channels: 3 as const };
+    expect(await failure(trainer.step([prepared, flat(4)], { preprocess: false }))).toMatchObject({ code: "bad-input", message: expect.stringMatching(/Float32Array/) });
+    expect((await trainer.step([prepared, prepared], { preprocess: false })).step).toBe(1);
+  });
+
   it("takes pictures as they are when it is called", async () => {
     await using trainer = await create();
     const { promise, open } = gate();

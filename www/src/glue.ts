@@ -105,9 +105,10 @@ export interface GlueTrainer {
   nextIndices(length: number): Uint32Array;
   /**
    * An empty batch for the next step; pictures are augmented as they are pushed, in the order of the step's random numbers. A batch
-   * that is freed leaves no trace: the next one begins those numbers anew.
+   * that is freed leaves no trace: the next one begins those numbers anew. Without preprocessing, pictures are the model's normalised
+   * input.
    */
-  newBatch(): GlueBatch;
+  newBatch(preprocess: boolean): GlueBatch;
   /**
    * Consumes the batch. Masks of the caller's, as `lastMasks` gives them, take the place of those that would be drawn. A failure with a code other than `internal`, such as a loss that is no number, leaves the trainer as it was.
    */

@@ -25,12 +25,12 @@ export class LocalTrainer {
     return this.#instance.call(() => this.#trainer.nextIndices(length));
   }
 
-  async step({ pictures, masks, numbers }: Omit<StepRequest, "id">, signal: AbortSignal | undefined): Promise<TimedStep> {
+  async step({ pictures, masks, preprocess, numbers }: Omit<StepRequest, "id">, signal: AbortSignal | undefined): Promise<TimedStep> {
     // An abort or a paint that has been waiting gets its turn between steps.
     await macrotask();
     const start = performance.now();
     const batch = await fillBatch(this.#instance, pictures, {
-      open: () => this.#trainer.newBatch(),
+      open: () => this.#trainer.newBatch(preprocess),
       check: () => this.#check(signal),
       signal,
       number: (i) => numbers?.[i] ?? i,

@@ -86,6 +86,7 @@ export type TrainRequest = { backend: Backend | "auto" } & (
 export interface StepRequest {
   id: number;
   pictures: Picture[];
+  preprocess: boolean;
   /** The caller's own. */
   masks?: Masks | undefined;
   /** What messages call each picture; its place in the list, unless given. */

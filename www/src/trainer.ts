@@ -4,7 +4,7 @@ import { asyncDispose, discardLater, isolated, Resident, type Advice } from "./h
 import { captureAll, type ImageInput } from "./inputs.js";
 import { BACKENDS, Jepa } from "./jepa.js";
 import { masksOf, type Masks } from "./masks.js";
-import { anObject, anything, checkFields, oneOf, shown, whole } from "./options.js";
+import { aBoolean, anObject, anything, checkFields, oneOf, shown, whole } from "./options.js";
 import type { Engine, StepRequest, TrainRequest } from "./protocol.js";
 import type { SaveStore } from "./saves.js";
 import { checkHost, checkStore, trainingOf, type Autosave, type TrainerHost, type TrainerOptions } from "./trainer-options.js";
@@ -20,6 +20,11 @@ export interface StepOptions {
    * {@link sampleMasks} and {@link Trainer.lastMasks} give them, a list for each of the step's pictures.
    */
   masks?: Masks | undefined;
+  /**
+   * False: pictures are Float32Array pixel data, cropped, resized and normalised by the caller to be the model's very input, which
+   * objectives of one view of a picture take. Default true.
+   */
+  preprocess?: boolean | undefined;
   /** Aborts the call; once its pictures have been prepared, the step is taken all the same. */
   signal?: AbortSignal | undefined;
 }
@@ -215,15 +220,15 @@ export class Trainer {
    * is as it was before the step, so that it can be saved; `network`, `aborted`, `disposed`, `device-lost`, `out-of-memory`, `internal`
    */
   step(images: readonly ImageInput[], options: StepOptions = {}): Promise<TrainMetrics> {
-    const { signal } = options;
+    const { signal, preprocess = true } = options;
     const capturing = async () => {
-      checkFields("", options, { masks: anything, signal: anObject });
+      checkFields("", options, { masks: anything, preprocess: aBoolean, signal: anObject });
       throwIfAborted(signal);
       const wanted = this.#picturesOfStep;
       if (!Array.isArray(images)) throw new JepaError("bad-input", `A step takes an array of ${wanted} pictures, not ${shown(images)}.`);
       if (images.length !== wanted) throw new JepaError("bad-input", `A step takes ${this.#picturesInWords}, not ${images.length}.`);
       const masks = options.masks && masksOf(options.masks);
-      return { pictures: await captureAll(images, (i) => i), masks };
+      return { pictures: await captureAll(images, (i) => i, !preprocess), masks, preprocess };
     };
     return this.#take(capturing(), signal);
   }
@@ -367,7 +372,7 @@ async function captureNumbered(dataset: TrainDataset, numbers: Uint32Array): Pro
       }
     }),
   );
-  return { pictures: await captureAll(images, (i) => numbers[i]), numbers };
+  return { pictures: await captureAll(images, (i) => numbers[i]), numbers, preprocess: true };
 }
 
 function storeError(what: "read" | "written", error: unknown): JepaError {

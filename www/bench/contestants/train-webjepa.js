@@ -16,9 +16,6 @@ export async function create({ libraries, task, device }) {
     batchSize: batch,
     schedule: { steps: 2 ** 32 - 1, lr, startLr: lr, finalLr: lr, weightDecay, finalWeightDecay: weightDecay, ema: momentum, finalEma: momentum },
     optimizer: constants,
-    // The task's pictures come normalised and at the size of the model.
-    augmentation: { size: [imageSize, imageSize], scale: [1, 1], aspect: [1, 1] },
-    normalization: { mean: [0, 0, 0], std: [1, 1, 1] },
   });
   const lists = (tokens, length) => Array.from({ length: tokens.length / length }, (_, i) => Uint32Array.from(tokens.subarray(i * length, (i + 1) * length)));
   return {
@@ -27,7 +24,7 @@ export async function create({ libraries, task, device }) {
       const { interleaved, context, targets } = task.inputs(i);
       const each = lists(targets, targetLength);
       const masks = { context: lists(context, contextLength), targets: Array.from({ length: blocks }, (_, block) => each.slice(block * batch, (block + 1) * batch)) };
-      return (await trainer.step(interleaved.map((data) => ({ data, ...size })), { masks })).loss;
+      return (await trainer.step(interleaved.map((data) => ({ data, ...size })), { masks, preprocess: false })).loss;
     },
     dispose: () => trainer.dispose(),
   };
