@@ -169,5 +169,26 @@ fn a_trained_model_is_converted_with_its_predictor() {
     for (a, b) in embedded("small").iter().zip(embedded("run/hf")) {
         assert!((a - b).abs() < 1e-2, "{a} is not {b}");
     }
+
+    // With a momentum of 1 the target encoder, which embeddings come from, stays what it was.
+    let options = r#"{ "objective": "ijepa", "batchSize": 4,
+        "schedule": { "steps": 2, "warmupSteps": 0, "ema": 1, "finalEma": 1 } }"#;
+    std::fs::write(path("on.json"), options).unwrap();
+    let on = webjepa(&[
+        "pretrain",
+        &path("pictures"),
+        "--from",
+        &path("small"),
+        "--options",
+        &path("on.json"),
+        "--out",
+        &path("on"),
+    ]);
+    assert!(
+        on.status.success(),
+        "{}",
+        String::from_utf8_lossy(&on.stderr)
+    );
+    assert_eq!(embedded("on/hf"), embedded("small"));
     std::fs::remove_dir_all(root).unwrap();
 }

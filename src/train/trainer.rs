@@ -104,6 +104,18 @@ pub struct Trainer {
     masks: Vec<Masks>,
 }
 
+/// What a checkpoint gives a run.
+pub struct Loaded {
+    /// Of the encoder that was read, and of the predictor where it was.
+    pub parameters: Parameters,
+    /// Of the other encoder, where the checkpoint has two.
+    pub other: Option<Parameters>,
+    /// Whether the first one is the target encoder.
+    pub is_target: bool,
+    /// Whether there is a predictor.
+    pub predictor: bool,
+}
+
 /// What one batch gives before the optimizer steps.
 struct Pass {
     /// The loss, and its parts.
@@ -160,25 +172,24 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::MissingTensor`], as [`new`](Self::new).
-    pub fn from_loaded(
-        recipe: Recipe,
-        device: &Device,
-        mut encoder: Parameters,
-        context: Option<Parameters>,
-        predictor: Option<Network>,
-    ) -> Result<Self> {
+    pub fn from_loaded(recipe: Recipe, device: &Device, mut loaded: Loaded) -> Result<Self> {
         let mut run = Self::new(recipe, device)?;
-        let list = parameters(&run.recipe.model);
-        if let (Some(predictor), Some(_)) = (predictor, &run.target) {
-            run.online[1] = predictor;
+        let model = &run.recipe.model;
+        let list = parameters(model);
+        if loaded.predictor && run.target.is_some() {
+            run.online[1] = Network::predictor(model, &mut loaded.parameters)?;
         }
-        let loaded = Network::take("encoder.", &list, &mut encoder)?;
-        let online = match context {
-            Some(mut context) => Network::take("encoder.", &list, &mut context)?,
-            None => loaded.copy("encoder."),
+        let encoder = Network::take("encoder.", &list, &mut loaded.parameters)?;
+        let other = match loaded.other {
+            Some(mut other) => Network::take("encoder.", &list, &mut other)?,
+            None => encoder.copy("encoder."),
+        };
+        let (target, online) = match loaded.is_target {
+            true => (encoder, other),
+            false => (other, encoder),
         };
         if run.target.is_some() {
-            run.target = Some(loaded.copy("target_encoder."));
+            run.target = Some(target.copy("target_encoder."));
         }
         run.online[0] = online;
         run.freeze();

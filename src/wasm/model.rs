@@ -18,8 +18,7 @@ use crate::mask::Masks;
 use crate::model::ijepa::{Encoder, Pictures, Predictor, predict};
 use crate::nn::Parameters;
 use crate::probe::pool::{Pool, pool};
-use crate::train::network::Network;
-use crate::train::trainer::Batch as RunBatch;
+use crate::train::trainer::{Batch as RunBatch, Loaded, Trainer as Run};
 use crate::{Error, Result};
 
 thread_local! {
@@ -180,30 +179,20 @@ impl ModelLoader {
     /// A trainer that goes on from the model, once every read is complete. See `GlueTrainerOptions` in `www/src/glue.ts`.
     #[wasm_bindgen(js_name = finishTrainer)]
     pub async fn finish_trainer(self, options: JsValue) -> Result<Trainer, JsValue> {
-        let mut loaded = self.complete()?;
+        let loaded = self.complete()?;
         if loaded.precision != Precision::F32 {
             return Err(
                 Error::Unsupported("weights are trained in f32: load them so".into()).into(),
             );
         }
         let recipe = trainer::options(options)?.recipe(Some(loaded.config.clone()))?;
-        let predictor = match loaded.predictor {
-            true => Some(Network::predictor(&loaded.config, &mut loaded.parameters)?),
-            false => None,
+        let loaded = Loaded {
+            parameters: loaded.parameters,
+            other: loaded.other,
+            is_target: loaded.is_target,
+            predictor: loaded.predictor,
         };
-        let (encoder, context) = match loaded.other {
-            Some(other) if loaded.is_target => (loaded.parameters, Some(other)),
-            Some(other) => (other, Some(loaded.parameters)),
-            None => (loaded.parameters, None),
-        };
-        let run = crate::train::trainer::Trainer::from_loaded(
-            recipe,
-            &device()?,
-            encoder,
-            context,
-            predictor,
-        )?;
-        Ok(Trainer::from(run))
+        Ok(Trainer::from(Run::from_loaded(recipe, &device()?, loaded)?))
     }
 }
 

@@ -49,7 +49,7 @@ struct Tensor {
 
 /// Runs the command.
 pub fn run(arguments: &Convert) -> Result<()> {
-    let mut opened = arguments.model.open(true)?;
+    let mut opened = arguments.model.open(true, false)?;
     let slots = opened.plan.slots().iter();
     let mut tensors: Vec<Tensor> = slots
         .map(|slot| Tensor {

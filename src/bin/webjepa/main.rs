@@ -79,6 +79,8 @@ struct Opened {
     config: ModelConfig,
     processor: Processor,
     plan: Plan,
+    /// Whether the plan has the predictor in it.
+    predictor: bool,
     files: Vec<File>,
 }
 
@@ -113,7 +115,7 @@ fn embed(
     dtype: Precision,
     json: bool,
 ) -> Result<()> {
-    let mut opened = model.open(false)?;
+    let mut opened = model.open(false, false)?;
     let device = pollster::block_on(Backend::Cpu.device())?;
     let mut parameters = Parameters::new(device.clone(), dtype);
     how.check(opened.config.layers)?;
@@ -158,7 +160,7 @@ fn embed(
 }
 
 fn inspect(model: &Model, json: bool) -> Result<()> {
-    let opened = model.open(false)?;
+    let opened = model.open(false, false)?;
     let config = &opened.config;
     let parameters = config.parameter_count();
     let tensors: Vec<_> = opened
@@ -216,8 +218,8 @@ fn inspect(model: &Model, json: bool) -> Result<()> {
 }
 
 impl Model {
-    /// Reads and checks the headers; of the predictor too where it is wanted and there is one.
-    fn open(&self, predictor: bool) -> Result<Opened> {
+    /// Reads and checks the headers; of the predictor and of the other encoder too where they are wanted and there are some.
+    fn open(&self, predictor: bool, both: bool) -> Result<Opened> {
         let dir = &self.model_dir;
         let single = dir.extension().is_some_and(|e| e == "safetensors");
         let beside = |name: &str| (!single).then(|| dir.join(name)).filter(|p| p.exists());
@@ -265,19 +267,21 @@ impl Model {
             });
             files.push(file);
         }
+        let predictor = predictor && config.predictor.is_some() && has_predictor(&headers);
         let plan = Plan::new(
             &headers,
             &config,
             Selection {
                 encoder: self.encoder,
-                predictor: predictor && config.predictor.is_some() && has_predictor(&headers),
-                ..Selection::default()
+                predictor,
+                both,
             },
         )?;
         Ok(Opened {
             config,
             processor,
             plan,
+            predictor,
             files,
         })
     }

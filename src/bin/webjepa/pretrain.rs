@@ -5,22 +5,24 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use burn::tensor::Device;
 use serde_json::{Map, Value, json};
+use webjepa::checkpoint::{EncoderChoice, OTHER, assemble};
 use webjepa::config::ModelConfig;
 use webjepa::data::{Dataset, Labelled};
 use webjepa::device::{Backend, Precision, read_values};
 use webjepa::input::{ImageView, Processor};
 use webjepa::model::ijepa::{Encoder, Pictures};
-use webjepa::nn::ops;
+use webjepa::nn::{Parameters, ops};
 use webjepa::probe::Samples;
 use webjepa::probe::hog::hog;
 use webjepa::probe::knn::{Knn, Vote};
 use webjepa::probe::linear::{LinearProbe, Ridge};
 use webjepa::train::recipe::Options;
-use webjepa::train::trainer::Trainer;
+use webjepa::train::trainer::{Loaded, Trainer};
 use webjepa::{Error, Result};
 
-use super::unwritable;
+use super::{Model, unwritable};
 
 /// Pictures whose embeddings are computed together.
 const AT_ONCE: usize = 32;
@@ -38,6 +40,10 @@ pub struct Pretrain {
     /// Where to write the run (run.safetensors), the log (log.jsonl) and the model (in the original names and Hugging Face's).
     #[arg(long)]
     out: PathBuf,
+    /// Begin with the weights of a checkpoint (a folder, or a .safetensors file): its encoders, and its predictor where the
+    /// objective has one. The options may give the sizes of a predictor that it lacks in `model`.
+    #[arg(long)]
+    from: Option<PathBuf>,
     /// Overrides the seed of the options.
     #[arg(long)]
     seed: Option<u64>,
@@ -87,7 +93,7 @@ pub fn run(arguments: &Pretrain) -> Result<()> {
             &fs::read(&saved).map_err(|e| unreadable(&saved, &e))?,
             &device,
         )?,
-        false => Trainer::new(options(arguments)?.recipe(None)?, &device)?,
+        false => begun(arguments, &device)?,
     };
     let mut log = Log::open(&arguments.out.join("log.jsonl"), arguments.resume)?;
     if arguments.baselines {
@@ -141,6 +147,39 @@ pub fn run(arguments: &Pretrain) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A new run: from fresh weights, or from those of a checkpoint.
+fn begun(arguments: &Pretrain, device: &Device) -> Result<Trainer> {
+    let mut options = options(arguments)?;
+    let Some(from) = &arguments.from else {
+        return Trainer::new(options.recipe(None)?, device);
+    };
+    let model = Model {
+        model_dir: from.clone(),
+        config: None,
+        encoder: EncoderChoice::default(),
+    };
+    let mut opened = model.open(true, true)?;
+    let mut config = opened.config;
+    if let Some(wanted) = options.model.take() {
+        // The checkpoint's own predictor has its own sizes.
+        config.predictor = config
+            .predictor
+            .or(ModelConfig::from_json(&wanted.to_string())?.predictor);
+    }
+    let is_target = opened.plan.is_target();
+    let mut parameters = Parameters::new(device.clone(), Precision::F32);
+    assemble(opened.plan, &mut opened.files, |piece| {
+        parameters.put(piece)
+    })?;
+    let loaded = Loaded {
+        other: Some(parameters.split(OTHER)).filter(|other| !other.is_empty()),
+        parameters,
+        is_target,
+        predictor: opened.predictor,
+    };
+    Trainer::from_loaded(options.recipe(Some(config))?, device, loaded)
 }
 
 /// The options file with what the command line overrides.

@@ -9,9 +9,9 @@ use webjepa::mask::Masks;
 use webjepa::model::ijepa::{Encoder, Pictures, Predictor, read};
 use webjepa::nn::{norm, positions};
 use webjepa::probe::pool;
-use webjepa::train::network::{HostTensor, Network};
+use webjepa::train::network::HostTensor;
 use webjepa::train::recipe::Options;
-use webjepa::train::trainer::{Batch, Trainer};
+use webjepa::train::trainer::{Batch, Loaded, Trainer};
 
 use crate::expected::{flat, largest};
 use crate::folder::{Folder, sizes};
@@ -197,11 +197,13 @@ async fn training(
         .and_then(|options| options.recipe(Some(config.clone())))
         .map_err(text)?;
     let load = |choice, predictor| folder.parameters(weights, &config, choice, predictor, device);
-    let mut target = load(EncoderChoice::Target, true)?;
-    let predictor = Network::predictor(&config, &mut target).map_err(text)?;
-    let context = load(EncoderChoice::Context, false)?;
-    let mut trainer = Trainer::from_loaded(recipe, device, target, Some(context), Some(predictor))
-        .map_err(text)?;
+    let loaded = Loaded {
+        parameters: load(EncoderChoice::Target, true)?,
+        other: Some(load(EncoderChoice::Context, false)?),
+        is_target: true,
+        predictor: true,
+    };
+    let mut trainer = Trainer::from_loaded(recipe, device, loaded).map_err(text)?;
     let batch = Batch::prepared(pictures.clone(), Some(vec![masks]));
 
     let (_, gradients) = trainer.gradients(&batch).await.map_err(text)?;
