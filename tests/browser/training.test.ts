@@ -121,7 +121,8 @@ describe("a run", () => {
       const files = await first.export("original");
       await first.dispose();
       const whole = await webjepa.Trainer.create({ ...options, model: undefined, from: files, backend: "cpu" });
-      const full = (await whole.step(pictures.slice(0, 4))).loss;
+      let full = 0;
+      for await (const { loss } of whole.run(pictures, { steps: 1 })) full = loss;
       await whole.dispose();
       const start = await webjepa.Jepa.load(files, { backend: "cpu", encoder: "context" });
       const before = [...(await start.embed(pictures[0]!)).data];
