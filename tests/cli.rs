@@ -5,6 +5,7 @@
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use webjepa::checkpoint::Header;
 
 const MODEL: &str = "tests/fixtures/ijepa_ti16";
 
@@ -162,6 +163,14 @@ fn a_trained_model_is_converted_with_its_predictor() {
         json(&webjepa(&["inspect", &path("small"), "--json"]))["predictor"],
         true
     );
+    let names = |folder: &str| {
+        let file = std::fs::read(path(&format!("{folder}/model.safetensors"))).unwrap();
+        let mut tensors = Header::of(&file).unwrap().tensors;
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        let named = tensors.into_iter().map(|t| (t.name, t.shape));
+        named.collect::<Vec<_>>()
+    };
+    assert_eq!(names("small"), names("run/original"));
     let photo = format!("{MODEL}/image.png");
     let embedded =
         |name: &str| numbers(&json(&webjepa(&["embed", &path(name), &photo, "--json"]))["data"]);

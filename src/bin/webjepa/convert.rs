@@ -5,15 +5,17 @@ use std::fs;
 use std::path::PathBuf;
 
 use webjepa::checkpoint::{
-    Dtype, Parameter, TensorData, assemble, hugging_face, predictor_parameters, safetensors, to_f16,
+    Dtype, OTHER, Parameter, TensorData, assemble, hugging_face, predictor_parameters, safetensors,
+    to_f16,
 };
 use webjepa::{Error, Result};
 
 use super::{Model, unwritable};
 
-/// Write a checkpoint anew: one file, one encoder, and the predictor where it has one.
+/// Write a checkpoint anew, in one file.
 ///
-/// Without a predictor the folder is in the Hugging Face layout, which transformers loads; with one in the original names.
+/// With a predictor the folder has the original names, and both encoders where there are two, as predicting takes them; without
+/// one it has one encoder in the Hugging Face layout, which transformers loads.
 #[derive(clap::Args)]
 pub struct Convert {
     #[command(flatten)]
@@ -49,7 +51,8 @@ struct Tensor {
 
 /// Runs the command.
 pub fn run(arguments: &Convert) -> Result<()> {
-    let mut opened = arguments.model.open(true, false)?;
+    let mut opened = arguments.model.open(true, true)?;
+    let is_target = opened.plan.is_target();
     let slots = opened.plan.slots().iter();
     let mut tensors: Vec<Tensor> = slots
         .map(|slot| Tensor {
@@ -73,18 +76,23 @@ pub fn run(arguments: &Convert) -> Result<()> {
         .map(|parameter| parameter.name)
         .collect();
     let (config, tensors) = if tensors.iter().any(|t| predictor.contains(&t.name)) {
+        let two = tensors.iter().any(|tensor| tensor.name.starts_with(OTHER));
         for tensor in &mut tensors {
-            let prefix = match predictor.contains(&tensor.name) {
-                true => "predictor.",
-                false => "encoder.",
+            let (prefix, name) = match tensor.name.strip_prefix(OTHER) {
+                Some(other) if is_target => ("encoder.", other),
+                Some(other) => ("target_encoder.", other),
+                None if predictor.contains(&tensor.name) => ("predictor.", &*tensor.name),
+                None if two && is_target => ("target_encoder.", &*tensor.name),
+                None => ("encoder.", &*tensor.name),
             };
-            tensor.name.insert_str(0, prefix);
+            tensor.name = format!("{prefix}{name}");
         }
         let config = serde_json::to_value(&config)
             .map_err(|e| Error::Internal(format!("the configuration cannot be written: {e}")))?;
         (config, tensors)
     } else {
         config.predictor = None;
+        tensors.retain(|tensor| !tensor.name.starts_with(OTHER));
         let split = tensors.into_iter().flat_map(hugging_face_tensors).collect();
         (
             config.to_hugging_face(transformers_name(arguments.dtype)),

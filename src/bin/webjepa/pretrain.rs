@@ -26,6 +26,8 @@ use super::{Model, unwritable};
 
 /// Pictures whose embeddings are computed together.
 const AT_ONCE: usize = 32;
+/// Layers that the second linear probe sees.
+const LAST_LAYERS: usize = 4;
 /// The HOG-like baseline has about so many cells along a side, of four pixels at least.
 const HOG_CELLS: usize = 8;
 
@@ -53,7 +55,7 @@ pub struct Pretrain {
     /// Stop after so many steps of the schedule.
     #[arg(long)]
     stop_after: Option<u64>,
-    /// Measure after every so many steps, and at the start and the end.
+    /// Measure after every so many steps, and at the start and the end; with --resume and --stop-after 0 nothing else is done.
     #[arg(long, default_value_t = 1000)]
     measure_every: u64,
     /// Labelled training pictures to measure with, at most.
@@ -110,12 +112,10 @@ pub fn run(arguments: &Pretrain) -> Result<()> {
         let accuracy = probe.embeddings(trainer)?;
         log.write(&json!({
             "step": trainer.step_count(), "seconds": start.elapsed().as_secs_f64(),
-            "knn": accuracy.knn, "linear": accuracy.linear,
+            "knn": accuracy.knn, "linear": accuracy.linear, "linearLast4": accuracy.linear_last4,
         }))
     };
-    if trainer.step_count() == 0 {
-        measure(&trainer, &mut log)?;
-    }
+    measure(&trainer, &mut log)?;
     while trainer.step_count() < last {
         let mut batch = trainer.new_batch();
         for index in trainer.next_indices(pictures.len())? {
@@ -235,6 +235,8 @@ impl Log {
 struct Accuracy {
     knn: f64,
     linear: f64,
+    /// Of a linear probe on the means of the last four layers, one after the other: I-JEPA's other protocol.
+    linear_last4: Option<f64>,
 }
 
 /// Labelled pictures that embeddings are measured with.
@@ -253,8 +255,10 @@ impl Probe {
         let normalization = &recipe.normalization;
         let processor = Processor::default_for(recipe.model.image_size)?
             .with_statistics(&normalization.mean, &normalization.std)?;
-        let embed = |of: &Labelled| -> Result<Vec<f32>> {
-            let mut all = Vec::new();
+        let layers = recipe.model.layers.min(LAST_LAYERS);
+        // For each of the last layers, `[pictures, d]`.
+        let embed = |of: &Labelled| -> Result<Vec<Vec<f32>>> {
+            let mut all = vec![Vec::new(); layers];
             for pictures in of.pictures.chunks(AT_ONCE) {
                 let mut pixels = Vec::new();
                 for picture in pictures {
@@ -265,16 +269,19 @@ impl Probe {
                     batch: pictures.len(),
                     size: recipe.model.image_size,
                 };
-                let tokens = encoder.forward(&batch, None, 1)?.swap_remove(0);
-                all.extend(pollster::block_on(read_values(ops::pooled(tokens)))?);
+                for (all, tokens) in all.iter_mut().zip(encoder.forward(&batch, None, layers)?) {
+                    all.extend(pollster::block_on(read_values(ops::pooled(tokens)))?);
+                }
             }
             Ok(all)
         };
-        self.accuracy(
-            &embed(&self.train)?,
-            &embed(&self.test)?,
-            recipe.model.hidden_size,
-        )
+        let (train, test) = (embed(&self.train)?, embed(&self.test)?);
+        let d = recipe.model.hidden_size;
+        let whole = self.accuracy(&joined(&train, d), &joined(&test, d), layers * d)?;
+        Ok(Accuracy {
+            linear_last4: Some(whole.linear),
+            ..self.accuracy(&train[layers - 1], &test[layers - 1], d)?
+        })
     }
 
     fn accuracy(&self, train: &[f32], test: &[f32], d: usize) -> Result<Accuracy> {
@@ -290,8 +297,16 @@ impl Probe {
                 .predict(test, Vote::default())?
                 .accuracy(&self.test.labels),
             linear: linear.predict(test)?.accuracy(&self.test.labels),
+            linear_last4: None,
         })
     }
+}
+
+/// Rows of width `d` of several matrices, one after the other.
+fn joined(layers: &[Vec<f32>], d: usize) -> Vec<f32> {
+    let rows = layers[0].len() / d;
+    let row = |row: usize| layers.iter().flat_map(move |l| &l[row * d..(row + 1) * d]);
+    (0..rows).flat_map(row).copied().collect()
 }
 
 /// The first `count` of the pictures at even distances.

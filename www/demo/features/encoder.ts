@@ -39,8 +39,7 @@ export class Encoder {
       if (this.loading !== loading) return void (await jepa.dispose());
       const old = store.state.model;
       for (const picture of store.state.pictures) delete picture.embedding;
-      const { name, trained } = choice;
-      store.change({ model: { jepa, name, trained, loadMs: performance.now() - started }, imageSize: undefined });
+      store.change({ model: { jepa, name: choice.name, loadMs: performance.now() - started }, imageSize: undefined });
       this.markWaiting();
       await old?.jepa.dispose();
     } catch (error) {

@@ -29,7 +29,6 @@ export interface Picture {
 export interface LoadedModel {
   readonly jepa: Jepa;
   readonly name: string;
-  readonly trained: boolean;
   readonly loadMs: number;
 }
 

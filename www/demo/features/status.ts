@@ -7,7 +7,6 @@ export function mountStatus(store: Store): void {
   const lamp = byId("lamp", HTMLElement);
   const progress = byId("progress", HTMLProgressElement);
   const cancel = byId("cancel", HTMLButtonElement);
-  const untrained = byId("untrained", HTMLElement);
 
   cancel.addEventListener("click", () => store.state.activity?.cancel?.());
   store.subscribe((state) => {
@@ -20,7 +19,6 @@ export function mountStatus(store: Store): void {
     if (activity?.fraction === undefined) progress.removeAttribute("value");
     else progress.value = activity.fraction;
     cancel.hidden = !activity?.cancel;
-    untrained.hidden = !model || model.trained;
   });
 }
 
