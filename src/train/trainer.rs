@@ -445,14 +445,13 @@ impl Trainer {
         for (network, gradients) in self.online.iter_mut().zip(pass.gradients) {
             network.update(gradients, &decay, &keep);
         }
-        if let Some(mut target) = self.target.take() {
-            let online = self.online_network();
+        if let Some(target) = &mut self.target {
+            let online = computing(&self.online, self.recipe.train, &self.device);
             let momentum = TensorData::new(vec![ema as f32], [1]);
             target.follow(&online, &Tensor::from_data(momentum, &self.device));
             if step.is_multiple_of(EMA_DISTANCE_EVERY) || step == 1 {
                 self.ema_distance = target.distance(&online, &self.device).await?;
             }
-            self.target = Some(target);
         }
         self.step = step;
 
@@ -578,18 +577,7 @@ impl Trainer {
 
     /// The encoder that is trained, its adapters merged into it.
     pub fn online_network(&self) -> Cow<'_, Network> {
-        match (&*self.online, self.recipe.train) {
-            ([encoder, _, adapters], Train::Lora(lora)) => {
-                let values: Vec<Value> = adapters
-                    .parameters
-                    .iter()
-                    .map(|p| p.value.clone())
-                    .collect();
-                let merged = lora.merged(encoder, &values, &self.device);
-                Cow::Owned(encoder.with_values(merged))
-            }
-            _ => Cow::Borrowed(&self.online[0]),
-        }
+        computing(&self.online, self.recipe.train, &self.device)
     }
 
     fn encoder(&self, mut parameters: Parameters) -> Result<Encoder> {
@@ -752,6 +740,21 @@ impl Pass {
                 .collect(),
             embeddings: ops::joined(self.embeddings, other.embeddings, device),
         }
+    }
+}
+
+/// The encoder of trained networks as it computes: its adapters, where it has some, merged into it.
+fn computing<'a>(online: &'a [Network], train: Train, device: &Device) -> Cow<'a, Network> {
+    match (online, train) {
+        ([encoder, _, adapters], Train::Lora(lora)) => {
+            let values: Vec<Value> = adapters
+                .parameters
+                .iter()
+                .map(|p| p.value.clone())
+                .collect();
+            Cow::Owned(encoder.with_values(lora.merged(encoder, &values, device)))
+        }
+        _ => Cow::Borrowed(&online[0]),
     }
 }
 
