@@ -16,12 +16,16 @@ fn webjepa(arguments: &[&str]) -> Output {
         .expect("the program starts")
 }
 
-fn json(output: &Output) -> Value {
+fn assert_success(output: &Output) {
     assert!(
         output.status.success(),
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+fn json(output: &Output) -> Value {
+    assert_success(output);
     serde_json::from_slice(&output.stdout).expect("one JSON object")
 }
 
@@ -148,17 +152,9 @@ fn a_trained_model_is_converted_with_its_predictor() {
         "--out",
         &path("run"),
     ]);
-    assert!(
-        trained.status.success(),
-        "{}",
-        String::from_utf8_lossy(&trained.stderr)
-    );
+    assert_success(&trained);
     let converted = webjepa(&["convert", &path("run/original"), &path("small")]);
-    assert!(
-        converted.status.success(),
-        "{}",
-        String::from_utf8_lossy(&converted.stderr)
-    );
+    assert_success(&converted);
     assert_eq!(
         json(&webjepa(&["inspect", &path("small"), "--json"]))["predictor"],
         true
@@ -193,11 +189,7 @@ fn a_trained_model_is_converted_with_its_predictor() {
         "--out",
         &path("on"),
     ]);
-    assert!(
-        on.status.success(),
-        "{}",
-        String::from_utf8_lossy(&on.stderr)
-    );
+    assert_success(&on);
     assert_eq!(embedded("on/hf"), embedded("small"));
     std::fs::remove_dir_all(root).unwrap();
 }

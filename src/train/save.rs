@@ -158,24 +158,13 @@ impl Trainer {
     /// [`Error::Internal`] when the device fails.
     pub async fn export_hugging_face(&self) -> Result<Files> {
         let network = self.encoder_network();
-        let mut tensors = Vec::new();
-        for tensor in network.read().await? {
-            let parameter = Parameter {
-                name: tensor.name[network.prefix.len()..].to_owned(),
-                shape: tensor.shape,
-                optional: false,
-            };
-            let mut data = tensor.data.as_slice();
-            for (name, shape) in hugging_face(&parameter) {
-                let (part, rest) = data.split_at(shape.iter().product());
-                data = rest;
-                tensors.push(HostTensor {
-                    name,
-                    shape,
-                    data: part.to_vec(),
-                });
-            }
-        }
+        let tensors = network.read().await?.into_iter();
+        let tensors: Vec<HostTensor> = tensors
+            .flat_map(|mut tensor| {
+                tensor.name.drain(..network.prefix.len());
+                hugging_face_tensors(tensor)
+            })
+            .collect();
         let config = self.recipe().model.to_hugging_face("float32");
         // transformers refuses a file that does not say so.
         let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
@@ -230,6 +219,28 @@ fn json(value: &impl Serialize) -> Result<String> {
         .map_err(|e| Error::Internal(format!("the state of the run cannot be written: {e}")))
 }
 
+/// A parameter as the tensors that a Hugging Face folder has of it.
+pub fn hugging_face_tensors(tensor: HostTensor) -> Vec<HostTensor> {
+    let HostTensor { name, shape, data } = tensor;
+    let parameter = Parameter {
+        name,
+        shape,
+        optional: false,
+    };
+    let mut first = 0;
+    let parts = hugging_face(&parameter).into_iter().map(|(name, shape)| {
+        let start = first;
+        first += shape.iter().product::<usize>();
+        HostTensor {
+            name,
+            shape,
+            data: data[start..first].to_vec(),
+        }
+    });
+    parts.collect()
+}
+
+/// Tensors as a safetensors file of f32 values.
 fn file(tensors: &[HostTensor], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
     let bytes: Vec<Vec<u8>> = tensors
         .iter()

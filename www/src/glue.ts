@@ -110,7 +110,8 @@ export interface GlueTrainer {
    */
   newBatch(preprocess: boolean): GlueBatch;
   /**
-   * Consumes the batch. Masks of the caller's, as `lastMasks` gives them, take the place of those that would be drawn. A failure with a code other than `internal`, such as a loss that is no number, leaves the trainer as it was.
+   * Consumes the batch. Masks of the caller's, as `lastMasks` gives them, take the place of those that would be drawn. A failure with a
+   * code other than `internal`, such as a loss that is no number, leaves the trainer as it was.
    */
   step(batch: GlueBatch, masks: Masks | undefined): Promise<GlueTrainStep>;
   /** The masks of the last step: token indices, raster order; empty where the objective has none. */

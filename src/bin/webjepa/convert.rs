@@ -5,9 +5,10 @@ use std::fs;
 use std::path::PathBuf;
 
 use webjepa::checkpoint::{
-    Dtype, OTHER, Parameter, TensorData, assemble, hugging_face, predictor_parameters, safetensors,
-    to_f16,
+    Dtype, OTHER, TensorData, assemble, predictor_parameters, safetensors, to_f16,
 };
+use webjepa::train::network::HostTensor;
+use webjepa::train::save::hugging_face_tensors;
 use webjepa::{Error, Result};
 
 use super::{Model, unwritable};
@@ -43,19 +44,13 @@ fn transformers_name(dtype: Dtype) -> &'static str {
     }
 }
 
-struct Tensor {
-    name: String,
-    shape: Vec<usize>,
-    data: Vec<f32>,
-}
-
 /// Runs the command.
 pub fn run(arguments: &Convert) -> Result<()> {
     let mut opened = arguments.model.open(true, true)?;
     let is_target = opened.plan.is_target();
     let slots = opened.plan.slots().iter();
-    let mut tensors: Vec<Tensor> = slots
-        .map(|slot| Tensor {
+    let mut tensors: Vec<HostTensor> = slots
+        .map(|slot| HostTensor {
             name: slot.name.clone(),
             shape: slot.shape.clone(),
             data: vec![0.0; slot.shape.iter().product()],
@@ -118,31 +113,10 @@ pub fn run(arguments: &Convert) -> Result<()> {
     Ok(())
 }
 
-/// A parameter as the tensors that a Hugging Face folder has of it.
-fn hugging_face_tensors(tensor: Tensor) -> Vec<Tensor> {
-    let Tensor { name, shape, data } = tensor;
-    let parameter = Parameter {
-        name,
-        shape,
-        optional: false,
-    };
-    let mut first = 0;
-    let parts = hugging_face(&parameter).into_iter().map(|(name, shape)| {
-        let count: usize = shape.iter().product();
-        first += count;
-        Tensor {
-            name,
-            shape,
-            data: data[first - count..first].to_vec(),
-        }
-    });
-    parts.collect()
-}
-
 /// The tensors as a safetensors file.
-fn encoded(tensors: &[Tensor], dtype: Dtype) -> Result<Vec<u8>> {
+fn encoded(tensors: &[HostTensor], dtype: Dtype) -> Result<Vec<u8>> {
     let mut all = Vec::new();
-    for Tensor { name, data, .. } in tensors {
+    for HostTensor { name, data, .. } in tensors {
         all.push(match dtype {
             Dtype::F16 => {
                 let halves = to_f16(name, 0, data)?;
