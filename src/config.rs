@@ -24,6 +24,9 @@ const MAX_FRAMES: usize = 1 << 12;
 const MAX_HIDDEN_SIZE: usize = 1 << 14;
 const MAX_MLP_HIDDEN: usize = 1 << 16;
 const MAX_LAYERS: usize = 1 << 10;
+const MAX_MASK_TOKENS: usize = 1 << 8;
+/// Levels of output of V-JEPA 2.1.
+pub const LEVELS: usize = 4;
 /// A tensor of this many elements is still addressable as `f32` where `usize` has 32 bits.
 const MAX_TENSOR_ELEMENTS: u64 = 1 << 30;
 /// Four times the largest published vision transformer of this family.
@@ -41,6 +44,23 @@ pub enum Positions {
     Learned,
 }
 
+/// The published system that a model is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum System {
+    /// I-JEPA: pictures. LeJEPA's encoder has the same form.
+    #[serde(rename = "ijepa")]
+    IJepa,
+    /// V-JEPA 1: clips, with a fixed table of three axes.
+    #[serde(rename = "vjepa")]
+    VJepa,
+    /// V-JEPA 2: clips, with rotary positions whose frequencies are tiled.
+    #[serde(rename = "vjepa2")]
+    VJepa2,
+    /// V-JEPA 2.1: clips and pictures, with rotary positions that are rotations and scale with the grid, and four levels of output.
+    #[serde(rename = "vjepa2.1")]
+    VJepa21,
+}
+
 /// Sizes of the narrow transformer that predicts the embeddings of masked tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PredictorConfig {
@@ -52,6 +72,12 @@ pub struct PredictorConfig {
     pub heads: usize,
     /// Width of the hidden layer of each MLP.
     pub mlp_hidden: usize,
+    /// Number of mask tokens: 1 in I-JEPA, one for each kind of mask in V-JEPA.
+    pub mask_tokens: usize,
+    /// Levels of the encoder's output that it sees, one after the other: 4 in V-JEPA 2.1, 1 in its distilled models and elsewhere.
+    pub levels: usize,
+    /// Width of what it predicts: `levels` times the encoder's, but for distilled models, which predict their teacher's output.
+    pub output_size: usize,
 }
 
 /// Sizes of a vision transformer.
@@ -60,6 +86,8 @@ pub struct PredictorConfig {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(into = "OwnFormat")]
 pub struct ModelConfig {
+    /// The system, which decides what the sizes do not.
+    pub system: System,
     /// Native input size in pixels, `[height, width]`.
     pub image_size: [usize; 2],
     /// Side of the square patches.
@@ -84,30 +112,33 @@ pub struct ModelConfig {
     pub qkv_bias: bool,
     /// Kind of position embedding.
     pub positions: Positions,
+    /// Patches on a side of the grid to which V-JEPA 2.1 scales rows and columns before it rotates: that of its pretraining.
+    pub rope_grid: Option<usize>,
     /// Sizes of the predictor, where the model has one.
     pub predictor: Option<PredictorConfig>,
 }
 
 impl ModelConfig {
-    /// Reads the `config.json` of a Hugging Face folder (`model_type` "ijepa"). Absent fields have the defaults of
-    /// transformers' `IJepaConfig`; fields that do not change the embedding are ignored.
+    /// Reads the `config.json` of a Hugging Face folder (`model_type` "ijepa" or "vjepa2"). Absent fields have the defaults of
+    /// transformers' `IJepaConfig` and `VJEPA2Config`; fields that do not change the embedding are ignored.
     pub fn from_hf_json(text: &str) -> Result<Self> {
         let object = parse_object(text)?;
         let fields = Fields::new(&object, "");
-        match fields.text("model_type")? {
-            Some("ijepa") => {}
+        let video = match fields.text("model_type")? {
+            Some("ijepa") => false,
+            Some("vjepa2") => true,
             Some(other) => {
                 return Err(Error::Unsupported(format!(
-                    "model_type {:?} is not supported: only \"ijepa\" is",
+                    "model_type {:?} is not supported: \"ijepa\" and \"vjepa2\" are",
                     excerpt(other)
                 )));
             }
             None => {
                 return Err(Error::BadConfig(
-                    "the configuration has no model_type: a Hugging Face config.json of I-JEPA says \"ijepa\"".into(),
+                    "the configuration has no model_type: a Hugging Face config.json says \"ijepa\" or \"vjepa2\"".into(),
                 ));
             }
-        }
+        };
         match fields.text("hidden_act")? {
             None | Some("gelu") => {}
             Some(other) => {
@@ -123,9 +154,19 @@ impl ModelConfig {
                 "patch_size {patch:?} is not supported: patches must be square"
             )));
         }
-        let config = Self {
+        let config = match video {
+            true => Self::vjepa2_fields(&fields, patch[0])?,
+            false => Self::ijepa_fields(&fields, patch[0])?,
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn ijepa_fields(fields: &Fields, patch_size: usize) -> Result<Self> {
+        Ok(Self {
+            system: System::IJepa,
             image_size: fields.pair("image_size")?.unwrap_or([224, 224]),
-            patch_size: patch[0],
+            patch_size,
             channels: fields.size("num_channels")?.unwrap_or(3),
             frames: 1,
             tubelet: 1,
@@ -136,17 +177,48 @@ impl ModelConfig {
             layer_norm_eps: fields.number("layer_norm_eps")?.unwrap_or(1e-12),
             qkv_bias: fields.flag("qkv_bias")?.unwrap_or(true),
             positions: Positions::Sincos,
+            rope_grid: None,
             predictor: None,
-        };
-        config.validate()?;
-        Ok(config)
+        })
+    }
+
+    fn vjepa2_fields(fields: &Fields, patch_size: usize) -> Result<Self> {
+        let hidden_size = fields.size("hidden_size")?.unwrap_or(1024);
+        let width = fields.size("pred_hidden_size")?.unwrap_or(384);
+        let ratio = |key| Ok(fields.number(key)?.unwrap_or(4.0));
+        Ok(Self {
+            system: System::VJepa2,
+            image_size: fields.pair("crop_size")?.unwrap_or([256, 256]),
+            patch_size,
+            channels: fields.size("in_chans")?.unwrap_or(3),
+            frames: fields.size("frames_per_clip")?.unwrap_or(64),
+            tubelet: fields.size("tubelet_size")?.unwrap_or(2),
+            hidden_size,
+            layers: fields.size("num_hidden_layers")?.unwrap_or(24),
+            heads: fields.size("num_attention_heads")?.unwrap_or(16),
+            mlp_hidden: mlp_hidden(hidden_size, ratio("mlp_ratio")?),
+            layer_norm_eps: fields.number("layer_norm_eps")?.unwrap_or(1e-6),
+            qkv_bias: fields.flag("qkv_bias")?.unwrap_or(true),
+            positions: Positions::Rope,
+            rope_grid: None,
+            predictor: Some(PredictorConfig {
+                hidden_size: width,
+                layers: fields.size("pred_num_hidden_layers")?.unwrap_or(12),
+                heads: fields.size("pred_num_attention_heads")?.unwrap_or(12),
+                mlp_hidden: mlp_hidden(width, ratio("pred_mlp_ratio")?),
+                mask_tokens: fields.size("pred_num_mask_tokens")?.unwrap_or(10),
+                levels: 1,
+                output_size: hidden_size,
+            }),
+        })
     }
 
     /// Reads this library's own object: `imageSize` (a number or `[height, width]`), `patchSize`, `hiddenSize`, `layers`
-    /// and `heads` are required; `channels` (3), `frames` (1), `tubelet` (1 for pictures, 2 for clips), `mlpRatio` (4),
-    /// `layerNormEps` (1e-6), `qkvBias` (true), `positions` ("sincos") and `predictor` have the published defaults in
-    /// parentheses. `predictor` is `{ hiddenSize (384), layers (12), heads (the encoder's), mlpRatio (4) }`, or null for a
-    /// model without one. An unknown key is an error.
+    /// and `heads` are required; `channels` (3), `frames` (1 for pictures, 16 for a system of clips), `tubelet` (1 for pictures, 2
+    /// for clips), `mlpRatio` (4), `layerNormEps` (1e-6), `qkvBias` (true), `positions` (the system's), `system` and `predictor`
+    /// have the published defaults in parentheses. Without `system`, clips with `"rope"` are V-JEPA 2's, clips otherwise V-JEPA 1's,
+    /// and pictures I-JEPA's. `ropeGrid` is V-JEPA 2.1's (16 for patches of 16 pixels). `predictor` is `{ hiddenSize (384), layers (12), heads, mlpRatio (4), maskTokens, levels, outputSize }`,
+    /// of which the others default to the system's, or null for a model without one. An unknown key is an error.
     pub fn from_json(text: &str) -> Result<Self> {
         let object = parse_object(text)?;
         let fields = Fields::new(&object, "");
@@ -163,55 +235,98 @@ impl ModelConfig {
             "layerNormEps",
             "qkvBias",
             "positions",
+            "system",
+            "ropeGrid",
             "predictor",
         ])?;
+        let system = match fields.text("system")? {
+            None => None,
+            Some("ijepa") => Some(System::IJepa),
+            Some("vjepa") => Some(System::VJepa),
+            Some("vjepa2") => Some(System::VJepa2),
+            Some("vjepa2.1") => Some(System::VJepa21),
+            Some(other) => {
+                return Err(unexpected(
+                    "system",
+                    "\"ijepa\", \"vjepa\", \"vjepa2\" or \"vjepa2.1\"",
+                    &Value::from(other),
+                ));
+            }
+        };
+        let positions = match fields.text("positions")? {
+            None => None,
+            Some("sincos") => Some(Positions::Sincos),
+            Some("rope") => Some(Positions::Rope),
+            Some("learned") => Some(Positions::Learned),
+            Some(other) => {
+                return Err(unexpected(
+                    "positions",
+                    "\"sincos\", \"rope\" or \"learned\"",
+                    &Value::from(other),
+                ));
+            }
+        };
+        let clip = fields.size("frames")?.is_some_and(|frames| frames > 1)
+            || fields.size("tubelet")?.is_some_and(|tubelet| tubelet > 1);
+        let system = system.unwrap_or(match (positions, clip) {
+            (Some(Positions::Rope), _) => System::VJepa2,
+            (_, true) => System::VJepa,
+            (_, false) => System::IJepa,
+        });
         let image_size = fields.required(fields.pair("imageSize")?, "imageSize")?;
         let patch_size = fields.required(fields.size("patchSize")?, "patchSize")?;
         let hidden_size = fields.required(fields.size("hiddenSize")?, "hiddenSize")?;
         let layers = fields.required(fields.size("layers")?, "layers")?;
         let heads = fields.required(fields.size("heads")?, "heads")?;
-        let frames = fields.size("frames")?.unwrap_or(1);
+        let frames = fields.size("frames")?.unwrap_or(system.frames());
+        let published = PredictorConfig::published(system, hidden_size, heads, 12);
         let predictor = match object.get("predictor") {
             Some(Value::Null) => None,
-            None => Some(PredictorConfig::published(heads, 12)),
+            None => Some(published),
             Some(Value::Object(object)) => {
                 let fields = Fields::new(object, "predictor.");
-                fields.only(&["hiddenSize", "layers", "heads", "mlpRatio"])?;
-                let hidden_size = fields.size("hiddenSize")?.unwrap_or(384);
+                fields.only(&[
+                    "hiddenSize",
+                    "layers",
+                    "heads",
+                    "mlpRatio",
+                    "maskTokens",
+                    "levels",
+                    "outputSize",
+                ])?;
+                let width = fields.size("hiddenSize")?.unwrap_or(published.hidden_size);
+                let levels = fields.size("levels")?.unwrap_or(published.levels);
                 Some(PredictorConfig {
-                    hidden_size,
-                    layers: fields.size("layers")?.unwrap_or(12),
-                    heads: fields.size("heads")?.unwrap_or(heads),
-                    mlp_hidden: mlp_hidden(hidden_size, fields.number("mlpRatio")?.unwrap_or(4.0)),
+                    hidden_size: width,
+                    layers: fields.size("layers")?.unwrap_or(published.layers),
+                    heads: fields.size("heads")?.unwrap_or(published.heads),
+                    mlp_hidden: mlp_hidden(width, fields.number("mlpRatio")?.unwrap_or(4.0)),
+                    mask_tokens: fields.size("maskTokens")?.unwrap_or(published.mask_tokens),
+                    levels,
+                    output_size: fields
+                        .size("outputSize")?
+                        .unwrap_or(levels.saturating_mul(hidden_size)),
                 })
             }
             Some(other) => return Err(unexpected("predictor", "an object or null", other)),
         };
         let config = Self {
+            system,
             image_size,
             patch_size,
             channels: fields.size("channels")?.unwrap_or(3),
             frames,
-            tubelet: fields
-                .size("tubelet")?
-                .unwrap_or(if frames == 1 { 1 } else { 2 }),
+            tubelet: fields.size("tubelet")?.unwrap_or(system.tubelet()),
             hidden_size,
             layers,
             heads,
             mlp_hidden: mlp_hidden(hidden_size, fields.number("mlpRatio")?.unwrap_or(4.0)),
             layer_norm_eps: fields.number("layerNormEps")?.unwrap_or(1e-6),
             qkv_bias: fields.flag("qkvBias")?.unwrap_or(true),
-            positions: match fields.text("positions")? {
-                None | Some("sincos") => Positions::Sincos,
-                Some("rope") => Positions::Rope,
-                Some("learned") => Positions::Learned,
-                Some(other) => {
-                    return Err(unexpected(
-                        "positions",
-                        "\"sincos\", \"rope\" or \"learned\"",
-                        &Value::from(other),
-                    ));
-                }
+            positions: positions.unwrap_or(system.positions()),
+            rope_grid: match fields.size("ropeGrid")? {
+                Some(side) => Some(side),
+                None => system.rope_grid(patch_size),
             },
             predictor,
         };
@@ -235,6 +350,33 @@ impl ModelConfig {
             true => json!(height),
             false => json!([height, width]),
         };
+        if let (true, Some(predictor)) = (self.system == System::VJepa2, &self.predictor) {
+            return json!({
+                "architectures": ["VJEPA2Model"],
+                "attention_probs_dropout_prob": 0.0,
+                "crop_size": image_size,
+                "drop_path_rate": 0.0,
+                "dtype": dtype,
+                "frames_per_clip": self.frames,
+                "hidden_act": "gelu",
+                "hidden_size": self.hidden_size,
+                "in_chans": self.channels,
+                "initializer_range": 0.02,
+                "layer_norm_eps": self.layer_norm_eps,
+                "mlp_ratio": mlp_ratio(self.hidden_size, self.mlp_hidden),
+                "model_type": "vjepa2",
+                "num_attention_heads": self.heads,
+                "num_hidden_layers": self.layers,
+                "patch_size": self.patch_size,
+                "pred_hidden_size": predictor.hidden_size,
+                "pred_mlp_ratio": mlp_ratio(predictor.hidden_size, predictor.mlp_hidden),
+                "pred_num_attention_heads": predictor.heads,
+                "pred_num_hidden_layers": predictor.layers,
+                "pred_num_mask_tokens": predictor.mask_tokens,
+                "qkv_bias": self.qkv_bias,
+                "tubelet_size": self.tubelet,
+            });
+        }
         json!({
             "architectures": ["IJepaModel"],
             "attention_probs_dropout_prob": 0.0,
@@ -257,59 +399,124 @@ impl ModelConfig {
         })
     }
 
-    /// A published size by name: `vit-SIZE[/PATCH][@IMAGE]`, as in `vit-tiny`, `vit-huge/14` or `vit-huge/16@448`.
+    /// A published model by name.
     ///
-    /// SIZE is `tiny`, `small`, `base`, `large`, `huge` or `giant` (or `ti`, `s`, `b`, `l`, `h`, `g`). PATCH is 14 for
-    /// `huge` and else 16, IMAGE is 224, unless given. The spellings of published checkpoints are understood too:
-    /// `vit-huge-14`, `vit_huge`, `ijepa-vith14`, in any case of letters.
+    /// I-JEPA: `vit-SIZE[/PATCH][@IMAGE]`, as in `vit-tiny`, `vit-huge/14` or `vit-huge/16@448`. SIZE is `tiny`, `small`, `base`,
+    /// `large`, `huge` or `giant` (or `ti`, `s`, `b`, `l`, `h`, `g`). PATCH is 14 for `huge` and else 16, IMAGE is 224, unless given.
+    /// V-JEPA: the same with the system before it, as in `vjepa-vit-huge@384`, `vjepa2-vit-giant@384` or `vjepa2.1-vit-base`, where
+    /// IMAGE is 224, 256 and 384 unless given, and SIZE may also be `gigantic` (`G`); clips are of 16, 64 and 16 frames, or of N
+    /// with `-fpcN`, as in `vjepa2-vitl-fpc16-256`. The spellings of published checkpoints are understood too: `vit-huge-14`,
+    /// `vit_huge`, `ijepa-vith14`, `vjepa2-vitg-fpc64-384`, `vjepa2_1_vitb_dist_vitG_384`, in any case of letters but for g and G.
     pub fn preset(name: &str) -> Result<Self> {
         let unknown = || {
             Error::BadConfig(format!(
-                "there is no preset {:?}: the names are vit-tiny, vit-small, vit-base, vit-large, vit-huge and \
-                 vit-giant, optionally with a patch and an image size as in vit-huge/14@224",
+                "there is no preset {:?}: the names are vit-tiny, vit-small, vit-base, vit-large, vit-huge and vit-giant, \
+                 optionally with a patch and an image size as in vit-huge/14@224, and for clips the same after vjepa-, vjepa2- or \
+                 vjepa2.1-",
                 excerpt(name)
             ))
         };
-        let spelled = name.to_ascii_lowercase().replace('_', "-");
-        let rest = spelled.strip_prefix("ijepa-").unwrap_or(&spelled);
-        let rest = rest.strip_prefix("vit").ok_or_else(unknown)?;
+        let spelled = name.replace('_', "-");
+        let lower = spelled.to_ascii_lowercase();
+        const SYSTEMS: [(&str, System); 6] = [
+            ("ijepa-", System::IJepa),
+            ("vjepa2.1-", System::VJepa21),
+            ("vjepa2-1-", System::VJepa21),
+            ("vjepa2-", System::VJepa2),
+            ("vjepa1-", System::VJepa),
+            ("vjepa-", System::VJepa),
+        ];
+        let (prefix, system) = SYSTEMS
+            .into_iter()
+            .find(|(prefix, _)| lower.starts_with(prefix))
+            .unwrap_or(("", System::IJepa));
+        let rest = lower[prefix.len()..]
+            .strip_prefix("vit")
+            .ok_or_else(unknown)?;
         let rest = rest.strip_prefix('-').unwrap_or(rest);
-        let (rest, image) = match rest.split_once('@') {
-            Some((rest, image)) => (rest, image.parse().map_err(|_| unknown())?),
-            None => (rest, 224),
+        let letters = rest
+            .find(|c: char| !c.is_ascii_alphabetic())
+            .unwrap_or(rest.len());
+        let (size, rest) = rest.split_at(letters);
+        let gigantic = size == "gigantic"
+            || size == "g" && spelled[spelled.len() - rest.len() - 1..].starts_with('G');
+        // "vitb-dist-vitG-384" says whose embeddings it was trained on.
+        let (distilled, rest) = match rest.strip_prefix("-dist-vitg") {
+            Some(rest) => (true, rest),
+            None => (false, rest),
         };
-        let (size, patch) = match rest.find(|c: char| !c.is_ascii_alphabetic()) {
-            Some(end) => {
-                let (size, patch) = rest.split_at(end);
-                let patch = patch.strip_prefix(['/', '-']).unwrap_or(patch);
-                (size, Some(patch.parse().map_err(|_| unknown())?))
+        let (rest, frames) = match rest.strip_prefix("-fpc") {
+            Some(rest) => {
+                let (frames, rest) = rest.split_at(rest.find('-').unwrap_or(rest.len()));
+                (rest, frames.parse().map_err(|_| unknown())?)
             }
-            None => (rest, None),
+            None => (
+                rest,
+                if system == System::VJepa2 {
+                    64
+                } else {
+                    system.frames()
+                },
+            ),
         };
+        // "-384" is a size and "-14" a patch.
+        let (rest, image) = match (rest.split_once('@'), rest.rsplit_once('-')) {
+            (Some((rest, image)), _) => (rest, Some(image)),
+            (None, Some((rest, image))) if system != System::IJepa && image.len() > 2 => {
+                (rest, Some(image))
+            }
+            (None, _) => (rest, None),
+        };
+        let image = match image {
+            Some(image) => image.parse().map_err(|_| unknown())?,
+            None => match system {
+                System::IJepa | System::VJepa => 224,
+                System::VJepa2 => 256,
+                System::VJepa21 => 384,
+            },
+        };
+        let patch = match rest.strip_prefix(['/', '-']).unwrap_or(rest) {
+            "" if rest.is_empty() => None,
+            patch => Some(patch.parse().map_err(|_| unknown())?),
+        };
+        let video = system != System::IJepa;
         // Hidden size, layers, heads, MLP width, patch, predictor layers.
         let (hidden_size, layers, heads, mlp_hidden, default_patch, predictor_layers) = match size {
             "ti" | "tiny" => (192, 12, 3, 768, 16, 12),
             "s" | "small" => (384, 12, 6, 1536, 16, 12),
             "b" | "base" => (768, 12, 12, 3072, 16, 12),
             "l" | "large" => (1024, 24, 16, 4096, 16, 12),
-            "h" | "huge" => (1280, 32, 16, 5120, 14, 12),
+            "h" | "huge" => (1280, 32, 16, 5120, if video { 16 } else { 14 }, 12),
+            _ if gigantic && video => (1664, 48, 26, 8192, 16, 24),
+            // The video models have heads 64 wide, I-JEPA's 88.
+            "g" | "giant" if system == System::VJepa21 => (1408, 40, 22, 6144, 16, 24),
+            "g" | "giant" if video => (1408, 40, 22, 6144, 16, 12),
             "g" | "giant" => (1408, 40, 16, 6144, 16, 16),
             _ => return Err(unknown()),
         };
+        let mut predictor =
+            PredictorConfig::published(system, hidden_size, heads, predictor_layers);
+        // V-JEPA 2.1 was trained at these two sizes; the smaller ones are distilled from the gigantic one, of width 1664.
+        if system == System::VJepa21 && (distilled || hidden_size < 1408) {
+            predictor.levels = 1;
+            predictor.output_size = 1664;
+        }
         let config = Self {
+            system,
             image_size: [image, image],
             patch_size: patch.unwrap_or(default_patch),
             channels: 3,
-            frames: 1,
-            tubelet: 1,
+            frames,
+            tubelet: system.tubelet(),
             hidden_size,
             layers,
             heads,
             mlp_hidden,
             layer_norm_eps: 1e-6,
             qkv_bias: true,
-            positions: Positions::Sincos,
-            predictor: Some(PredictorConfig::published(heads, predictor_layers)),
+            positions: system.positions(),
+            rope_grid: system.rope_grid(patch.unwrap_or(default_patch)),
+            predictor: Some(predictor),
         };
         config.validate()?;
         Ok(config)
@@ -349,7 +556,7 @@ impl ModelConfig {
                 self.layer_norm_eps
             )));
         }
-        let flat = self.frames == 1;
+        let flat = !self.is_video();
         transformer(
             "",
             [self.hidden_size, self.layers, self.heads, self.mlp_hidden],
@@ -364,6 +571,7 @@ impl ModelConfig {
                 flat,
             )?;
         }
+        self.check_system()?;
         let patch = self.hidden_size as u64 * self.patch_elements();
         if patch > MAX_TENSOR_ELEMENTS {
             return Err(Error::BadConfig(format!(
@@ -379,6 +587,108 @@ impl ModelConfig {
         Ok(())
     }
 
+    /// What the system allows.
+    fn check_system(&self) -> Result<()> {
+        let bad = |why: String| Err(Error::BadConfig(why));
+        let name = self.system.name();
+        if !self.is_video() && (self.frames > 1 || self.tubelet > 1) {
+            return bad(format!(
+                "{name} is of pictures, and the configuration has {} frames in tubelets of {}",
+                self.frames, self.tubelet
+            ));
+        }
+        let fitting: &[Positions] = match self.system {
+            System::IJepa => &[Positions::Sincos, Positions::Learned],
+            System::VJepa => &[Positions::Sincos],
+            System::VJepa2 | System::VJepa21 => &[Positions::Rope],
+        };
+        if !fitting.contains(&self.positions) {
+            return bad(format!(
+                "{name} does not have these positions: {:?}",
+                self.positions
+            ));
+        }
+        if self.rope_grid.is_some() != (self.system == System::VJepa21) {
+            return bad(format!(
+                "ropeGrid is for vjepa2.1, and the system is {name}"
+            ));
+        }
+        if let Some(side) = self.rope_grid {
+            within("ropeGrid", side, MAX_IMAGE_SIZE)?;
+        }
+        if self.system == System::VJepa21 && self.layers < LEVELS {
+            return bad(format!(
+                "{name} has {LEVELS} levels of output, and {} layers do not",
+                self.layers
+            ));
+        }
+        let Some(predictor) = &self.predictor else {
+            return Ok(());
+        };
+        within(
+            "number of the predictor's mask tokens",
+            predictor.mask_tokens,
+            MAX_MASK_TOKENS,
+        )?;
+        within(
+            "width of the predictor's output",
+            predictor.output_size,
+            LEVELS * MAX_HIDDEN_SIZE,
+        )?;
+        let plain = predictor.levels == 1 && predictor.output_size == self.hidden_size;
+        if self.system == System::IJepa && predictor.mask_tokens != 1 {
+            return bad(format!(
+                "{name} has one mask token, not {}",
+                predictor.mask_tokens
+            ));
+        }
+        match self.system {
+            System::VJepa21 if [1, LEVELS].contains(&predictor.levels) => Ok(()),
+            System::VJepa21 => bad(format!(
+                "a predictor of {name} sees 1 or {LEVELS} levels, not {}",
+                predictor.levels
+            )),
+            _ if plain => Ok(()),
+            _ => bad(format!(
+                "a predictor of {name} sees one level and predicts as much, not {} and a width of {}",
+                predictor.levels, predictor.output_size
+            )),
+        }
+    }
+
+    /// Which blocks' outputs make up the levels, the last block included: of V-JEPA 2.1 four, of others one.
+    pub fn level_layers(&self) -> Vec<usize> {
+        match (self.system, self.layers) {
+            // Published so, with a third level that is not evenly spaced.
+            (System::VJepa21, 48) => vec![11, 23, 37, 47],
+            (System::VJepa21, layers) => (1..=LEVELS)
+                .map(|level| level * layers / LEVELS - 1)
+                .collect(),
+            (_, layers) => vec![layers - 1],
+        }
+    }
+
+    /// Time steps of a clip of so many frames. One frame fewer than a tubelet needs is repeated, as Hugging Face does; V-JEPA 2.1 has
+    /// a patch embedding for single pictures.
+    pub fn steps_of(&self, frames: usize) -> Result<usize> {
+        match frames {
+            0 => Err(Error::BadInput(
+                "a clip of no frames cannot be embedded".into(),
+            )),
+            1 => Ok(1),
+            frames if frames > MAX_FRAMES => Err(Error::BadInput(format!(
+                "a clip of {frames} frames is longer than the {MAX_FRAMES} that are possible"
+            ))),
+            frames if frames.is_multiple_of(self.tubelet) => Ok(frames / self.tubelet),
+            frames => Err(Error::BadInput(format!(
+                "a clip of {frames} frames cannot be cut into tubelets of {}: give {} or {}",
+                self.tubelet,
+                (frames / self.tubelet).max(1) * self.tubelet,
+                frames.div_ceil(self.tubelet) * self.tubelet
+            ))),
+        }
+    }
+
     /// Patches of the native input, `[time, rows, columns]`.
     pub fn grid(&self) -> [usize; 3] {
         let [height, width] = self.image_size;
@@ -389,8 +699,14 @@ impl ModelConfig {
         ]
     }
 
-    /// Patches of an input of another size, which must be a multiple of the patch size.
-    pub fn grid_for(&self, [height, width]: [usize; 2]) -> Result<[usize; 3]> {
+    /// Patches of an input of the native number of frames and another size, which must be a multiple of the patch size.
+    pub fn grid_for(&self, size: [usize; 2]) -> Result<[usize; 3]> {
+        self.grid_of(self.frames, size)
+    }
+
+    /// Patches of an input of another number of frames and another size.
+    pub fn grid_of(&self, frames: usize, [height, width]: [usize; 2]) -> Result<[usize; 3]> {
+        let steps = self.steps_of(frames)?;
         let patch = self.patch_size;
         let valid = |side: usize| side > 0 && side.is_multiple_of(patch);
         if !valid(height) || !valid(width) {
@@ -408,10 +724,10 @@ impl ModelConfig {
                 "{height}×{width} pixels are not a multiple of the patch size {patch}: {nearest}"
             )));
         }
-        let grid = [self.frames / self.tubelet, height / patch, width / patch];
+        let grid = [steps, height / patch, width / patch];
         match token_count(grid) {
             tokens if tokens > MAX_TOKENS as u64 => Err(Error::BadInput(format!(
-                "{height}×{width} pixels make {tokens} tokens, more than the {MAX_TOKENS} that are possible"
+                "{frames} × {height}×{width} pixels make {tokens} tokens, more than the {MAX_TOKENS} that are possible"
             ))),
             _ => Ok(grid),
         }
@@ -429,7 +745,7 @@ impl ModelConfig {
 
     /// Whether tokens span time, so that the patch embedding is a convolution over it too.
     pub fn is_video(&self) -> bool {
-        self.frames > 1 || self.tubelet > 1
+        self.system != System::IJepa
     }
 
     /// Shape of the patch embedding's kernel: `[hidden, channels, (tubelet,) patch, patch]`.
@@ -449,7 +765,14 @@ impl ModelConfig {
         };
         let blocks =
             self.layers as u64 * block_parameters(d, self.mlp_hidden as u64, self.qkv_bias);
-        d * self.patch_elements() + d + positions + blocks + 2 * d
+        let one = d * self.patch_elements() + d + positions + blocks + 2 * d;
+        match self.system {
+            // A patch embedding of pictures, two tokens of modality, and three norms more.
+            System::VJepa21 => {
+                one + d * self.patch_elements() / self.tubelet as u64 + d + 2 * d + 3 * 2 * d
+            }
+            _ => one,
+        }
     }
 
     /// Parameters of the predictor, its position table and mask token included; 0 where there is none.
@@ -464,7 +787,17 @@ impl ModelConfig {
         };
         let blocks = predictor.layers as u64
             * block_parameters(p, predictor.mlp_hidden as u64, self.qkv_bias);
-        (d * p + p) + p + positions + blocks + 2 * p + (p * d + d)
+        let masks = predictor.mask_tokens as u64 * p;
+        let (seen, out) = (predictor.levels as u64 * d, predictor.output_size as u64);
+        let embed = match predictor.levels {
+            1 => d * p + p,
+            _ => seen * d + d + d * p + p,
+        };
+        let rest = match self.system {
+            System::VJepa21 => 2 * p + (p * out + out),
+            _ => 0,
+        };
+        embed + masks + positions + blocks + 2 * p + (p * out + out) + rest
     }
 
     /// Numbers in one patch of the input.
@@ -473,14 +806,63 @@ impl ModelConfig {
     }
 }
 
+impl System {
+    /// As in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::IJepa => "ijepa",
+            Self::VJepa => "vjepa",
+            Self::VJepa2 => "vjepa2",
+            Self::VJepa21 => "vjepa2.1",
+        }
+    }
+
+    /// Frames of a clip in training.
+    fn frames(self) -> usize {
+        match self {
+            Self::IJepa => 1,
+            Self::VJepa | Self::VJepa2 | Self::VJepa21 => 16,
+        }
+    }
+
+    fn tubelet(self) -> usize {
+        match self {
+            Self::IJepa => 1,
+            Self::VJepa | Self::VJepa2 | Self::VJepa21 => 2,
+        }
+    }
+
+    /// V-JEPA 2.1 was pretrained on 256 pixels, or on 252 with patches of 14.
+    fn rope_grid(self, patch_size: usize) -> Option<usize> {
+        (self == Self::VJepa21).then(|| (256 / patch_size.max(1)).max(1))
+    }
+
+    fn positions(self) -> Positions {
+        match self {
+            Self::IJepa | Self::VJepa => Positions::Sincos,
+            Self::VJepa2 | Self::VJepa21 => Positions::Rope,
+        }
+    }
+}
+
 impl PredictorConfig {
-    /// The predictor of every released I-JEPA: 384 wide, with as many heads as the encoder.
-    fn published(heads: usize, layers: usize) -> Self {
+    /// The predictor of released models: 384 wide; with as many heads as the encoder in I-JEPA and V-JEPA 1, with 12 later.
+    fn published(system: System, encoder: usize, heads: usize, layers: usize) -> Self {
+        let levels = if system == System::VJepa21 { LEVELS } else { 1 };
+        let (mask_tokens, heads) = match system {
+            System::IJepa => (1, heads),
+            System::VJepa => (2, heads),
+            System::VJepa2 => (10, 12),
+            System::VJepa21 => (8, 12),
+        };
         Self {
             hidden_size: 384,
             layers,
             heads,
             mlp_hidden: 1536,
+            mask_tokens,
+            levels,
+            output_size: levels.saturating_mul(encoder),
         }
     }
 
@@ -530,10 +912,10 @@ fn transformer(
             "the {whose}hidden size {hidden} is not a multiple of 4, as sine and cosine of two axes need"
         )));
     }
-    if positions == Positions::Rope && hidden / heads < 6 {
+    let width = hidden / heads;
+    if positions == Positions::Rope && (width < 6 || !width.is_multiple_of(2)) {
         return Err(Error::BadConfig(format!(
-            "the {whose}head width {} is too small: rotary positions need a pair of channels for each of three axes",
-            hidden / heads
+            "the {whose}head width {width} does not do: rotary positions need a pair of channels for each of three axes, and pairs only"
         )));
     }
     Ok(())
@@ -557,6 +939,7 @@ fn mlp_ratio(hidden: usize, mlp: usize) -> f64 {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct OwnFormat {
+    system: System,
     image_size: [usize; 2],
     patch_size: usize,
     channels: usize,
@@ -569,6 +952,8 @@ struct OwnFormat {
     layer_norm_eps: f64,
     qkv_bias: bool,
     positions: Positions,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rope_grid: Option<usize>,
     predictor: Option<OwnPredictor>,
 }
 
@@ -579,11 +964,15 @@ struct OwnPredictor {
     layers: usize,
     heads: usize,
     mlp_ratio: f64,
+    mask_tokens: usize,
+    levels: usize,
+    output_size: usize,
 }
 
 impl From<ModelConfig> for OwnFormat {
     fn from(config: ModelConfig) -> Self {
         Self {
+            system: config.system,
             image_size: config.image_size,
             patch_size: config.patch_size,
             channels: config.channels,
@@ -596,11 +985,15 @@ impl From<ModelConfig> for OwnFormat {
             layer_norm_eps: config.layer_norm_eps,
             qkv_bias: config.qkv_bias,
             positions: config.positions,
+            rope_grid: config.rope_grid,
             predictor: config.predictor.map(|predictor| OwnPredictor {
                 hidden_size: predictor.hidden_size,
                 layers: predictor.layers,
                 heads: predictor.heads,
                 mlp_ratio: mlp_ratio(predictor.hidden_size, predictor.mlp_hidden),
+                mask_tokens: predictor.mask_tokens,
+                levels: predictor.levels,
+                output_size: predictor.output_size,
             }),
         }
     }
@@ -773,6 +1166,49 @@ mod tests {
     }
 
     #[test]
+    fn presets_of_clips_have_the_published_parameter_counts() {
+        for (name, encoder, predictor) in [
+            ("vjepa2-vit-tiny", 5_633_856, None),
+            ("vjepa2-vit-small", 21_884_544, None),
+            ("vjepa2-vit-base", 86_236_416, None),
+            ("vjepa2-vitl-fpc64-256", 303_885_312, Some(22_086_016)),
+            ("vjepa2-vith-fpc64-256", 631_648_000, Some(22_282_880)),
+            ("vjepa2-vitg-fpc64-384", 1_012_173_952, Some(22_381_312)),
+            ("vjepa2_1_vitb_dist_vitG_384", 86_833_152, Some(22_874_752)),
+            ("vjepa2_1_vitl_dist_vitG_384", 304_680_960, Some(22_973_056)),
+            ("vjepa2_1_vitg_384", 1_013_267_968, Some(55_400_704)),
+            ("vjepa2_1_vitG_384", 1_845_216_768, Some(59_433_472)),
+        ] {
+            let config = ModelConfig::preset(name).unwrap();
+            assert_eq!(config.parameter_count(), encoder, "{name}");
+            if let Some(count) = predictor {
+                assert_eq!(config.predictor_parameter_count(), count, "{name}");
+            }
+        }
+        let of = |name| {
+            let c = ModelConfig::preset(name).unwrap();
+            (c.image_size[0], c.frames, c.heads, c.head_dim(), c.grid())
+        };
+        assert_eq!(of("vjepa2-vitg-fpc64-384"), (384, 64, 22, 64, [32, 24, 24]));
+        assert_eq!(of("vjepa2-vitl-fpc16-256"), (256, 16, 16, 64, [8, 16, 16]));
+        assert_eq!(of("vjepa-vitl16"), (224, 16, 16, 64, [8, 14, 14]));
+        assert_eq!(of("vjepa-vith16-384"), (384, 16, 16, 80, [8, 24, 24]));
+        assert_eq!(of("vjepa2.1-vit-base"), (384, 16, 12, 64, [8, 24, 24]));
+        for (name, layers) in [
+            ("vjepa2.1-vit-base", [2, 5, 8, 11]),
+            ("vjepa2.1-vit-large", [5, 11, 17, 23]),
+            ("vjepa2.1-vit-giant", [9, 19, 29, 39]),
+            ("vjepa2.1-vit-gigantic", [11, 23, 37, 47]),
+        ] {
+            assert_eq!(
+                ModelConfig::preset(name).unwrap().level_layers(),
+                layers,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
     fn presets_have_several_spellings() {
         let huge = ModelConfig::preset("vit-huge/14@224").unwrap();
         for name in [
@@ -839,8 +1275,9 @@ mod tests {
     #[test]
     fn other_hf_models_are_unsupported_by_name() {
         for (change, named) in [
-            (r#""model_type":"vjepa2""#, "vjepa2"),
+            (r#""model_type":"vit""#, "vit"),
             (r#""model_type":"ijepa","hidden_act":"relu""#, "relu"),
+            (r#""model_type":"vjepa2","hidden_act":"silu""#, "silu"),
             (r#""model_type":"ijepa","patch_size":[8,16]"#, "[8, 16]"),
         ] {
             let (code, message) = code(ModelConfig::from_hf_json(&format!("{{{change}}}")));
@@ -872,7 +1309,10 @@ mod tests {
                 hidden_size: 384,
                 layers: 12,
                 heads: 3,
-                mlp_hidden: 1536
+                mlp_hidden: 1536,
+                mask_tokens: 1,
+                levels: 1,
+                output_size: 24
             })
         );
         assert_eq!(own(r#","predictor":null"#).unwrap().predictor, None);
@@ -885,13 +1325,29 @@ mod tests {
                 hidden_size: 16,
                 layers: 2,
                 heads: 2,
-                mlp_hidden: 48
+                mlp_hidden: 48,
+                mask_tokens: 1,
+                levels: 1,
+                output_size: 24
             })
         );
-        assert_eq!(
-            own(r#","frames":8,"positions":"rope""#).unwrap().grid(),
-            [4, 4, 4]
-        );
+        for (change, system, grid) in [
+            (
+                r#","frames":8,"positions":"rope""#,
+                System::VJepa2,
+                [4, 4, 4],
+            ),
+            (r#","frames":6"#, System::VJepa, [3, 4, 4]),
+            (r#","frames":1"#, System::IJepa, [1, 4, 4]),
+            (
+                r#","system":"vjepa2","predictor":null"#,
+                System::VJepa2,
+                [8, 4, 4],
+            ),
+        ] {
+            let config = own(change).unwrap();
+            assert_eq!((config.system, config.grid()), (system, grid), "{change}");
+        }
     }
 
     #[test]
@@ -907,6 +1363,19 @@ mod tests {
             (r#","channels":0"#, "channels"),
             (r#","channels":18446744073709551615"#, "channels"),
             (r#","frames":3,"tubelet":2"#, "tubelet"),
+            (r#","system":"vjepa3""#, "system"),
+            (r#","system":"ijepa","frames":2"#, "ijepa"),
+            (r#","system":"vjepa2","positions":"sincos""#, "vjepa2"),
+            (r#","system":"vjepa2.1""#, "levels"),
+            (r#","system":"vjepa2","ropeGrid":16"#, "ropeGrid"),
+            (
+                r#","system":"vjepa2","predictor":{"levels":4}"#,
+                "one level",
+            ),
+            (
+                r#","system":"vjepa2","predictor":{"maskTokens":0}"#,
+                "mask tokens",
+            ),
             (r#","mlpRatio":0"#, "MLP"),
             (r#","mlpRatio":-1"#, "MLP"),
             (r#","mlpRatio":1e300"#, "MLP"),
@@ -940,6 +1409,24 @@ mod tests {
         }
         let (_, message) = code(ModelConfig::from_json(r#"{"imageSize":32,"patchSize":8}"#));
         assert!(message.contains("hiddenSize"), "{message}");
+    }
+
+    #[test]
+    fn frames_become_steps() {
+        let config = own(r#","system":"vjepa2","predictor":null"#).unwrap();
+        for (frames, steps) in [(1, 1), (2, 1), (4, 2), (64, 32)] {
+            assert_eq!(config.grid_of(frames, [32, 48]), Ok([steps, 4, 6]));
+        }
+        for (frames, said) in [
+            (0, "no frames"),
+            (3, "give 2 or 4"),
+            (5, "give 4 or 6"),
+            (5_000, "longer"),
+        ] {
+            let error = config.grid_of(frames, [32, 32]).unwrap_err();
+            assert_eq!(error.code(), "bad-input");
+            assert!(error.to_string().contains(said), "{error}");
+        }
     }
 
     #[test]

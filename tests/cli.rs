@@ -75,6 +75,31 @@ fn describes_a_checkpoint() {
 }
 
 #[test]
+fn pictures_are_the_frames_of_a_clip_when_asked() {
+    const CLIPS: &str = "tests/fixtures/vjepa2_pan";
+    let frames: Vec<String> = (0..8)
+        .map(|i| format!("{CLIPS}/frames/frame_{i}.png"))
+        .collect();
+    let mut arguments = vec!["embed", CLIPS, "--json", "--clip"];
+    arguments.extend(frames.iter().map(String::as_str));
+    let got = json(&webjepa(&arguments));
+    assert_eq!(numbers(&got["grid"]), [4.0, 8.0, 8.0]);
+    let expected = std::fs::read_to_string(format!("{CLIPS}/expected.json")).unwrap();
+    let expected: serde_json::Value = serde_json::from_str(&expected).unwrap();
+    let pairs = numbers(&got["data"])
+        .into_iter()
+        .zip(numbers(&expected["encoder"]["mean_pooled"]));
+    let off = pairs.fold(0.0f64, |most, (a, b)| most.max((a - b).abs()));
+    // From the raw frames: the fixture's README, section 7.
+    assert!(off < 1e-2, "{off}");
+    let single = json(&webjepa(&["embed", CLIPS, "--json", &frames[0]]));
+    assert_eq!(numbers(&single["grid"]), [1.0, 8.0, 8.0]);
+    let odd = webjepa(&arguments[..7]);
+    assert_eq!(odd.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&odd.stderr).contains("tubelets"));
+}
+
+#[test]
 fn a_failure_is_one_line_and_exit_code_one() {
     for arguments in [
         ["embed", MODEL, "no-such-picture.png"],
@@ -86,7 +111,7 @@ fn a_failure_is_one_line_and_exit_code_one() {
         [
             "embed",
             "tests/fixtures/vjepa2_pan",
-            "tests/fixtures/ijepa_ti16/image.png",
+            "tests/fixtures/README.md",
         ],
     ] {
         let output = webjepa(&arguments);

@@ -1,7 +1,7 @@
 //! Model configurations: the fixtures' files, and properties that hold for every text.
 
 use proptest::prelude::*;
-use webjepa::config::{ModelConfig, Positions, PredictorConfig};
+use webjepa::config::{LEVELS, ModelConfig, Positions, PredictorConfig, System};
 
 #[test]
 fn the_fixtures_have_the_sizes_that_they_say() {
@@ -22,18 +22,52 @@ fn the_fixtures_have_the_sizes_that_they_say() {
         (tiny.grid(), tiny.hidden_size, tiny.layers, tiny.heads),
         ([1, 4, 4], 24, 2, 3)
     );
-    assert_eq!(read("vjepa2_tiny_hf").unwrap_err().code(), "unsupported");
+    let clips = read("vjepa2_tiny_hf").unwrap();
+    let predictor = clips.predictor.as_ref().unwrap();
+    assert_eq!(
+        (clips.system, clips.grid(), clips.head_dim(), clips.tubelet),
+        (System::VJepa2, [2, 4, 4], 32, 2)
+    );
+    assert_eq!(
+        (
+            predictor.hidden_size,
+            predictor.heads,
+            predictor.mask_tokens,
+            predictor.output_size
+        ),
+        (40, 2, 10, 64)
+    );
+    let pan = read("vjepa2_pan").unwrap();
+    assert_eq!(
+        (pan.grid(), pan.layers, pan.hidden_size),
+        ([4, 8, 8], 6, 192)
+    );
+    for config in [clips, pan] {
+        let text = config.to_hugging_face("float32").to_string();
+        assert_eq!(ModelConfig::from_hf_json(&text), Ok(config));
+    }
 }
 
-fn predictors() -> impl Strategy<Value = PredictorConfig> {
-    (1usize..20, 1usize..5, 1usize..9, 1usize..500).prop_map(
-        |(width, layers, heads, mlp_hidden)| PredictorConfig {
-            hidden_size: 4 * width * heads,
-            layers,
-            heads,
-            mlp_hidden,
+/// A predictor's width in heads, layers, heads, MLP width, mask tokens, and whether it sees every level.
+type Sizes = (usize, usize, usize, usize, usize, bool);
+
+fn predictor(system: System, width: usize, sizes: Sizes) -> PredictorConfig {
+    let (per_head, layers, heads, mlp_hidden, mask_tokens, every_level) = sizes;
+    let newest = system == System::VJepa21;
+    let levels = if newest && every_level { LEVELS } else { 1 };
+    PredictorConfig {
+        hidden_size: 8 * per_head * heads,
+        layers,
+        heads,
+        mlp_hidden,
+        mask_tokens: if system == System::IJepa {
+            1
+        } else {
+            mask_tokens
         },
-    )
+        levels,
+        output_size: levels * width,
+    }
 }
 
 fn configs() -> impl Strategy<Value = ModelConfig> {
@@ -42,38 +76,59 @@ fn configs() -> impl Strategy<Value = ModelConfig> {
         1usize..9,
         1usize..33,
         1usize..20,
+        4usize..9,
+        1usize..9,
+        1usize..500,
+    );
+    let sizes = (
+        1usize..20,
         1usize..5,
         1usize..9,
         1usize..500,
+        1usize..12,
+        any::<bool>(),
     );
     let rest = (
         1usize..5,
         any::<bool>(),
         any::<bool>(),
         1e-12f64..1.0,
-        proptest::option::of(predictors()),
+        proptest::option::of(sizes),
+        (0usize..4, 1usize..4, 1usize..4, 1usize..40),
     );
     (encoder, rest).prop_map(
-        |(encoder, (channels, qkv_bias, learned, layer_norm_eps, predictor))| {
+        |(encoder, (channels, qkv_bias, learned, layer_norm_eps, sizes, time))| {
             let (rows, columns, patch_size, width, layers, heads, mlp_hidden) = encoder;
+            let (system, tubelet, steps, side) = time;
+            let system = [
+                System::IJepa,
+                System::VJepa,
+                System::VJepa2,
+                System::VJepa21,
+            ][system];
+            let video = system != System::IJepa;
+            let tubelet = if video { tubelet } else { 1 };
+            let hidden_size = 8 * width * heads;
             ModelConfig {
+                system,
                 image_size: [rows * patch_size, columns * patch_size],
                 patch_size,
                 channels,
-                frames: 1,
-                tubelet: 1,
-                hidden_size: 4 * width * heads,
+                frames: if video { steps * tubelet } else { 1 },
+                tubelet,
+                hidden_size,
                 layers,
                 heads,
                 mlp_hidden,
                 layer_norm_eps,
                 qkv_bias,
-                positions: if learned {
-                    Positions::Learned
-                } else {
-                    Positions::Sincos
+                positions: match system {
+                    System::IJepa if learned => Positions::Learned,
+                    System::IJepa | System::VJepa => Positions::Sincos,
+                    System::VJepa2 | System::VJepa21 => Positions::Rope,
                 },
-                predictor,
+                rope_grid: (system == System::VJepa21).then_some(side),
+                predictor: sizes.map(|sizes| predictor(system, hidden_size, sizes)),
             }
         },
     )
@@ -104,6 +159,12 @@ fn nearly_configs() -> impl Strategy<Value = String> {
         "hidden_act",
         "layer_norm_eps",
         "qkv_bias",
+        "system",
+        "ropeGrid",
+        "crop_size",
+        "frames_per_clip",
+        "tubelet_size",
+        "pred_hidden_size",
     ]);
     let values = prop_oneof![
         any::<u64>().prop_map(|n| n.to_string()),
@@ -116,6 +177,8 @@ fn nearly_configs() -> impl Strategy<Value = String> {
             "\"ijepa\"",
             "\"gelu\"",
             "\"rope\"",
+            "\"vjepa2\"",
+            "\"vjepa2.1\"",
             "[8,8]",
             "{}",
             "{\"heads\":2}"

@@ -11,7 +11,7 @@ use webjepa::config::ModelConfig;
 use webjepa::device::Precision;
 use webjepa::input::ImageView;
 use webjepa::mask::Masks;
-use webjepa::model::ijepa::{Encoder, Pictures};
+use webjepa::model::{Encoder, Pictures};
 use webjepa::nn::Parameters;
 use webjepa::rng::{Generator, Stream};
 use webjepa::train::network::HostTensor;
@@ -150,6 +150,7 @@ fn accumulated_batches_make_the_step_of_one_large_batch() {
         let pictures = Pictures {
             pixels: pixels.clone(),
             batch: 8,
+            frames: 1,
             size: [32, 32],
         };
         let batch = Batch::prepared(pictures, Some(vec![masks(batch_size); accumulate]));
@@ -233,6 +234,7 @@ fn a_loss_that_is_no_number_changes_nothing_and_names_a_tensor() {
     let pictures = Pictures {
         pixels,
         batch: 8,
+        frames: 1,
         size: [32, 32],
     };
     let error = block_on(trainer.step(&Batch::prepared(pictures, None))).unwrap_err();
@@ -289,7 +291,8 @@ fn every_epoch_goes_through_different_pictures() {
 fn what_cannot_be_trained_is_refused() {
     let code = |change| trainer(change).map(|_| ()).map_err(|e: Error| e.code());
     for (change, expected) in [
-        (json!({ "objective": "vjepa" }), "unsupported"),
+        (json!({ "objective": "lewm" }), "unsupported"),
+        (json!({ "objective": "vjepa" }), "bad-config"),
         (json!({ "objective": "mae" }), "bad-config"),
         (
             json!({ "objective": { "kind": "ijepa", "gamma": 1 } }),
@@ -370,6 +373,7 @@ fn exported_models_embed_as_the_trained_one() {
     let pictures = Pictures {
         pixels: (0..3 * 32 * 32).map(|i| (i as f32 * 0.1).sin()).collect(),
         batch: 1,
+        frames: 1,
         size: [32, 32],
     };
     let mut parameters = trainer.encoder_network().fixed(&device());

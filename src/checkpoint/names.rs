@@ -14,8 +14,21 @@
 //! | `blocks.i.mlp.fc1` | `encoder.layer.i.intermediate.dense` | `layers.i.mlp.fc1` |
 //! | `blocks.i.mlp.fc2` | `encoder.layer.i.output.dense` | `layers.i.mlp.fc2` |
 //! | `norm` | `layernorm` | same |
+//!
+//! Hugging Face's V-JEPA 2 keeps the original names within a block (`norm1`, `mlp.fc1`, …):
+//!
+//! | ours | Hugging Face |
+//! |---|---|
+//! | `patch_embed.proj` | `encoder.embeddings.patch_embeddings.proj` |
+//! | `blocks.i.attn.qkv` | `encoder.layer.i.attention.{query,key,value}` |
+//! | `blocks.i.attn.proj` | `encoder.layer.i.attention.proj` |
+//! | `norm` | `encoder.layernorm` |
+//! | `mask_tokens.k` | row `k` of `predictor.embeddings.mask_tokens` |
+//! | `predictor_embed` | `predictor.embeddings.predictor_embeddings` |
+//! | `predictor_blocks.i` | `predictor.layer.i` |
+//! | `predictor_norm`, `predictor_proj` | `predictor.layernorm`, `predictor.proj` |
 
-use crate::config::{ModelConfig, Positions};
+use crate::config::{LEVELS, ModelConfig, Positions, System};
 use crate::{Error, Result};
 
 /// One parameter of a model.
@@ -61,8 +74,13 @@ pub fn parameters(config: &ModelConfig) -> Vec<Parameter> {
     let d = config.hidden_size;
     let mut list = List::default();
     list.positions("pos_embed", config, d);
-    list.push("patch_embed.proj.weight", &config.patch_kernel());
-    list.push("patch_embed.proj.bias", &[d]);
+    let mut kernel = config.patch_kernel();
+    list.affine("patch_embed.proj", &kernel, d);
+    if config.system == System::VJepa21 {
+        kernel[2] = 1;
+        list.affine("patch_embed_img.proj", &kernel, d);
+        list.modality(d);
+    }
     list.blocks(
         "blocks",
         config.layers,
@@ -70,8 +88,21 @@ pub fn parameters(config: &ModelConfig) -> Vec<Parameter> {
         config.mlp_hidden,
         config.qkv_bias,
     );
-    list.affine("norm", &[d], d);
+    match config.system {
+        System::VJepa21 => {
+            (0..LEVELS).for_each(|i| list.affine(&format!("norms_block.{i}"), &[d], d))
+        }
+        _ => list.affine("norm", &[d], d),
+    }
     list.0
+}
+
+/// The parameters of the last norm of an encoder of `system`, up to its `.weight` and `.bias`.
+pub fn last_norm(system: System) -> &'static str {
+    match system {
+        System::VJepa21 => "norms_block.3",
+        _ => "norm",
+    }
 }
 
 /// The parameters of the predictor that `config` describes; none where it describes none.
@@ -81,9 +112,22 @@ pub fn predictor_parameters(config: &ModelConfig) -> Vec<Parameter> {
     };
     let (d, p) = (config.hidden_size, predictor.hidden_size);
     let mut list = List::default();
-    list.push("mask_token", &[1, 1, p]);
+    match config.system {
+        System::IJepa => list.push("mask_token", &[1, 1, p]),
+        _ => (0..predictor.mask_tokens)
+            .for_each(|i| list.push(&format!("mask_tokens.{i}"), &[1, 1, p])),
+    }
+    if config.system == System::VJepa21 {
+        list.modality(p);
+    }
     list.positions("predictor_pos_embed", config, p);
-    list.affine("predictor_embed", &[p, d], p);
+    match predictor.levels {
+        1 => list.affine("predictor_embed", &[p, d], p),
+        levels => {
+            list.affine("predictor_embed.0", &[d, levels * d], d);
+            list.affine("predictor_embed.2", &[p, d], p);
+        }
+    }
     list.blocks(
         "predictor_blocks",
         predictor.layers,
@@ -92,7 +136,33 @@ pub fn predictor_parameters(config: &ModelConfig) -> Vec<Parameter> {
         config.qkv_bias,
     );
     list.affine("predictor_norm", &[p], p);
-    list.affine("predictor_proj", &[d, p], d);
+    let out = predictor.output_size;
+    list.affine("predictor_proj", &[out, p], out);
+    if config.system == System::VJepa21 {
+        list.affine("predictor_proj_context", &[out, p], out);
+    }
+    list.0
+}
+
+/// The parameters of an attentive probe of `depth` blocks, in V-JEPA 2's names; of V-JEPA 1's the one that nobody applies is left out.
+pub fn probe_parameters([d, depth, mlp, classes]: [usize; 4]) -> Vec<Parameter> {
+    const LAST: &str = "pooler.cross_attention_block";
+    let mut list = List::default();
+    list.push("pooler.query_tokens", &[1, 1, d]);
+    list.blocks("pooler.blocks", depth - 1, d, mlp, true);
+    for (name, rows, columns) in [
+        ("norm1", d, 0),
+        ("xattn.q", d, d),
+        ("xattn.kv", 2 * d, d),
+        ("norm2", d, 0),
+        ("mlp.fc1", mlp, d),
+        ("mlp.fc2", d, mlp),
+    ] {
+        let shape = [rows, columns];
+        let shape = if columns == 0 { &shape[..1] } else { &shape };
+        list.affine(&format!("{LAST}.{name}"), shape, rows);
+    }
+    list.affine("linear", &[classes, d], classes);
     list.0
 }
 
@@ -119,6 +189,11 @@ impl List {
         }
     }
 
+    fn modality(&mut self, d: usize) {
+        self.push("video_mod_embed", &[1, 1, d]);
+        self.push("img_mod_embed", &[1, 1, d]);
+    }
+
     fn affine(&mut self, name: &str, weight: &[usize], bias: usize) {
         self.push(&format!("{name}.weight"), weight);
         self.push(&format!("{name}.bias"), &[bias]);
@@ -140,11 +215,13 @@ impl List {
     }
 }
 
-/// A tensor of a checkpoint that is a parameter, or the next rows of one.
+/// A tensor of a checkpoint that is a parameter, or the next rows of one, or of which one row is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Source {
     pub name: String,
     pub shape: Vec<usize>,
+    /// Which row, where the parameter is one row of it.
+    pub row: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +232,8 @@ pub(super) enum Layout {
     HfDisk,
     /// What transformers 5 calls them in memory.
     HfMemory,
+    /// What transformers calls those of V-JEPA 2.
+    HfVideo,
 }
 
 /// How a checkpoint spells the parameters of one network.
@@ -171,32 +250,68 @@ const fn original(prefix: &'static str) -> Scheme {
     }
 }
 
-pub(super) const TARGET: [Scheme; 2] = [
+// V-JEPA wraps its networks once more than I-JEPA does, and its distilled models call the target encoder otherwise.
+pub(super) const TARGET: [Scheme; 8] = [
     original("target_encoder."),
     original("target_encoder.module."),
+    original("target_encoder.backbone."),
+    original("target_encoder.module.backbone."),
+    original("ema_encoder."),
+    original("ema_encoder.module."),
+    original("ema_encoder.backbone."),
+    original("ema_encoder.module.backbone."),
 ];
-pub(super) const CONTEXT: [Scheme; 2] = [original("encoder."), original("encoder.module.")];
-pub(super) const SINGLE: [Scheme; 6] = [
+pub(super) const CONTEXT: [Scheme; 4] = [
+    original("encoder."),
+    original("encoder.module."),
+    original("encoder.backbone."),
+    original("encoder.module.backbone."),
+];
+/// Of a file of one encoder of `system`.
+pub(super) fn single(system: System) -> Vec<Scheme> {
+    let hugging_face: &[(Layout, &str)] = match system {
+        System::IJepa => &[
+            (Layout::HfDisk, ""),
+            (Layout::HfDisk, "ijepa."),
+            (Layout::HfMemory, ""),
+            (Layout::HfMemory, "ijepa."),
+        ],
+        System::VJepa2 => &[(Layout::HfVideo, ""), (Layout::HfVideo, "vjepa2.")],
+        System::VJepa | System::VJepa21 => &[],
+    };
+    let hugging_face = hugging_face
+        .iter()
+        .map(|&(layout, prefix)| Scheme { layout, prefix });
+    let originals = ["", "module.", "backbone.", "module.backbone."].map(original);
+    hugging_face.chain(originals).collect()
+}
+pub(super) const PREDICTOR: [Scheme; 6] = [
+    original("predictor."),
+    original("predictor.module."),
+    original("predictor.backbone."),
+    original("predictor.module.backbone."),
     Scheme {
-        layout: Layout::HfDisk,
+        layout: Layout::HfVideo,
         prefix: "",
     },
     Scheme {
-        layout: Layout::HfDisk,
-        prefix: "ijepa.",
+        layout: Layout::HfVideo,
+        prefix: "vjepa2.",
     },
-    Scheme {
-        layout: Layout::HfMemory,
-        prefix: "",
-    },
-    Scheme {
-        layout: Layout::HfMemory,
-        prefix: "ijepa.",
-    },
+];
+
+/// Of attentive probes: Hugging Face's classifiers, and the original files, which hold a list of probes.
+pub(super) const PROBE: [Scheme; 6] = [
     original(""),
+    original("probe."),
     original("module."),
+    original("classifiers.0."),
+    original("classifiers.0.module."),
+    Scheme {
+        layout: Layout::HfVideo,
+        prefix: "",
+    },
 ];
-pub(super) const PREDICTOR: [Scheme; 2] = [original("predictor."), original("predictor.module.")];
 
 /// Ours, on disk, in memory.
 const BLOCK: [(&str, &[&str], &[&str]); 6] = [
@@ -226,14 +341,21 @@ impl Scheme {
         let names = match self.layout {
             Layout::Original => vec![parameter.name.clone()],
             Layout::HfDisk | Layout::HfMemory => self.hf_names(&parameter.name),
+            Layout::HfVideo => video_names(&parameter.name),
         };
         let mut shape = parameter.shape.clone();
         if let Some(rows) = shape.first_mut() {
             *rows /= names.len();
         }
+        let token = match self.layout {
+            Layout::HfVideo => parameter.name.strip_prefix("mask_tokens."),
+            _ => None,
+        };
+        let row = token.and_then(|index| index.parse().ok());
         let source = |name| Source {
             name: format!("{}{name}", self.prefix),
             shape: shape.clone(),
+            row,
         };
         names.into_iter().map(source).collect()
     }
@@ -265,23 +387,104 @@ impl Scheme {
     }
 }
 
-/// The tensors that `parameter` is written as in a Hugging Face folder, each with its shape, in the order of its rows.
-pub fn hugging_face(parameter: &Parameter) -> Vec<(String, Vec<usize>)> {
+/// Hugging Face's names for a parameter of V-JEPA 2.
+fn video_names(name: &str) -> Vec<String> {
+    let (module, kind) = name.rsplit_once('.').unwrap_or((name, ""));
+    let simple = match module {
+        "mask_tokens" => Some("predictor.embeddings.mask_tokens".into()),
+        "patch_embed.proj" => Some(format!("encoder.embeddings.patch_embeddings.proj.{kind}")),
+        "norm" => Some(format!("encoder.layernorm.{kind}")),
+        "predictor_embed" => Some(format!("predictor.embeddings.predictor_embeddings.{kind}")),
+        "predictor_norm" => Some(format!("predictor.layernorm.{kind}")),
+        "predictor_proj" => Some(format!("predictor.proj.{kind}")),
+        "linear" => Some(format!("classifier.{kind}")),
+        _ => None,
+    };
+    if let Some(name) = simple {
+        return vec![name];
+    }
+    if let Some(rest) = module.strip_prefix("pooler.") {
+        return probe_names(rest, kind);
+    }
+    let (network, rest) = match module.strip_prefix("predictor_blocks.") {
+        Some(rest) => ("predictor", rest),
+        None => ("encoder", module.strip_prefix("blocks.").unwrap_or(module)),
+    };
+    let (layer, part) = rest.split_once('.').unwrap_or((rest, ""));
+    let parts: &[&str] = match part {
+        "attn.qkv" => &["attention.query", "attention.key", "attention.value"],
+        "attn.proj" => &["attention.proj"],
+        part => &[part],
+    };
+    parts
+        .iter()
+        .map(|part| format!("{network}.layer.{layer}.{part}.{kind}"))
+        .collect()
+}
+
+/// The same of an attentive probe, without its `pooler.`.
+fn probe_names(module: &str, kind: &str) -> Vec<String> {
+    let (layer, part, attention) = match module.strip_prefix("blocks.") {
+        Some(rest) => {
+            let (layer, part) = rest.split_once('.').unwrap_or((rest, ""));
+            (format!("self_attention_layers.{layer}"), part, "self_attn")
+        }
+        None => match module.strip_prefix("cross_attention_block.") {
+            Some(part) => ("cross_attention_layer".into(), part, "cross_attn"),
+            // The query, which has no kind.
+            None => return vec![format!("pooler.{kind}")],
+        },
+    };
+    let parts: &[&str] = match part {
+        "attn.qkv" => &["q_proj", "k_proj", "v_proj"],
+        "attn.proj" => &["out_proj"],
+        "xattn.q" => &["q_proj"],
+        "xattn.kv" => &["k_proj", "v_proj"],
+        _ => {
+            let part = part.replace("norm", "layer_norm");
+            return vec![format!("pooler.{layer}.{part}.{kind}")];
+        }
+    };
+    parts
+        .iter()
+        .map(|part| format!("pooler.{layer}.{attention}.{part}.{kind}"))
+        .collect()
+}
+
+/// The tensors that `parameter` of a model of `system` is written as in a Hugging Face folder, each with its shape, in the order of
+/// its rows. Of a parameter that is one row of a tensor, that tensor with one row.
+pub fn hugging_face(system: System, parameter: &Parameter) -> Vec<(String, Vec<usize>)> {
     let scheme = Scheme {
-        layout: Layout::HfDisk,
+        layout: match system {
+            System::VJepa2 => Layout::HfVideo,
+            _ => Layout::HfDisk,
+        },
         prefix: "",
     };
     let sources = scheme.sources(parameter).into_iter();
-    sources.map(|source| (source.name, source.shape)).collect()
+    let whole = |source: Source| {
+        let leading = source.row.map(|_| 1);
+        let shape = leading.into_iter().chain(source.shape).collect();
+        (source.name, shape)
+    };
+    sources.map(whole).collect()
+}
+
+/// Whether a tensor of this name is of a predictor.
+pub fn is_of_predictor(name: &str) -> bool {
+    name.starts_with("predictor.") || name.starts_with("vjepa2.predictor.")
 }
 
 /// Whether `name`, which is no parameter of the network that is read, is known to be of no use for it: the other networks
 /// of a training checkpoint where `containers` says that it is one, heads, and the state of training.
 pub(super) fn is_ignored(name: &str, containers: bool) -> bool {
-    const NETWORKS: [&str; 2] = ["encoder.", "target_encoder."];
-    const PREFIXES: [&str; 6] = [
+    const NETWORKS: [&str; 3] = ["encoder.", "target_encoder.", "ema_encoder."];
+    const PREFIXES: [&str; 9] = [
         "predictor.",
+        "probe.",
+        "vjepa2.predictor.",
         "classifier.",
+        "classifiers.",
         "pooler.",
         "ijepa.pooler.",
         "opt.",
@@ -300,6 +503,8 @@ pub(super) fn is_ignored(name: &str, containers: bool) -> bool {
     ];
     NAMES.contains(&name)
         || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        // V-JEPA 2 has rotary positions, and its files a table all the same.
+        || name.ends_with("pos_embed")
         || containers && NETWORKS.iter().any(|prefix| name.starts_with(prefix))
 }
 
@@ -326,10 +531,13 @@ mod tests {
         for change in [
             r#""x""#,
             r#""qkvBias":false"#,
+            r#""positions":"learned""#,
+            r#""frames":4"#,
             r#""positions":"rope""#,
-            r#""positions":"learned","frames":4"#,
+            r#""system":"vjepa2.1","ropeGrid":3"#,
+            r#""system":"vjepa2.1","predictor":{"levels":1,"outputSize":40}"#,
         ] {
-            let sizes = r#""imageSize":[32,48],"patchSize":8,"hiddenSize":24,"layers":2,"heads":3"#;
+            let sizes = r#""imageSize":[32,48],"patchSize":8,"hiddenSize":24,"layers":4,"heads":3"#;
             let text = format!("{{{sizes},{change}}}").replace(r#","x""#, "");
             let config = ModelConfig::from_json(&text).unwrap();
             assert_eq!(
@@ -359,6 +567,11 @@ mod tests {
         assert_eq!(
             sources(Layout::HfMemory, "")[2].name,
             "layers.3.attention.v_proj.weight"
+        );
+        let video = sources(Layout::HfVideo, "vjepa2.");
+        assert_eq!(
+            video[2].name,
+            "vjepa2.encoder.layer.3.attention.value.weight"
         );
         let original = sources(Layout::Original, "encoder.module.");
         assert_eq!(original[0].name, "encoder.module.blocks.3.attn.qkv.weight");
@@ -416,7 +629,8 @@ mod tests {
                     sources,
                     [Source {
                         name: expected.into(),
-                        shape: parameter.shape.clone()
+                        shape: parameter.shape.clone(),
+                        row: None
                     }]
                 );
             }

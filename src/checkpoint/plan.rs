@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{
     Dtype, EncoderChoice, Header, TensorInfo,
-    names::{self, CONTEXT, PREDICTOR, Parameter, SINGLE, Scheme, TARGET},
+    names::{self, CONTEXT, PREDICTOR, PROBE, Parameter, Scheme, TARGET},
 };
 use crate::{Error, Result, config::ModelConfig};
 
@@ -81,7 +81,8 @@ impl Plan {
         config.validate()?;
         let tensors = Tensors::new(files)?;
         let encoder = names::parameters(config);
-        let (scheme, containers) = tensors.encoder_scheme(&encoder, selection.encoder);
+        let single = names::single(config.system);
+        let (scheme, containers) = tensors.encoder_scheme(&encoder, &single, selection.encoder);
         let is_target = TARGET.contains(&scheme);
         let others: &[Scheme] = match (selection.both, is_target, containers) {
             (true, true, true) => &CONTEXT,
@@ -114,7 +115,7 @@ impl Plan {
             files: files.iter().map(|file| file.name.clone()).collect(),
             reads: Vec::new(),
             slots: Vec::new(),
-            has_predictor: tensors.0.keys().any(|name| name.starts_with("predictor.")),
+            has_predictor: tensors.0.keys().any(|name| names::is_of_predictor(name)),
             is_target,
         };
         let mut problems = Problems::default();
@@ -135,6 +136,61 @@ impl Plan {
         plan.reads
             .sort_unstable_by_key(|read| (read.file, read.begin));
         Ok(plan)
+    }
+
+    /// What `files` hold of an attentive probe, beside whatever else they hold: the plan, and the probe's width, depth, MLP width and
+    /// number of classes, which its tensors tell.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`] where there is no probe, or not all of it; [`Error::ShapeMismatch`].
+    pub fn probe(files: &[File]) -> Result<(Self, [usize; 4])> {
+        const LAST: &str = "pooler.cross_attention_block.mlp.fc1.weight";
+        let tensors = Tensors::new(files)?;
+        // The name does not depend on sizes, the shape is looked up.
+        let named = |scheme: Scheme, name: &str| {
+            let parameter = Parameter {
+                name: name.into(),
+                shape: vec![1],
+                optional: false,
+            };
+            let source = scheme.sources(&parameter).swap_remove(0);
+            tensors
+                .0
+                .get(source.name.as_str())
+                .map(|(_, info)| &info.shape[..])
+        };
+        let found = PROBE.into_iter().find_map(|scheme| {
+            match (named(scheme, LAST)?, named(scheme, "linear.weight")?) {
+                (&[mlp, d], &[classes, _]) => Some((scheme, mlp, d, classes)),
+                _ => None,
+            }
+        });
+        let Some((scheme, mlp, d, classes)) = found else {
+            return Err(Error::MissingTensor(
+                "the checkpoint has no attentive probe: no pooler with a cross-attention block and a linear layer".into(),
+            ));
+        };
+        let block = |i: usize| format!("pooler.blocks.{i}.norm1.weight");
+        let depth = 1
+            + (0..)
+                .take_while(|&i| named(scheme, &block(i)).is_some())
+                .count();
+        let sizes = [d, depth, mlp, classes];
+        let mut plan = Self {
+            files: files.iter().map(|file| file.name.clone()).collect(),
+            reads: Vec::new(),
+            slots: Vec::new(),
+            has_predictor: false,
+            is_target: false,
+        };
+        let mut problems = Problems::default();
+        for parameter in names::probe_parameters(sizes) {
+            plan.add(files, &tensors, scheme, parameter, "", &mut problems);
+        }
+        problems.into_result()?;
+        plan.reads
+            .sort_unstable_by_key(|read| (read.file, read.begin));
+        Ok((plan, sizes))
     }
 
     /// Names of the files, as given.
@@ -190,7 +246,12 @@ impl Plan {
             match tensors.0.get(source.name.as_str()) {
                 None => problems.missing.push(source.name),
                 Some(&(file, info)) => {
-                    if info.shape != source.shape {
+                    // One row of a tensor that has several: its shape is that of the other axes.
+                    let own = match (source.row, info.shape.split_first()) {
+                        (Some(row), Some((&rows, rest))) if row < rows => rest,
+                        _ => &info.shape,
+                    };
+                    if own != source.shape {
                         let (expected, found) = (&source.shape, &info.shape);
                         problems.shapes.push(format!(
                             "{} (expected {expected:?}, found {found:?})",
@@ -202,12 +263,17 @@ impl Plan {
                             .dtypes
                             .push(format!("{} ({})", source.name, info.dtype.name()));
                     }
-                    let data_start = files[file].header.data_start;
+                    let begin = files[file].header.data_start + info.begin;
+                    let bytes = length as u64 * info.dtype.bits() / 8;
+                    let (begin, end) = match source.row {
+                        Some(row) => (begin + row as u64 * bytes, begin + (row + 1) as u64 * bytes),
+                        None => (begin, begin + info.end - info.begin),
+                    };
                     self.reads.push(Read {
                         file,
                         tensor: source.name,
-                        begin: data_start + info.begin,
-                        end: data_start + info.end,
+                        begin,
+                        end,
                         dtype: info.dtype,
                         slot: self.slots.len(),
                         offset,
@@ -247,21 +313,26 @@ impl<'a> Tensors<'a> {
     }
 
     /// How the chosen encoder is spelled, and whether it is one of several networks in a training checkpoint.
-    fn encoder_scheme(&self, parameters: &[Parameter], choice: EncoderChoice) -> (Scheme, bool) {
+    fn encoder_scheme(
+        &self,
+        parameters: &[Parameter],
+        single: &[Scheme],
+        choice: EncoderChoice,
+    ) -> (Scheme, bool) {
         let target = self.best(&TARGET, parameters);
         let context = self.best(&CONTEXT, parameters);
-        let single = self.best(&SINGLE, parameters);
+        let alone = self.best(single, parameters);
         let order = match choice {
-            EncoderChoice::Auto => [target, context, single],
-            EncoderChoice::Context => [context, single, context],
-            EncoderChoice::Target => [target, single, target],
+            EncoderChoice::Auto => [target, context, alone],
+            EncoderChoice::Context => [context, alone, context],
+            EncoderChoice::Target => [target, alone, target],
         };
         // The last of them is what a checkpoint that holds nothing of use is told to lack.
         let (_, scheme) = order
             .into_iter()
             .find(|candidate| candidate.0 > 0)
             .unwrap_or(order[2]);
-        (scheme, !SINGLE.contains(&scheme))
+        (scheme, !single.contains(&scheme))
     }
 
     /// Of several spellings, the one that finds most, and how much it finds.

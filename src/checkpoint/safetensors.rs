@@ -53,9 +53,10 @@ pub fn header_length(prefix: [u8; PREFIX_BYTES], file_size: u64) -> Result<usize
         return Ok(length as usize);
     }
     let reason = match &prefix {
-        [b'P', b'K', 3, 4, ..] | [0x80, 2, ..] => {
-            "it is a PyTorch file: save its state dict with the safetensors library first".into()
+        [0x80, 2, ..] => {
+            "it is a PyTorch file of before version 1.6: load it there and save it anew".into()
         }
+        [b'P', b'K', 3, 4, ..] => "it is a zip archive, as PyTorch writes them".into(),
         b"version " => "it is a Git LFS pointer: fetch the file that it stands for".into(),
         [b'<', ..] => "it is a web page".into(),
         _ if length < 2 => format!("its header is {length} bytes long"),

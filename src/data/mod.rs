@@ -3,9 +3,11 @@
 //! - [`folder`]: pictures in folders that are named like their class, as they are or in a tar archive.
 //! - [`idx`]: the files of MNIST and of the sets that took its place.
 //! - [`picture`]: one decoded picture.
+//! - [`moving`]: pictures set in motion.
 
 pub mod folder;
 pub mod idx;
+pub mod moving;
 pub mod picture;
 
 use std::fs::File;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::image::{ImageView, MAX_OUTPUT_SIDE, MAX_SAMPLE, Pixels, check_picture};
 use super::resize::{Filter, Geometry, Library, Sampling, reserved, resize_f32, resize_u8};
+use crate::config::ModelConfig;
 use crate::{Error, Result};
 
 /// Longest accepted `preprocessor_config.json`, in bytes; real ones have a few hundred.
@@ -56,6 +57,11 @@ struct Passage {
     offset: [usize; 2],
 }
 
+/// The shortest edge to which published evaluations of V-JEPA resize before they crop.
+pub fn evaluated_edge([height, width]: [usize; 2]) -> usize {
+    height.max(width) * 256 / 224
+}
+
 impl Processor {
     /// For checkpoints without a processor file: a straight bilinear resize to `[height, width]`, as the published I-JEPA
     /// processors do, and the mean and standard deviation of ImageNet, because those were used in training. (Processor
@@ -71,6 +77,21 @@ impl Processor {
             std: IMAGENET_STD.to_vec(),
         };
         processor.checked()
+    }
+
+    /// For a model without a processor file: [`default_for`](Self::default_for) pictures; for clips the published evaluation's resize
+    /// of the shortest edge to `256 / 224` of the crop (292 for 256, 438 for 384), centre crop and ImageNet's statistics.
+    pub fn published_for(config: &ModelConfig) -> Result<Self> {
+        let processor = Self::default_for(config.image_size)?;
+        if !config.is_video() {
+            return Ok(processor);
+        }
+        Self {
+            size: Some(Size::ShortestEdge(evaluated_edge(config.image_size))),
+            crop: Some(config.image_size),
+            ..processor
+        }
+        .checked()
     }
 
     /// Changes nothing but the layout: for float pictures that are model input already.
@@ -175,6 +196,16 @@ impl Processor {
         self.mean = mean.to_vec();
         self.std = std.to_vec();
         self.checked()
+    }
+
+    /// What is subtracted of each channel.
+    pub fn mean(&self) -> &[f64] {
+        &self.mean
+    }
+
+    /// What each channel is then divided by.
+    pub fn std(&self) -> &[f64] {
+        &self.std
     }
 
     /// Channels of the output: 3, or 1 for grey.

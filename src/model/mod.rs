@@ -1,3 +1,10 @@
-//! One file per published system; each composes parts of [`nn`](crate::nn) and says what differs.
+//! Encoder and predictor, which all published systems share but for what the configuration's
+//! [`System`](crate::config::System) decides.
 
-pub mod ijepa;
+pub mod attentive;
+pub mod encoder;
+pub mod predictor;
+
+pub use attentive::{AttentiveProbe, ProbeConfig};
+pub use encoder::{Encoder, Pictures, Tokens, read};
+pub use predictor::{ContextFrom, Predicting, Prediction, Predictor, predict, targets};

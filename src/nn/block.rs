@@ -47,18 +47,28 @@ impl Block {
         })
     }
 
-    /// `[batch, tokens, d]` → `[batch, tokens, d]`.
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    /// `[batch, tokens, d]` → `[batch, tokens, d]`. `rotary` turns queries and keys: see [`ops::rotate`].
+    pub fn forward(&self, x: Tensor<3>, rotary: Option<&Tensor<2>>) -> Tensor<3> {
         let x = self
             .attention
-            .forward_onto(self.norm1.forward(x.clone()), x);
+            .forward_onto(self.norm1.forward(x.clone()), x, rotary);
         self.mlp.forward_onto(self.norm2.forward(x.clone()), x)
     }
 }
 
 impl Attention {
-    fn forward_onto(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
-        let mixed = ops::self_attention(self.qkv.forward(x), self.heads);
+    fn forward_onto(
+        &self,
+        x: Tensor<3>,
+        residual: Tensor<3>,
+        rotary: Option<&Tensor<2>>,
+    ) -> Tensor<3> {
+        let qkv = self.qkv.forward(x);
+        let qkv = match rotary {
+            Some(table) => ops::rotate(qkv, table, self.heads),
+            None => qkv,
+        };
+        let mixed = ops::self_attention(qkv, self.heads);
         self.proj.forward_onto(mixed, residual)
     }
 }

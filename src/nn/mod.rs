@@ -7,6 +7,7 @@ pub mod ops;
 pub mod parameters;
 pub mod patch;
 pub mod positions;
+pub mod rope;
 
 pub use block::Block;
 pub use linear::Linear;

@@ -1,6 +1,7 @@
 //! Fixed position embeddings.
 
 use crate::Result;
+use crate::config::ModelConfig;
 use crate::input::resize::{Filter, Sampling, interpolate};
 
 /// I-JEPA's two-dimensional sine-cosine table, `[height·width, d]` row-major.
@@ -19,6 +20,39 @@ pub fn sincos_2d([height, width]: [usize; 2], d: usize) -> Vec<f32> {
     table
 }
 
+/// The fixed table of a model's native grid: I-JEPA's for pictures, V-JEPA 1's for clips.
+pub fn fixed(config: &ModelConfig, d: usize) -> Vec<f32> {
+    let [time, height, width] = config.grid();
+    match config.is_video() {
+        false => sincos_2d([height, width], d),
+        true => sincos_3d([time, height, width], d, true),
+    }
+}
+
+/// V-JEPA 1's three-dimensional table, `[time·height·width, d]` row-major, the channels of time, row and column one after the other.
+///
+/// With `uniform_power`, as in every released model, each axis gets `2·⌈d/6⌉` channels and what is more than `d` is cut off the
+/// last; otherwise time gets half of them and the others a quarter each.
+pub fn sincos_3d([time, height, width]: [usize; 3], d: usize, uniform_power: bool) -> Vec<f32> {
+    let parts = match uniform_power {
+        true => [2 * d.div_ceil(6); 3],
+        false => [d / 2, d / 4, d / 4],
+    };
+    let mut table = Vec::with_capacity(time * height * width * d);
+    for t in 0..time {
+        for row in 0..height {
+            for column in 0..width {
+                let start = table.len();
+                for (position, part) in [t, row, column].into_iter().zip(parts) {
+                    sincos(position as f64, part, &mut table);
+                }
+                table.truncate(start + d);
+            }
+        }
+    }
+    table
+}
+
 /// Appends `[sin(p·ω_0) .. sin(p·ω_(d/2-1)), cos(p·ω_0) ..]`.
 fn sincos(position: f64, d: usize, out: &mut Vec<f32>) {
     let angle = |i: usize| position * 10000f64.powf(-(i as f64) / (d as f64 / 2.0));
@@ -27,23 +61,26 @@ fn sincos(position: f64, d: usize, out: &mut Vec<f32>) {
 }
 
 /// A table of the grid `to`: the one of the grid `from` as it is where they are the same, else [`interpolated`].
-pub fn resampled(table: &[f32], from: [usize; 2], to: [usize; 2], d: usize) -> Result<Vec<f32>> {
+pub fn resampled(table: &[f32], from: [usize; 3], to: [usize; 3], d: usize) -> Result<Vec<f32>> {
     match from == to {
         true => Ok(table.to_vec()),
         false => interpolated(table, from, to, d),
     }
 }
 
-/// A table of another resolution: `[from.0·from.1, d]` → `[to.0·to.1, d]`, bicubic (a = −0.75, align_corners false, no
-/// antialias), the rule of Hugging Face's `interpolate_pos_encoding`.
-pub fn interpolated(table: &[f32], from: [usize; 2], to: [usize; 2], d: usize) -> Result<Vec<f32>> {
+/// A table of another resolution, grids `[time, rows, columns]`, without antialias and with align_corners false: of pictures
+/// bicubic (a = −0.75), the rule of Hugging Face's `interpolate_pos_encoding`; of clips trilinear, that of V-JEPA 1.
+pub fn interpolated(table: &[f32], from: [usize; 3], to: [usize; 3], d: usize) -> Result<Vec<f32>> {
     let planar = exchanged(table, d);
-    let sampling = Sampling {
-        filter: Filter::Bicubic,
+    let sampling = |filter| Sampling {
+        filter,
         antialias: false,
     };
-    let resized = interpolate(&planar, d, &from, &to, sampling)?;
-    Ok(exchanged(&resized, to[0] * to[1]))
+    let resized = match (from[0], to[0]) {
+        (1, 1) => interpolate(&planar, d, &from[1..], &to[1..], sampling(Filter::Bicubic))?,
+        _ => interpolate(&planar, d, &from, &to, sampling(Filter::Bilinear))?,
+    };
+    Ok(exchanged(&resized, to.iter().product()))
 }
 
 /// `[rows, columns]` → `[columns, rows]`.

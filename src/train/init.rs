@@ -3,12 +3,14 @@
 use super::network::HostTensor;
 use crate::checkpoint::Parameter;
 use crate::config::ModelConfig;
-use crate::nn::positions::sincos_2d;
+use crate::nn::positions;
 use crate::rng::{Generator, Stream};
 
 /// Standard deviation of every fresh matrix, convolution and mask token. The published truncation lies at ±2, a hundred
 /// deviations away, and is left out.
 pub const STD: f32 = 0.02;
+/// Standard deviation of V-JEPA 2.1's fresh tokens of modality.
+const MODALITY_STD: f32 = 1e-6;
 
 /// The parameters of `list`: matrices, convolutions and tokens from N(0, 0.02²), biases 0, gains of norms 1, position tables
 /// computed for `config`'s grid.
@@ -23,19 +25,20 @@ pub fn fresh(
     network: &str,
 ) -> Vec<HostTensor> {
     let mut random = Stream::new(seed, network, 0);
-    let [_, height, width] = config.grid();
     let tensor = |Parameter { name, shape, .. }: &Parameter| {
         let count = shape.iter().product();
         let data = if name.ends_with("pos_embed") {
-            sincos_2d([height, width], shape[shape.len() - 1])
+            positions::fixed(config, shape[shape.len() - 1])
         } else if shape.len() == 1 {
             vec![if name.ends_with("weight") { 1.0 } else { 0.0 }; count]
         } else {
             let mut data = vec![0.0; count];
             random.fill_normal(&mut data);
-            let std = match block_of_last_projection(name) {
-                Some(block) if depth_rescale => STD / (2.0 * (block + 1) as f32).sqrt(),
-                _ => STD,
+            let std = match name {
+                // V-JEPA's mask tokens begin at zero, and 2.1's tokens of modality so close to it.
+                _ if name.starts_with("mask_tokens.") => 0.0,
+                _ if name.ends_with("_mod_embed") => MODALITY_STD,
+                _ => std_of(name, depth_rescale),
             };
             data.iter_mut().for_each(|v| *v *= std);
             data
@@ -47,6 +50,14 @@ pub fn fresh(
         }
     };
     list.iter().map(tensor).collect()
+}
+
+/// The deviation of a matrix or of I-JEPA's mask token.
+fn std_of(name: &str, depth_rescale: bool) -> f32 {
+    match block_of_last_projection(name) {
+        Some(block) if depth_rescale => STD / (2.0 * (block + 1) as f32).sqrt(),
+        _ => STD,
+    }
 }
 
 /// The parameters of a head as PyTorch's own layers start: weights and biases of a linear layer uniform within

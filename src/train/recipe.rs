@@ -5,10 +5,10 @@ use serde_json::Value as Json;
 
 use super::lora::Lora;
 use super::schedule::Schedule;
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, System};
 use crate::input::augment::Augmentation;
 use crate::input::processor::{IMAGENET_MEAN, IMAGENET_STD};
-use crate::mask::{Multiblock, Strategy};
+use crate::mask::{MaskType, Multiblock, Multiblock3d, Strategy};
 use crate::objective::distance::Distance;
 use crate::objective::lejepa::{Form, LAMBDA, LeJepa};
 use crate::objective::sigreg::SigReg;
@@ -73,6 +73,14 @@ pub enum Objective {
         /// Whether targets are constants, as published. Without it, and with an `ema` of 0, embeddings collapse: for study.
         stop_gradient: bool,
     },
+    /// V-JEPA 1, 2 and 2.1: the embeddings of hidden space-time, each kind of mask by itself.
+    #[serde(rename = "vjepa", rename_all = "camelCase")]
+    Vjepa {
+        /// Exponent `p` of the distance `|z − h|^p / p`; 1 as published.
+        power: f64,
+        /// The loss at the places of the context, which V-JEPA 2.1 has.
+        context_loss: Option<ContextLoss>,
+    },
     /// LeJEPA: views of a picture come together while embeddings stay Gaussian.
     #[serde(rename = "lejepa", rename_all = "camelCase")]
     Lejepa {
@@ -90,8 +98,47 @@ impl Objective {
     pub fn name(self) -> &'static str {
         match self {
             Self::Ijepa { .. } => "ijepa",
+            Self::Vjepa { .. } => "vjepa",
             Self::Lejepa { .. } => "lejepa",
         }
+    }
+}
+
+/// V-JEPA 2.1's dense loss: what becomes of the context's tokens in the predictor is compared with their targets, too. Defaults are
+/// those of its pretraining.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ContextLoss {
+    /// Its weight.
+    pub weight: f64,
+    /// The last step at which it counts nothing.
+    pub from_step: u64,
+    /// The first step at which it has its full weight; linear in between.
+    pub full_step: u64,
+    /// Whether a token counts the less the farther it is from what is hidden: `1 / √distance`, in tokens. The published cooldown does
+    /// without.
+    pub by_distance: bool,
+}
+
+impl Default for ContextLoss {
+    fn default() -> Self {
+        Self {
+            weight: 0.5,
+            from_step: 15_000,
+            full_step: 30_000,
+            by_distance: true,
+        }
+    }
+}
+
+impl ContextLoss {
+    /// Its weight at a step, counted from 1.
+    pub fn weight_at(&self, step: u64) -> f64 {
+        if step >= self.full_step {
+            return self.weight;
+        }
+        let gone = step.saturating_sub(self.from_step) as f64;
+        self.weight * gone / (self.full_step - self.from_step) as f64
     }
 }
 
@@ -219,8 +266,8 @@ pub struct Options {
     pub train: Option<Train>,
     /// Default ImageNet's.
     pub normalization: Option<Normalization>,
-    /// Default false.
-    pub depth_rescale: bool,
+    /// Default false, and true for V-JEPA 2 and later, as published.
+    pub depth_rescale: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -228,6 +275,13 @@ pub struct Options {
 struct IjepaOptions {
     beta: Option<f64>,
     stop_gradient: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct VjepaOptions {
+    power: Option<f64>,
+    context_loss: Option<ContextLoss>,
 }
 
 #[derive(Deserialize)]
@@ -284,6 +338,7 @@ impl Options {
                 }]
             }
         };
+        let rescales = matches!(model.system, System::VJepa2 | System::VJepa21);
         let recipe = Recipe {
             normalization: self
                 .normalization
@@ -295,13 +350,16 @@ impl Options {
             accumulate: self.accumulate.unwrap_or(1),
             schedule: self.schedule.unwrap_or_default(),
             optimizer: self.optimizer.unwrap_or_default(),
-            masks: self
-                .masks
-                .unwrap_or_else(|| Strategy::Multiblock(Multiblock::default())),
+            masks: self.masks.unwrap_or_else(|| match objective {
+                Objective::Vjepa { .. } => Strategy::Multiblock3d(Multiblock3d {
+                    types: vec![MaskType::short_range(), MaskType::long_range()],
+                }),
+                _ => Strategy::Multiblock(Multiblock::default()),
+            }),
             views,
             projector: self.projector.unwrap_or_default(),
             train: self.train.unwrap_or_default(),
-            depth_rescale: self.depth_rescale,
+            depth_rescale: self.depth_rescale.unwrap_or(rescales),
         };
         recipe.check()?;
         Ok(recipe)
@@ -310,7 +368,11 @@ impl Options {
 
 fn objective(json: Option<Json>, model: &ModelConfig) -> Result<(Objective, Vec<ViewGroup>)> {
     let mut object = match json {
-        None => return Err(bad("`objective` is missing: \"ijepa\" or \"lejepa\"")),
+        None => {
+            return Err(bad(
+                "`objective` is missing: \"ijepa\", \"vjepa\" or \"lejepa\"",
+            ));
+        }
         Some(Json::String(kind)) => serde_json::Map::from_iter([("kind".into(), kind.into())]),
         Some(Json::Object(object)) => object,
         Some(other) => {
@@ -339,6 +401,15 @@ fn objective(json: Option<Json>, model: &ModelConfig) -> Result<(Objective, Vec<
             };
             Ok((objective, vec![one(Augmentation::i_jepa(size))]))
         }
+        "vjepa" => {
+            let options: VjepaOptions = serde_json::from_value(rest).map_err(read)?;
+            let dense = model.system == System::VJepa21;
+            let objective = Objective::Vjepa {
+                power: options.power.unwrap_or(1.0),
+                context_loss: options.context_loss.or(dense.then(ContextLoss::default)),
+            };
+            Ok((objective, vec![one(Augmentation::v_jepa(size))]))
+        }
         "lejepa" => {
             let options: LejepaOptions = serde_json::from_value(rest).map_err(read)?;
             let objective = Objective::Lejepa {
@@ -352,11 +423,11 @@ fn objective(json: Option<Json>, model: &ModelConfig) -> Result<(Objective, Vec<
             };
             Ok((objective, vec![views]))
         }
-        "vjepa" | "vjepa2" | "vjepa2-ac" | "lewm" => Err(Error::Unsupported(format!(
-            "the objective \"{kind}\" is not in this version: use \"ijepa\" or \"lejepa\""
+        "vjepa2-ac" | "lewm" => Err(Error::Unsupported(format!(
+            "the objective \"{kind}\" is not in this version: use \"ijepa\", \"vjepa\" or \"lejepa\""
         ))),
         _ => Err(bad(format!(
-            "the objective \"{kind}\" is unknown: use \"ijepa\" or \"lejepa\""
+            "the objective \"{kind}\" is unknown: use \"ijepa\", \"vjepa\" or \"lejepa\""
         ))),
     }
 }
@@ -444,16 +515,61 @@ impl Recipe {
             self.model.grid_for(group.augmentation.size)?;
         }
         let views: usize = self.views.iter().map(|group| group.count).sum();
+        let video = self.model.is_video();
+        if video != matches!(self.objective, Objective::Vjepa { .. }) {
+            return Err(bad(format!(
+                "the objective \"{}\" is not for the system {}: clips are for \"vjepa\", pictures for \"ijepa\" and \"lejepa\"",
+                self.objective.name(),
+                self.model.system.name()
+            )));
+        }
+        if let Objective::Vjepa {
+            context_loss: Some(dense),
+            ..
+        } = self.objective
+        {
+            if self.model.system != System::VJepa21 {
+                return Err(bad("`contextLoss` is for V-JEPA 2.1"));
+            }
+            let weighs = dense.weight.is_finite() && dense.weight >= 0.0;
+            if !weighs || dense.full_step < dense.from_step {
+                return Err(bad(
+                    "`contextLoss` has a weight from 0 on, and a `fullStep` that does not come before its `fromStep`",
+                ));
+            }
+        }
         match self.objective {
-            Objective::Ijepa { beta, .. } => {
-                Distance::SmoothL1 { beta }.check()?;
-                if views != 1 {
-                    return Err(bad(format!(
-                        "I-JEPA takes one view of a picture, not {views}"
-                    )));
+            Objective::Ijepa { .. } | Objective::Vjepa { .. } => {
+                match self.objective {
+                    Objective::Ijepa { beta, .. } => Distance::SmoothL1 { beta },
+                    Objective::Vjepa { power, .. } => Distance::L1 { power },
+                    Objective::Lejepa { .. } => Distance::Mse,
                 }
-                if self.model.predictor.is_none() {
-                    return Err(bad("I-JEPA needs a predictor: give its sizes in `model`"));
+                .check()?;
+                let name = self.objective.name();
+                if views != 1 {
+                    return Err(bad(format!("{name} takes one view, not {views}")));
+                }
+                let Some(predictor) = &self.model.predictor else {
+                    return Err(bad(format!(
+                        "{name} needs a predictor: give its sizes in `model`"
+                    )));
+                };
+                if predictor.output_size != predictor.levels * self.model.hidden_size {
+                    return Err(bad(
+                        "a distilled predictor has a teacher of another width: it cannot be trained on its own encoder",
+                    ));
+                }
+                if let (Objective::Vjepa { .. }, Strategy::Multiblock3d(masks)) =
+                    (self.objective, &self.masks)
+                    && self.model.system == System::VJepa
+                    && masks.types.len() > predictor.mask_tokens
+                {
+                    return Err(bad(format!(
+                        "there are {} kinds of masks, and the predictor has {} mask tokens",
+                        masks.types.len(),
+                        predictor.mask_tokens
+                    )));
                 }
                 let grid = self.model.grid_for(self.views[0].augmentation.size)?;
                 self.masks.check(grid)?;

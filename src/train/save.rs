@@ -15,6 +15,8 @@ use crate::checkpoint::safetensors;
 use crate::checkpoint::{
     Dtype, Header, Parameter, TensorData, hugging_face, parameters, predictor_parameters,
 };
+use crate::config::System;
+use crate::input::evaluated_edge;
 use crate::nn::Value;
 use crate::probe::monitor::Spread;
 use crate::train::projector;
@@ -97,7 +99,9 @@ impl Trainer {
         }
         let encoder = parameters(&recipe.model);
         let (second, list) = match recipe.objective {
-            Objective::Ijepa { .. } => ("predictor.", predictor_parameters(&recipe.model)),
+            Objective::Ijepa { .. } | Objective::Vjepa { .. } => {
+                ("predictor.", predictor_parameters(&recipe.model))
+            }
             Objective::Lejepa { .. } => (
                 "projector.",
                 projector::parameters(recipe.model.hidden_size, recipe.projector),
@@ -112,7 +116,9 @@ impl Trainer {
             online.push(saved.network(ADAPTERS, &list, device)?);
         }
         let target = match recipe.objective {
-            Objective::Ijepa { .. } => Some(saved.network("target_encoder.", &encoder, device)?),
+            Objective::Ijepa { .. } | Objective::Vjepa { .. } => {
+                Some(saved.network("target_encoder.", &encoder, device)?)
+            }
             Objective::Lejepa { .. } => None,
         };
         let mut run = Self::assemble(recipe, device, online, target)?;
@@ -152,19 +158,30 @@ impl Trainer {
         self.target.as_ref().map(|_| &self.online[1])
     }
 
-    /// The encoder as a folder that transformers loads as an `IJepaModel`.
+    /// The encoder as a folder that transformers loads as an `IJepaModel`, or encoder and predictor as a `VJEPA2Model`.
     ///
     /// # Errors
-    /// [`Error::Internal`] when the device fails.
+    /// [`Error::Unsupported`] for the systems that transformers does not have; [`Error::Internal`] when the device fails.
     pub async fn export_hugging_face(&self) -> Result<Files> {
-        let network = self.encoder_network();
-        let tensors = network.read().await?.into_iter();
-        let tensors: Vec<HostTensor> = tensors
-            .flat_map(|mut tensor| {
+        let system = self.recipe().model.system;
+        if !matches!(system, System::IJepa | System::VJepa2) {
+            return Err(Error::Unsupported(format!(
+                "transformers has no layout of {}: use \"original\"",
+                system.name()
+            )));
+        }
+        let encoder = self.encoder_network();
+        let predictor = self
+            .predictor_network()
+            .filter(|_| system == System::VJepa2);
+        let mut tensors = Vec::new();
+        for network in std::iter::once(&*encoder).chain(predictor) {
+            tensors.extend(network.read().await?.into_iter().map(|mut tensor| {
                 tensor.name.drain(..network.prefix.len());
-                hugging_face_tensors(tensor)
-            })
-            .collect();
+                tensor
+            }));
+        }
+        let tensors = hugging_face_tensors(system, tensors);
         let config = self.recipe().model.to_hugging_face("float32");
         // transformers refuses a file that does not say so.
         let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
@@ -192,23 +209,29 @@ impl Trainer {
     fn files(&self, config: serde_json::Value, weights: Vec<u8>) -> Files {
         let recipe = self.recipe();
         let [height, width] = recipe.model.image_size;
-        let preprocessor = json!({
+        let mut preprocessor = json!({
             "do_normalize": true,
             "do_rescale": true,
             "do_resize": true,
             "image_mean": recipe.normalization.mean,
-            "image_processor_type": "ViTImageProcessor",
             "image_std": recipe.normalization.std,
             "resample": 2,
             "rescale_factor": 1.0 / 255.0,
-            "size": { "height": height, "width": width },
         });
+        let name = if recipe.model.is_video() {
+            preprocessor["crop_size"] = json!({ "height": height, "width": width });
+            preprocessor["do_center_crop"] = json!(true);
+            preprocessor["size"] = json!({ "shortest_edge": evaluated_edge([height, width]) });
+            preprocessor["video_processor_type"] = json!("VJEPA2VideoProcessor");
+            "video_preprocessor_config.json"
+        } else {
+            preprocessor["image_processor_type"] = json!("ViTImageProcessor");
+            preprocessor["size"] = json!({ "height": height, "width": width });
+            "preprocessor_config.json"
+        };
         Files::from([
             ("config.json", format!("{config:#}\n").into_bytes()),
-            (
-                "preprocessor_config.json",
-                format!("{preprocessor:#}\n").into_bytes(),
-            ),
+            (name, format!("{preprocessor:#}\n").into_bytes()),
             ("model.safetensors", weights),
         ])
     }
@@ -219,25 +242,35 @@ fn json(value: &impl Serialize) -> Result<String> {
         .map_err(|e| Error::Internal(format!("the state of the run cannot be written: {e}")))
 }
 
-/// A parameter as the tensors that a Hugging Face folder has of it.
-pub fn hugging_face_tensors(tensor: HostTensor) -> Vec<HostTensor> {
-    let HostTensor { name, shape, data } = tensor;
-    let parameter = Parameter {
-        name,
-        shape,
-        optional: false,
-    };
-    let mut first = 0;
-    let parts = hugging_face(&parameter).into_iter().map(|(name, shape)| {
-        let start = first;
-        first += shape.iter().product::<usize>();
-        HostTensor {
+/// Parameters of a model of `system` as the tensors that a Hugging Face folder has of them.
+pub fn hugging_face_tensors(system: System, parameters: Vec<HostTensor>) -> Vec<HostTensor> {
+    let mut tensors: Vec<HostTensor> = Vec::new();
+    for HostTensor { name, shape, data } in parameters {
+        let parameter = Parameter {
             name,
             shape,
-            data: data[start..first].to_vec(),
+            optional: false,
+        };
+        let mut first = 0;
+        for (name, shape) in hugging_face(system, &parameter) {
+            let start = first;
+            first += shape.iter().product::<usize>();
+            let part = &data[start..first];
+            // Mask tokens are rows of one tensor.
+            match tensors.iter_mut().find(|tensor| tensor.name == name) {
+                Some(tensor) => {
+                    tensor.data.extend_from_slice(part);
+                    tensor.shape[0] += 1;
+                }
+                None => tensors.push(HostTensor {
+                    name,
+                    shape,
+                    data: part.to_vec(),
+                }),
+            }
         }
-    });
-    parts.collect()
+    }
+    tensors
 }
 
 /// Tensors as a safetensors file of f32 values.

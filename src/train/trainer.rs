@@ -12,12 +12,14 @@ use super::network::{HostTensor, Network, no_squares, total};
 use super::projector::{self, Head};
 use super::recipe::{Objective, Recipe, Train};
 use super::schedule::steps_per_epoch;
-use crate::checkpoint::{Parameter, parameters, predictor_parameters};
+use crate::checkpoint::{Parameter, last_norm, parameters, predictor_parameters};
+use crate::config::System;
 use crate::device::{Precision, read_values};
 use crate::input::ImageView;
 use crate::input::augment::Augmenter;
 use crate::mask::Masks;
-use crate::model::ijepa::{Encoder, Pictures, Predictor, targets};
+use crate::model::predictor::Predicting;
+use crate::model::{Encoder, Pictures, Predictor, targets};
 use crate::nn::ops;
 use crate::nn::ops::update::AdamW;
 use crate::nn::{Parameters, Value};
@@ -65,13 +67,17 @@ pub struct Batch {
     /// For each view, in the order of the recipe, the pictures' pixels one after the other.
     views: Vec<Vec<f32>>,
     sizes: Vec<[usize; 2]>,
+    /// Frames of a clip; 1 for pictures.
+    frames: usize,
     pictures: usize,
+    /// Frames of the clip that is being filled.
+    begun: usize,
     random: Option<Stream>,
     masks: Option<Vec<Masks>>,
 }
 
 impl Batch {
-    /// Pictures so far.
+    /// Pictures so far, or whole clips.
     pub fn pictures(&self) -> usize {
         self.pictures
     }
@@ -82,7 +88,9 @@ impl Batch {
         Self {
             views: vec![pictures.pixels],
             sizes: vec![pictures.size],
+            frames: pictures.frames,
             pictures: pictures.batch,
+            begun: 0,
             random: None,
             masks,
         }
@@ -142,7 +150,7 @@ impl Trainer {
         };
         let encoder = network("encoder.", parameters(model), "encoder");
         let (second, target) = match recipe.objective {
-            Objective::Ijepa { .. } => (
+            Objective::Ijepa { .. } | Objective::Vjepa { .. } => (
                 network("predictor.", predictor_parameters(model), "predictor"),
                 Some(encoder.copy("target_encoder.")),
             ),
@@ -248,7 +256,9 @@ impl Trainer {
                 .and_then(|rest| rest.split_once('.')?.0.parse::<usize>().ok());
             parameter.trainable = match block {
                 Some(block) => block >= first,
-                None => parameter.name.starts_with("norm."),
+                None => parameter
+                    .name
+                    .starts_with(last_norm(self.recipe.model.system)),
             };
         }
     }
@@ -303,13 +313,15 @@ impl Trainer {
         Batch {
             views: vec![Vec::new(); sizes.len()],
             sizes,
+            frames: self.recipe.model.frames,
             pictures: 0,
+            begun: 0,
             random: Some(Stream::new(self.recipe.seed, "augmentation", self.step)),
             masks: None,
         }
     }
 
-    /// Adds a picture's views to a batch.
+    /// Adds a picture's views to a batch, or the next frame of a clip, whose frames are all augmented alike.
     ///
     /// # Errors
     /// As [`Augmenter::apply`]; the batch is then as it was.
@@ -319,16 +331,22 @@ impl Trainer {
                 "a prepared batch takes no further pictures".into(),
             ));
         };
+        let mut of_frame = random.clone();
         let mut made = Vec::with_capacity(batch.views.len());
         for (group, augmenter) in self.recipe.views.iter().zip(&self.augmenters) {
             for _ in 0..group.count {
-                made.push(augmenter.apply(image, random)?);
+                made.push(augmenter.apply(image, &mut of_frame)?);
             }
         }
         for (view, pixels) in batch.views.iter_mut().zip(made) {
             view.extend(pixels);
         }
-        batch.pictures += 1;
+        batch.begun += 1;
+        if batch.begun == batch.frames {
+            *random = of_frame;
+            batch.begun = 0;
+            batch.pictures += 1;
+        }
         Ok(())
     }
 
@@ -461,7 +479,7 @@ impl Trainer {
                 effective_rank: f64::NAN,
                 cosine: f64::NAN,
             },
-            _ => Spread::of(&embeddings, self.recipe.model.hidden_size)?,
+            pictures => Spread::of(&embeddings, embeddings.len() / pictures)?,
         };
         let start = *self.start.get_or_insert(spread);
         Ok(StepReport {
@@ -507,6 +525,12 @@ impl Trainer {
     /// All accumulated batches of a step.
     async fn accumulated(&mut self, batch: &Batch) -> Result<Pass> {
         let (count, accumulate) = (self.recipe.batch_size, self.recipe.accumulate);
+        if batch.begun > 0 {
+            return Err(Error::BadInput(format!(
+                "the last clip of the batch has {} frames, and the model takes {}",
+                batch.begun, batch.frames
+            )));
+        }
         if batch.pictures != count * accumulate {
             return Err(Error::BadInput(format!(
                 "the batch has {} pictures, and a step takes {}",
@@ -526,18 +550,15 @@ impl Trainer {
                     Pictures {
                         pixels: pixels[part * length..(part + 1) * length].to_vec(),
                         batch: count,
+                        frames: batch.frames,
                         size,
                     }
                 })
                 .collect();
             let given = batch.masks.as_ref().and_then(|masks| masks.get(part));
             let pass = match self.recipe.objective {
-                Objective::Ijepa {
-                    beta,
-                    stop_gradient,
-                } => {
-                    self.predict(&views[0], part, given.cloned(), beta, stop_gradient)
-                        .await?
+                Objective::Ijepa { .. } | Objective::Vjepa { .. } => {
+                    self.predict(&views[0], part, given.cloned()).await?
                 }
                 Objective::Lejepa { .. } => self.compare_views(&views, part).await?,
             };
@@ -589,16 +610,28 @@ impl Trainer {
         )
     }
 
-    /// I-JEPA's loss of a batch.
+    /// The loss of predicting what masks hide.
     async fn predict(
         &mut self,
         pictures: &Pictures,
         part: usize,
         given: Option<Masks>,
-        beta: f64,
-        stop_gradient: bool,
     ) -> Result<Pass> {
-        let [_, height, width] = self.recipe.model.grid_for(pictures.size)?;
+        let (distance, stop_gradient, dense) = match self.recipe.objective {
+            Objective::Ijepa {
+                beta,
+                stop_gradient,
+            } => (Distance::SmoothL1 { beta }, stop_gradient, None),
+            Objective::Vjepa {
+                power,
+                context_loss,
+            } => (Distance::L1 { power }, true, context_loss),
+            Objective::Lejepa { .. } => {
+                return Err(Error::Internal("the objective has no masks".into()));
+            }
+        };
+        let config = &self.recipe.model;
+        let grid = config.grid_of(pictures.frames, pictures.size)?;
         let masks = match given {
             Some(masks) => masks,
             None => {
@@ -606,59 +639,141 @@ impl Trainer {
                 let number = self.step * self.recipe.accumulate as u64 + part as u64;
                 let stream = |name| Stream::new(self.recipe.seed, name, number);
                 self.recipe.masks.sample(
-                    [1, height, width],
+                    grid,
                     pictures.batch,
                     &mut stream("mask sizes"),
                     &mut stream("mask places"),
                 )?
             }
         };
+        let kinds = self.kinds(&masks, pictures.batch)?;
         let device = self.device.clone();
-        let context_masks = masks.context.len() / pictures.batch.max(1);
         let (online, mut leaves) = self.tracked_encoder();
         let (mut predictor, predictor_leaves) = self.online[1].tracked(&device);
         let online = self.encoder(online)?;
-        let predictor = Predictor::take(&self.recipe.model, &device, &mut predictor)?;
+        let predictor = Predictor::take(config, &device, &mut predictor)?;
+        let levels = predictor.levels();
 
         let every_token = match (&self.target, stop_gradient) {
-            (Some(target), true) => last(
-                self.encoder(target.fixed(&device))?
-                    .forward(pictures, None, 1)?,
-            ),
-            _ => last(online.forward(pictures, None, 1)?),
+            (Some(target), true) => self
+                .encoder(target.fixed(&device))?
+                .levels(pictures, None, levels)?,
+            _ => online.levels(pictures, None, levels)?,
         };
         let embeddings = ops::pooled(every_token.clone().inner());
-        let wanted = targets(every_token, &masks.targets, context_masks, &device)?;
 
-        let context = match context_masks {
-            1 => online.forward(pictures, Some(&masks.context), 1)?,
-            _ => online.forward(&pictures.repeated(context_masks), Some(&masks.context), 1)?,
+        let weigh = |rows: &Tensor<1>, weights: Vec<f32>| {
+            let weights = TensorData::new(weights, rows.dims());
+            Tensor::<1>::from_data(weights, &device)
         };
-        let context = last(context);
-        let predicted =
-            predictor.forward(context, &masks.context, &masks.targets, [height, width])?;
-
-        let distance = Distance::SmoothL1 { beta };
-        let rows = ops::distance(predicted.clone(), wanted.clone(), distance);
-        let count = rows.dims()[0];
-        let even = vec![(count as f32).recip(); count];
-        let even = Tensor::<1>::from_data(TensorData::new(even, [count]), &device);
-        let mut root = ops::with_gradient(rows.clone(), even.clone());
-        if !stop_gradient {
-            // The distance is symmetric: its gradient for the targets is that of predicting the predictions from them.
-            let reverse = ops::distance(wanted, predicted.inner(), distance);
-            root = ops::sum(root, ops::with_gradient(reverse, even));
+        let mut root: Option<Tensor<1>> = None;
+        let mut grow = |more: Tensor<1>| {
+            root = Some(match root.take() {
+                None => more,
+                Some(root) => ops::sum(root, more),
+            });
+        };
+        let context_weight = dense.map_or(0.0, |dense| dense.weight_at(self.step + 1));
+        let (mut loss, mut context_loss) = (0.0, 0.0);
+        let share = (kinds.len() as f64).recip();
+        for kind in &kinds {
+            let times = kind.context.len() / pictures.batch;
+            let seen = match times {
+                1 => online.levels(pictures, Some(&kind.context), levels)?,
+                _ => online.levels(&pictures.repeated(times), Some(&kind.context), levels)?,
+            };
+            let how = Predicting {
+                mask_index: kind.mask_index,
+                picture: pictures.frames == 1,
+            };
+            let of = |tokens: &[Vec<Vec<usize>>]| {
+                targets(every_token.clone(), tokens, times, levels, &device)
+            };
+            let predicted = if context_weight > 0.0 {
+                let [predicted, at_context] = predictor.forward_with_context(
+                    seen,
+                    &kind.context,
+                    &kind.targets,
+                    grid,
+                    how,
+                )?;
+                let wanted = of(std::slice::from_ref(&kind.context))?;
+                let rows = ops::distance(at_context, wanted, distance);
+                let weights = match dense {
+                    Some(dense) if dense.by_distance => kind.closeness(grid),
+                    _ => vec![1.0; rows.dims()[0]],
+                };
+                let each = share * context_weight / weights.len() as f64;
+                let weights: Vec<f32> = weights.iter().map(|w| (each * w) as f32).collect();
+                grow(ops::with_gradient(
+                    rows.clone(),
+                    weigh(&rows, weights.clone()),
+                ));
+                let rows = read_values(rows.inner()).await?;
+                let weighted = rows.iter().zip(&weights);
+                context_loss += weighted
+                    .map(|(&v, &w)| f64::from(v) * f64::from(w))
+                    .sum::<f64>();
+                predicted
+            } else {
+                predictor.forward(seen, &kind.context, &kind.targets, grid, how)?
+            };
+            let wanted = of(&kind.targets)?;
+            let rows = ops::distance(predicted.clone(), wanted.clone(), distance);
+            let count = rows.dims()[0];
+            let even = weigh(&rows, vec![(share / count as f64) as f32; count]);
+            grow(ops::with_gradient(rows.clone(), even.clone()));
+            if !stop_gradient {
+                // The distance is symmetric: its gradient for the targets is that of predicting the predictions from them.
+                let reverse = ops::distance(wanted, predicted.inner(), distance);
+                grow(ops::with_gradient(reverse, even));
+            }
+            let rows = read_values(rows.inner()).await?;
+            loss += share * rows.iter().map(|&v| f64::from(v)).sum::<f64>() / count as f64;
         }
+        let root = root.ok_or_else(|| Error::BadMask("there are no masks".into()))?;
         leaves.insert(1, predictor_leaves);
         let gradients = collected(&leaves, root.backward());
-        let rows = read_values(rows.inner()).await?;
         self.masks.push(masks);
         Ok(Pass {
-            loss: rows.iter().map(|&v| f64::from(v)).sum::<f64>() / count as f64,
-            parts: Vec::new(),
+            loss: loss + context_loss,
+            parts: match dense {
+                Some(_) => vec![("targets", loss), ("context", context_loss)],
+                None => Vec::new(),
+            },
             gradients,
             embeddings,
         })
+    }
+
+    /// What is predicted from what: of I-JEPA everything from every context, of V-JEPA each kind of mask by itself.
+    fn kinds(&self, masks: &Masks, batch: usize) -> Result<Vec<Kind>> {
+        if matches!(self.recipe.objective, Objective::Ijepa { .. }) {
+            return Ok(vec![Kind {
+                context: masks.context.clone(),
+                targets: masks.targets.clone(),
+                mask_index: 0,
+            }]);
+        }
+        if masks.context.len() != batch * masks.targets.len() {
+            return Err(Error::BadMask(format!(
+                "{} context masks and {} blocks of targets for {batch} clips: each kind of mask has one of both for each clip",
+                masks.context.len(),
+                masks.targets.len()
+            )));
+        }
+        let first = self.recipe.model.system == System::VJepa;
+        let contexts = masks.context.chunks_exact(batch).zip(&masks.targets);
+        let mut kinds = Vec::with_capacity(masks.targets.len());
+        for (i, (context, block)) in contexts.enumerate() {
+            kinds.push(Kind {
+                context: context.to_vec(),
+                targets: vec![block.clone()],
+                // V-JEPA 1 has a mask token for each kind of mask, V-JEPA 2 one for each length of clips, of which there is one.
+                mask_index: if first { i } else { 0 },
+            });
+        }
+        Ok(kinds)
     }
 
     /// LeJEPA's loss of a batch.
@@ -682,6 +797,7 @@ impl Trainer {
             let pictures = Pictures {
                 pixels: of_group.iter().flat_map(|v| &v.pixels).copied().collect(),
                 batch: of_group.iter().map(|v| v.batch).sum(),
+                frames: 1,
                 size: of_group[0].size,
             };
             let of_group = ops::pooled(last(online.forward(&pictures, None, 1)?));
@@ -716,6 +832,48 @@ impl Trainer {
             gradients,
             embeddings,
         })
+    }
+}
+
+/// Masks whose targets are predicted from their contexts.
+struct Kind {
+    context: Vec<Vec<usize>>,
+    targets: Vec<Vec<Vec<usize>>>,
+    mask_index: usize,
+}
+
+impl Kind {
+    /// For each token of the context the inverse root of its distance to the nearest that is hidden, in tokens of `grid`: the
+    /// weights of V-JEPA 2.1's dense loss.
+    fn closeness(&self, [_, rows, columns]: [usize; 3]) -> Vec<f64> {
+        let place = |token: usize| {
+            [
+                token / (rows * columns),
+                token / columns % rows,
+                token % columns,
+            ]
+        };
+        let pictures = self.context.iter().enumerate();
+        pictures
+            .flat_map(|(picture, seen)| {
+                let hidden: Vec<_> = self
+                    .targets
+                    .iter()
+                    .flat_map(|block| &block[picture % block.len()])
+                    .map(|&token| place(token))
+                    .collect();
+                seen.iter().map(move |&token| {
+                    let own = place(token);
+                    let squares = hidden.iter().map(|other| {
+                        let apart = own.iter().zip(other).map(|(&a, &b)| a.abs_diff(b).pow(2));
+                        apart.sum::<usize>()
+                    });
+                    // A token that is both seen and hidden counts as its neighbours do.
+                    let nearest = squares.min().unwrap_or(1).max(1) as f64;
+                    nearest.sqrt().sqrt().recip()
+                })
+            })
+            .collect()
     }
 }
 

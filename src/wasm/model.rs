@@ -9,13 +9,13 @@ use wasm_bindgen::prelude::*;
 use super::trainer::{self, Trainer};
 use super::{from_js, to_js};
 use crate::checkpoint::{
-    Assembler, EncoderChoice, File, Header, OTHER, Plan, Selection, header_length,
+    Assembler, EncoderChoice, File, Header, OTHER, Plan, Selection, header_length, pytorch,
 };
 use crate::config::ModelConfig;
 use crate::device::{Backend, Precision};
 use crate::input::{ImageView, Processor};
 use crate::mask::Masks;
-use crate::model::ijepa::{Encoder, Pictures, Predictor, predict};
+use crate::model::{Encoder, Pictures, Predictor, predict};
 use crate::nn::Parameters;
 use crate::probe::pool::{Pool, pool};
 use crate::train::trainer::{Batch as RunBatch, Loaded, Trainer as Run};
@@ -41,6 +41,38 @@ pub(super) fn device() -> Result<burn::tensor::Device> {
     DEVICE
         .with(|cell| cell.get().cloned())
         .ok_or_else(|| Error::Internal("initDevice() has not been awaited".into()))
+}
+
+/// Whether a file that begins with these bytes is a PyTorch archive.
+#[wasm_bindgen(js_name = isArchive)]
+pub fn is_archive(prefix: &[u8]) -> bool {
+    pytorch::is_archive(prefix)
+}
+
+/// A PyTorch archive whose directory is being read.
+#[wasm_bindgen]
+pub struct Archive(pytorch::Archive);
+
+#[wasm_bindgen]
+impl Archive {
+    /// Of a file of so many bytes.
+    #[wasm_bindgen(constructor)]
+    pub fn new(size: f64) -> Archive {
+        Self(pytorch::Archive::new(size as u64))
+    }
+
+    /// The bytes to give next, `[from, to]`; undefined when it is complete.
+    #[wasm_bindgen(js_name = nextRange)]
+    pub fn next_range(&self) -> Option<Vec<f64>> {
+        self.0
+            .next()
+            .map(|range| range.map(|at| at as f64).to_vec())
+    }
+
+    /// Takes those bytes.
+    pub fn give(&mut self, bytes: &[u8]) -> Result<(), JsValue> {
+        Ok(self.0.give(bytes)?)
+    }
 }
 
 /// Length in bytes of a safetensors header, from the first eight bytes of a file.
@@ -104,7 +136,7 @@ impl ModelLoader {
         Encoder::check(&config)?;
         let processor = match &options.preprocessor {
             Some(text) => Processor::from_json(text)?,
-            None => Processor::default_for(config.image_size)?,
+            None => Processor::published_for(&config)?,
         };
         let precision = options.dtype.parse()?;
         Ok(Self {
@@ -123,6 +155,14 @@ impl ModelLoader {
     #[wasm_bindgen(js_name = addFile)]
     pub fn add_file(&mut self, name: String, size: f64, header: &[u8]) -> Result<(), JsValue> {
         let header = Header::parse(header, size as u64)?;
+        self.files.push(File { name, header });
+        Ok(())
+    }
+
+    /// Adds a PyTorch archive that has been read to its end.
+    #[wasm_bindgen(js_name = addArchive)]
+    pub fn add_archive(&mut self, name: String, archive: Archive) -> Result<(), JsValue> {
+        let header = archive.0.header()?;
         self.files.push(File { name, header });
         Ok(())
     }
@@ -330,20 +370,24 @@ impl Model {
         })?)
     }
 
-    /// An empty batch, at the checkpoint's own resolution or at `[height, width]`.
+    /// An empty batch of pictures, or of clips of `frames`, at the checkpoint's own resolution or at `[height, width]`.
     #[wasm_bindgen(js_name = newBatch)]
-    pub fn new_batch(&self, size: JsValue, preprocess: Option<bool>) -> Result<Batch, JsValue> {
+    pub fn new_batch(
+        &self,
+        size: JsValue,
+        preprocess: Option<bool>,
+        frames: Option<usize>,
+    ) -> Result<Batch, JsValue> {
         let size: Option<[usize; 2]> = from_js(size)?;
         let config = self.encoder.config();
-        if let Some(size) = size {
-            config.grid_for(size)?;
-        }
+        let frames = frames.unwrap_or(1);
+        config.grid_of(frames, size.unwrap_or(config.image_size))?;
         let processor = match (preprocess.unwrap_or(true), size) {
             (true, Some(size)) => self.processor.clone().with_size(size)?,
             (true, None) => self.processor.clone(),
-            (false, _) => return Ok(Batch::prepared(config, size)?),
+            (false, _) => return Ok(Batch::prepared(config, size, frames)?),
         };
-        Ok(Batch::new(processor, config, size))
+        Ok(Batch::new(processor, config, size, frames))
     }
 
     /// Embeds a batch. `{ data, shape, grid }`, the shape with its leading batch axis.
@@ -357,7 +401,7 @@ impl Model {
         let how: Pool = how.parse()?;
         how.check(encoder.config().layers)?;
         let pictures = batch.into_pictures()?;
-        let grid = encoder.config().grid_for(pictures.size)?;
+        let grid = encoder.grid(&pictures)?;
         let layers = encoder.encode(&pictures, None, how.layers()).await?;
         let shape = layers[0].shape;
         let (data, shape) = pool(
@@ -377,12 +421,14 @@ impl Model {
         Ok(result.into())
     }
 
-    /// Predicts the tokens of one picture in each of `targets` from those in `context`. `{ predicted, target, error, shape }`.
+    /// Predicts the tokens of one picture or clip in each of `targets` from those in `context`. `{ predicted, target, error, shape }`.
     pub async fn predict(
         &self,
         batch: Batch,
         context: Vec<u32>,
         targets: Vec<Uint32Array>,
+        context_from: String,
+        mask_index: usize,
     ) -> Result<JsValue, JsValue> {
         let (encoder, Some(predicting)) = (Rc::clone(&self.encoder), self.predicting.clone())
         else {
@@ -407,8 +453,15 @@ impl Model {
             true => [other, &encoder],
             false => [&encoder, other],
         };
-        let prediction =
-            predict([context, target], &predicting.predictor, &pictures, &masks).await?;
+        let prediction = predict(
+            [context, target],
+            &predicting.predictor,
+            &pictures,
+            &masks,
+            context_from.parse()?,
+            mask_index,
+        )
+        .await?;
         let result = Object::new();
         for (name, data) in [
             ("predicted", &prediction.predicted),
@@ -438,6 +491,10 @@ struct ModelBatch {
     config: ModelConfig,
     /// The size asked for; otherwise that of the first picture after processing.
     size: Option<[usize; 2]>,
+    /// Frames of a clip.
+    frames: usize,
+    /// Frames of the clip that is being filled.
+    begun: usize,
     pictures: Option<Pictures>,
 }
 
@@ -487,7 +544,7 @@ impl Batch {
         Ok(())
     }
 
-    /// Pictures so far.
+    /// Pictures so far, or whole clips.
     #[wasm_bindgen(getter)]
     pub fn length(&self) -> usize {
         match &self.0 {
@@ -498,21 +555,32 @@ impl Batch {
 }
 
 impl Batch {
-    fn new(processor: Processor, config: &ModelConfig, size: Option<[usize; 2]>) -> Self {
+    fn new(
+        processor: Processor,
+        config: &ModelConfig,
+        size: Option<[usize; 2]>,
+        frames: usize,
+    ) -> Self {
         Self(Filling::Model(ModelBatch {
             processor,
             config: config.clone(),
             size,
+            frames,
+            begun: 0,
             pictures: None,
         }))
     }
 
     /// An empty batch of the very input of a model or trainer.
-    pub(super) fn prepared(config: &ModelConfig, size: Option<[usize; 2]>) -> Result<Self> {
+    pub(super) fn prepared(
+        config: &ModelConfig,
+        size: Option<[usize; 2]>,
+        frames: usize,
+    ) -> Result<Self> {
         let channels = config.channels;
         let processor =
             Processor::identity().with_statistics(&vec![0.0; channels], &vec![1.0; channels])?;
-        Ok(Self::new(processor, config, size))
+        Ok(Self::new(processor, config, size, frames))
     }
 
     /// What a trainer takes: views, or its very input.
@@ -529,6 +597,12 @@ impl Batch {
                 "a trainer's batch was given to a model".into(),
             ));
         };
+        if batch.begun > 0 {
+            return Err(Error::BadInput(format!(
+                "the last clip of the batch has {} frames and the others have {}",
+                batch.begun, batch.frames
+            )));
+        }
         batch
             .pictures
             .ok_or_else(|| Error::BadInput("the batch has no pictures".into()))
@@ -540,7 +614,7 @@ impl ModelBatch {
         let size = self
             .processor
             .output_size_for([image.height, image.width])?;
-        self.config.grid_for(size)?;
+        self.config.grid_of(self.frames, size)?;
         let wanted = self.size.get_or_insert(size);
         if *wanted != size {
             return Err(Error::BadInput(format!(
@@ -552,10 +626,15 @@ impl ModelBatch {
         let pictures = self.pictures.get_or_insert_with(|| Pictures {
             pixels: Vec::new(),
             batch: 0,
+            frames: self.frames,
             size,
         });
         pictures.pixels.extend(planar);
-        pictures.batch += 1;
+        self.begun += 1;
+        if self.begun == self.frames {
+            self.begun = 0;
+            pictures.batch += 1;
+        }
         Ok(())
     }
 }

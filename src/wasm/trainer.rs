@@ -153,7 +153,11 @@ impl Trainer {
             if view.count != 1 {
                 return Err(one_view().into());
             }
-            return Ok(Batch::prepared(model, Some(view.augmentation.size))?);
+            return Ok(Batch::prepared(
+                model,
+                Some(view.augmentation.size),
+                model.frames,
+            )?);
         }
         let batch = trainer.new_batch();
         let run = Rc::clone(&self.0);
@@ -245,7 +249,7 @@ impl Trainer {
             normalization,
             ..
         } = run.recipe();
-        let processor = Processor::default_for(model.image_size)?
+        let processor = Processor::published_for(model)?
             .with_statistics(&normalization.mean, &normalization.std)?;
         Ok(Model::of_run(&run, processor)?)
     }

@@ -4,7 +4,7 @@
 // every target the mean of the picture plus the index of the token. Training adds the mean of each picture to the hash.
 
 import { vi } from "vitest";
-import type { Glue, GlueBatch, GlueLoadOptions, GlueModel, GlueTrainer, GlueTrainerOptions, PlannedTensor } from "../../www/src/glue.js";
+import type { Glue, GlueArchive, GlueBatch, GlueLoadOptions, GlueModel, GlueTrainer, GlueTrainerOptions, PlannedTensor } from "../../www/src/glue.js";
 import type { Masks } from "../../www/src/masks.js";
 
 /** What the fake does instead of its work, until told otherwise. */
@@ -81,12 +81,13 @@ export function fakeGlue(): Glue {
       if (length + 8 > fileSize) throw coded("bad-checkpoint", `a header of ${length} bytes does not fit a file of ${fileSize}`);
       return length;
     },
+    isArchive: (prefix: Uint8Array) => new TextDecoder().decode(prefix.subarray(0, 2)) === "PK",
+    Archive: FakeArchive,
     ModelLoader: FakeLoader,
     Trainer: {
       async create(options) {
         fake.training.push(options);
         await fake.faults.create?.();
-        if (kindOf(options) === "vjepa") throw coded("unsupported", "video is not there yet");
         return new FakeTrainer({ ...defaults(options), weights: options.seed, step: 0, imageSize: imageSizeOf(options.model) });
       },
       async resume(file) {
@@ -105,6 +106,32 @@ export function fakeGlue(): Glue {
       fake.alive.clear();
     },
   };
+}
+
+/** An archive of one tensor, "weight", whose bytes are the last half of the file. */
+class FakeArchive {
+  #handle = track("archive");
+  #given = 0;
+
+  constructor(readonly size: number) {}
+
+  nextRange() {
+    if (this.#given === 2) return undefined;
+    return new Float64Array(this.#given === 0 ? [this.size - 4, this.size] : [0, 4]);
+  }
+
+  give(bytes: Uint8Array) {
+    if (bytes.length !== 4) throw coded("bad-checkpoint", `${bytes.length} bytes of an archive came where 4 were due`);
+    this.#given++;
+  }
+
+  get complete() {
+    return this.#given === 2;
+  }
+
+  free() {
+    this.#handle.free();
+  }
 }
 
 class FakeLoader {
@@ -131,6 +158,13 @@ class FakeLoader {
       if (end > fileSize) throw coded("bad-checkpoint", `${tensor} ends at ${end} of ${fileSize}`);
       if (!tensor.startsWith("skip")) this.#plan.push({ file: name, tensor, begin, end });
     }
+  }
+
+  addArchive(name: string, archive: GlueArchive) {
+    const { size, complete } = archive as FakeArchive;
+    if (!complete) throw coded("internal", "the archive was not read to its end");
+    archive.free();
+    this.#plan.push({ file: name, tensor: "weight", begin: Math.floor(size / 2), end: size });
   }
 
   plan() {

@@ -17,6 +17,7 @@ const LOAD: LoadRequest = {
 const request = (value: number): EmbedRequest => ({
   id: 0,
   pictures: [{ kind: "pixels", pixels: { data: new Uint8Array(3).fill(value), width: 1, height: 1, channels: 3 } }],
+  frames: 1,
   pool: "mean",
   normalize: false,
   preprocess: true,

@@ -122,7 +122,7 @@ export class LocalEngine implements Engine {
   ): Promise<{ made: T; fallbackReason?: string }> {
     const opening = this.#open(backend);
     const opened = opening.then(() => report("compile", 1));
-    const [reason, checkpoint] = await Promise.all([opening, openCheckpoint(source, options.preset !== undefined, signal), opened]).catch(async (error) => {
+    const [reason, checkpoint] = await Promise.all([opening, openCheckpoint(source, options.preset, signal), opened]).catch(async (error) => {
       // An instance that comes up after the failure must be known, to be released.
       await opened.catch(() => {});
       throw error;

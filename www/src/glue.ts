@@ -12,6 +12,10 @@ export interface Glue {
   initDevice(): Promise<void>;
   /** Length of the JSON header that follows the first 8 bytes of a safetensors file of `fileSize` bytes. */
   headerLength(prefix: Uint8Array, fileSize: number): number;
+  /** Whether a file that begins with these bytes is a PyTorch archive. */
+  isArchive(prefix: Uint8Array): boolean;
+  /** Of a file of `size` bytes: given the bytes of each `nextRange` in turn, until there is none. */
+  Archive: new (size: number) => GlueArchive;
   ModelLoader: new (options: GlueLoadOptions) => GlueModelLoader;
   Trainer: {
     /** A trainer with freshly initialised weights. */
@@ -33,9 +37,17 @@ export interface GlueLoadOptions {
   predictor: boolean;
 }
 
+export interface GlueArchive {
+  nextRange(): Float64Array | undefined;
+  give(bytes: Uint8Array): void;
+  free(): void;
+}
+
 export interface GlueModelLoader {
   /** One call per safetensors file; `header` is its JSON header. */
   addFile(name: string, fileSize: number, header: Uint8Array): void;
+  /** The same for a PyTorch archive that has been read to its end, and that is consumed. */
+  addArchive(name: string, archive: GlueArchive): void;
   /** Checks everything and says which bytes to bring, in file order; positions count from the start of the file. */
   plan(): PlannedTensor[];
   /** Tensor `index` of the plan follows; its bytes then come through `write`, in chunks of any size. */
@@ -57,12 +69,12 @@ export interface PlannedTensor {
 
 export interface GlueModel {
   info(): GlueModelInfo;
-  /** At the checkpoint's own resolution, or at `size` = [height, width]. Without preprocessing, pictures are the model's normalised input. */
-  newBatch(size?: [number, number], preprocess?: boolean): GlueBatch;
+  /** Of clips of `frames`, 1 unless given, at the checkpoint's own resolution, or at `size` = [height, width]. Without preprocessing, pictures are the model's normalised input. */
+  newBatch(size?: [number, number], preprocess?: boolean, frames?: number): GlueBatch;
   /** Consumes the batch. `shape` has the leading batch axis. */
   embed(batch: GlueBatch, pool: string, normalize: boolean): Promise<{ data: Float32Array; shape: number[]; grid: [number, number, number] }>;
-  /** Consumes a batch of one picture. `targets` is one list of token indices per block, all of one length. */
-  predict(batch: GlueBatch, context: Uint32Array, targets: Uint32Array[]): Promise<GluePrediction>;
+  /** Consumes a batch of one picture or clip. `targets` is one list of token indices per block, all of one length. */
+  predict(batch: GlueBatch, context: Uint32Array, targets: Uint32Array[], contextFrom: string, maskIndex: number): Promise<GluePrediction>;
   free(): void;
 }
 

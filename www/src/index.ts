@@ -1,4 +1,4 @@
-export { Jepa, type EmbedOptions, type LoadOptions, type PredictOptions } from "./jepa.js";
+export { Jepa, type EmbedOptions, type EmbedStreamOptions, type LoadOptions, type PredictOptions, type WindowEmbedding } from "./jepa.js";
 export { Trainer, type HuggingFaceFiles, type RunOptions, type StepOptions, type TrainDataset, type TrainerInfo, type TrainMetrics } from "./trainer.js";
 export type {
   Autosave,
@@ -30,6 +30,8 @@ export {
 export { KnnClassifier, LinearProbe, type Classified, type Embeddings, type Label, type LinearProbeOptions, type NeighbourOptions } from "./probes.js";
 export { cosineSimilarity, pca, type Matrix, type Pca, type PcaOptions, type Vector } from "./math.js";
 export { JepaError, type JepaErrorCode } from "./errors.js";
+export type { ClipData, ClipInput } from "./clips.js";
+export { videoFrames, type FrameSource, type VideoFramesOptions } from "./stream.js";
 export type { ImageInput, PixelData } from "./inputs.js";
 export type { ModelFile, ModelSource } from "./weights.js";
-export type { Backend, Dtype, Embedding, Grid, ModelConfig, ModelPreset, Prediction, Progress } from "./types.js";
+export type { Backend, Dtype, Embedding, Grid, ModelConfig, ModelPreset, PredictorConfig, Prediction, Progress, System } from "./types.js";

@@ -83,8 +83,8 @@ export async function capture(image: ImageInput): Promise<Picture> {
   }
 }
 
-/** What messages call picture `i` of a list; undefined where it is the only one. */
-export type Numbering = (i: number) => number | undefined;
+/** What messages call picture `i` of a list, as its number or in words; undefined where it is the only one. */
+export type Numbering = (i: number) => number | string | undefined;
 
 /**
  * All pictures, or none: a failure gives back those that were already taken.
@@ -108,10 +108,11 @@ export async function captureAll(images: readonly ImageInput[], number: Numberin
 }
 
 /** Says which of several pictures an error is about. */
-export function namePicture(error: unknown, number: number | undefined): JepaError {
+export function namePicture(error: unknown, number: number | string | undefined): JepaError {
   const named = toJepaError(error);
   if (number === undefined || named.code === "aborted") return named;
-  return new JepaError(named.code, `Picture ${number}: ${named.message}`, { cause: named.cause });
+  const name = typeof number === "string" ? number : `Picture ${number}`;
+  return new JepaError(named.code, `${name}: ${named.message}`, { cause: named.cause });
 }
 
 /** What of a picture may be moved to a worker rather than copied: all of it belongs to this library. */

@@ -1,9 +1,11 @@
+import { captureClips, capturePictures, type ClipInput, type Inputs } from "./clips.js";
 import { JepaError, throwIfAborted } from "./errors.js";
 import type { GlueModelInfo } from "./glue.js";
 import { asyncDispose, Resident, type Advice } from "./host.js";
-import { captureAll, type ImageInput, type Picture } from "./inputs.js";
+import { discard, type ImageInput, type Picture } from "./inputs.js";
 import { tokenIndices } from "./masks.js";
 import { oneOf } from "./options.js";
+import { windowed, type FrameSource } from "./stream.js";
 import type { EmbedRequest, LoadRequest, PredictRequest } from "./protocol.js";
 import type { Backend, Dtype, Embedding, Grid, ModelConfig, ModelPreset, Prediction, Progress } from "./types.js";
 import { describeSource, type ModelSource } from "./weights.js";
@@ -50,11 +52,38 @@ export interface EmbedOptions {
   signal?: AbortSignal | undefined;
 }
 
+export interface EmbedStreamOptions extends EmbedOptions {
+  /** Frames embedded together. Default: those of the model's own clips; 1 for a model of pictures. */
+  window?: number | undefined;
+  /** Frames from the beginning of a window to that of the next: fewer than `window` make windows overlap. Default: half a window. */
+  hop?: number | undefined;
+  /** Takes every so manieth frame. Default 1. */
+  stride?: number | undefined;
+}
+
+/** The embedding of a window of frames. */
+export interface WindowEmbedding extends Embedding {
+  /** Number of the window's first frame among those that were taken. */
+  first: number;
+  /** Number of its last. */
+  last: number;
+}
+
 export interface PredictOptions {
   /** The tokens that the model sees: indices in raster order of {@link Jepa.grid}, as {@link sampleMasks} gives them. */
   context: Uint32Array | readonly number[];
   /** The tokens that it predicts, in blocks of one length. Each block is predicted by itself. */
   targets: readonly (Uint32Array | readonly number[])[];
+  /**
+   * What the context encoder is shown. `"visible"` (default): the tokens of `context` alone, as in training. `"whole-input"`: every
+   * token, of whose embeddings those of `context` are taken, as transformers' VJEPA2Model does; these have seen what is to be predicted.
+   */
+  contextFrom?: "visible" | "whole-input" | undefined;
+  /**
+   * Which of the predictor's mask tokens stands for what is hidden: V-JEPA 1 has one for each kind of mask, V-JEPA 2 was trained with
+   * token 0 where clips had one length, and transformers uses 1. Default 0.
+   */
+  maskIndex?: number | undefined;
   /** False: the picture is Float32Array pixel data, resized and normalised by the caller to be the model's very input. Default true. */
   preprocess?: boolean | undefined;
   /** Aborts the call; the model stays usable. */
@@ -126,54 +155,93 @@ export class Jepa {
   }
 
   /**
-   * Embeds a picture, or several.
+   * Embeds a picture, or several; with a model of video a clip, or several.
+   *
+   * For a model of video an array of pictures is one clip, and an array of clips several, all of one length; a single picture is a clip
+   * of one frame, which V-JEPA 2 repeats to fill its tubelet. Clips may be longer or shorter than the model's own.
    *
    * Pictures are taken as they are when this is called; the caller's objects are never changed, closed or transferred.
    *
-   * @returns row-major data of shape `[D]`, or `[N, D]` with `pool: "none"`; with a leading `B` when `images` is an array
+   * @returns row-major data of shape `[D]`, or `[N, D]` with `pool: "none"`; with a leading `B` when there are several
    * @throws {@link JepaError} `bad-input`, `network`, `aborted`, `disposed`, `device-lost`, `out-of-memory`, `internal`
    */
-  embed(images: ImageInput | readonly ImageInput[], options: EmbedOptions = {}): Promise<Embedding> {
+  embed(images: ImageInput | readonly ImageInput[] | ClipInput | readonly ClipInput[], options: EmbedOptions = {}): Promise<Embedding> {
     const { signal } = options;
-    const list: readonly ImageInput[] | undefined = Array.isArray(images) ? images : undefined;
+    let listed = false;
     const capturing = async (): Promise<Omit<EmbedRequest, "id">> => {
       throwIfAborted(signal);
       const request = embedRequest(options);
-      if (list?.length === 0) throw new JepaError("bad-input", "There is no picture to embed: the array is empty.");
-      const pictures = await captureAll(list ?? [images as ImageInput], (i) => (list && list.length > 1 ? i : undefined), !request.preprocess);
-      return { ...sizeOfPrepared(pictures, request.preprocess), ...request, pictures };
+      const { pictures, frames, ...rest } = await this.#capture(images, !request.preprocess);
+      listed = rest.listed;
+      return { ...sizeOfPrepared(pictures, request.preprocess), ...request, pictures, frames };
     };
     return this.#resident.callWith(
       capturing(),
       async (engine, request) => {
         const { data, shape, grid } = await engine.call("embed", request, { signal });
-        return { data, shape: list ? shape : shape.slice(1), grid };
+        return { data, shape: listed ? shape : shape.slice(1), grid };
       },
       signal,
     );
   }
 
   /**
-   * Predicts the embeddings of masked tokens from those of visible ones, and compares them with what the target encoder makes of the
-   * whole picture. Needs a checkpoint with a predictor, as training writes it; those in the Hugging Face layout have none.
+   * Embeds frames as they come, in windows that overlap.
    *
-   * @param image - taken as it is when this is called
+   * The source is asked for frames only when the next embedding is, and one window of frames is held, so that neither a fast source nor
+   * a long one takes more memory. The last window ends with the last frame.
+   *
+   * @throws {@link JepaError} those of {@link Jepa.embed}; `bad-input` also for a source without frames
+   *
+   * @example
+   * for await (const { data, first, last } of jepa.embedStream(videoFrames(video), { hop: 8 })) console.log(first, last, data);
+   */
+  async *embedStream(frames: FrameSource, options: EmbedStreamOptions = {}): AsyncGenerator<WindowEmbedding, void, undefined> {
+    const { window = this.config.frames ?? 1, hop = Math.max(1, Math.floor(window / 2)), stride = 1, ...embedding } = options;
+    for (const [name, value] of Object.entries({ window, hop, stride })) {
+      if (!Number.isInteger(value) || value < 1) throw new JepaError("bad-input", `The option ${name} is a number of frames from 1 on, not ${value}.`);
+    }
+    const { signal } = embedding;
+    const { tubelet = 1 } = this.config;
+    for await (const { frames: clip, first, last } of windowed(frames, { window, hop, stride, tubelet, signal })) {
+      const single = clip.length === 1;
+      yield { ...(await this.embed(single ? clip[0]! : clip, embedding)), first, last };
+    }
+  }
+
+  #capture(input: ImageInput | readonly ImageInput[] | ClipInput | readonly ClipInput[], prepared: boolean): Promise<Inputs> {
+    const { system } = this.config;
+    return system === undefined || system === "ijepa" ? capturePictures(input as ImageInput, prepared) : captureClips(input, prepared);
+  }
+
+  /**
+   * Predicts the embeddings of masked tokens from those of visible ones, and compares them with what the target encoder makes of the
+   * whole picture or clip. Needs a checkpoint with a predictor: of I-JEPA as training writes it, while those in the Hugging Face layout
+   * have none; of V-JEPA 2 any.
+   *
+   * @param image - a picture, or for a model of video a clip; taken as it is when this is called
    * @throws {@link JepaError} `bad-mask`, `bad-input`, `unsupported` without a predictor, and those of {@link Jepa.embed}
    *
    * @example
    * const { context, targets } = sampleMasks(jepa.grid, { strategy: "ijepa-multiblock", seed: 0 });
    * const { error } = await jepa.predict(image, { context: context[0], targets: targets.map(([block]) => block) });
    */
-  predict(image: ImageInput, options: PredictOptions): Promise<Prediction> {
+  predict(image: ImageInput | ClipInput, options: PredictOptions): Promise<Prediction> {
     const { signal, preprocess = true } = options;
     const capturing = async (): Promise<Omit<PredictRequest, "id">> => {
       throwIfAborted(signal);
       if (!this.#resident.info.predictor) {
         throw new JepaError("unsupported", "This model has no predictor: load a checkpoint that has one, such as a trainer's, and without the option predictor: false.");
       }
-      const masks = maskRequest(options, this.grid);
-      const [picture] = (await captureAll([image], () => undefined, !preprocess)) as [Picture];
-      return { ...masks, preprocess, pictures: [picture] };
+      const inputs = await this.#capture(image, !preprocess);
+      try {
+        if (inputs.listed) throw new JepaError("bad-input", "predict takes one picture or clip, and was given a list.");
+        const masks = maskRequest(options, this.#gridOf(inputs.frames));
+        return { ...masks, preprocess, pictures: inputs.pictures };
+      } catch (error) {
+        inputs.pictures.forEach(discard);
+        throw error;
+      }
     };
     return this.#resident.callWith(
       capturing(),
@@ -185,12 +253,21 @@ export class Jepa {
     );
   }
 
+  /** Patches of a clip of so many frames at the model's own size. */
+  #gridOf(frames: number): Grid {
+    const { tubelet = 1 } = this.config;
+    const [, height, width] = this.grid;
+    return [Math.ceil(frames / tubelet), height, width];
+  }
+
   /**
    * Runs the model once, so that the first `embed` is as fast as the others. Worth while on WebGPU, whose shaders are
    * compiled at first use.
    */
   async warmup(options: { signal?: AbortSignal | undefined } = {}): Promise<void> {
-    await this.embed({ data: new Uint8Array([128, 128, 128]), width: 1, height: 1, channels: 3 }, options);
+    const { frames = 1 } = this.config;
+    const grey = { data: new Uint8Array(3 * frames).fill(128), width: 1, height: 1, channels: 3 };
+    await this.embed(frames > 1 ? { ...grey, frames } : grey, options);
   }
 
   /** Gives back the model's memory and, with the last that lives there, its worker and GPU device. Calls in progress reject with `disposed`. May be called twice. */
@@ -209,6 +286,7 @@ export const BACKENDS: readonly unknown[] = ["auto", "webgpu", "cpu"];
 const DTYPES: readonly unknown[] = ["auto", "f32", "f16", "q8"];
 const POOLS: readonly unknown[] = ["mean", "none", "last4-mean"];
 const ENCODERS: readonly unknown[] = ["auto", "context", "target"];
+const CONTEXTS: readonly unknown[] = ["visible", "whole-input"];
 const PREDICTORS: readonly unknown[] = ["auto", false];
 
 function loadRequest(source: ModelSource, options: LoadOptions): LoadRequest {
@@ -229,7 +307,7 @@ function loadRequest(source: ModelSource, options: LoadOptions): LoadRequest {
   };
 }
 
-function embedRequest({ pool = "mean", normalize = false, imageSize, preprocess = true }: EmbedOptions): Omit<EmbedRequest, "id" | "pictures"> {
+function embedRequest({ pool = "mean", normalize = false, imageSize, preprocess = true }: EmbedOptions): Omit<EmbedRequest, "id" | "pictures" | "frames"> {
   oneOf("pool", pool, POOLS);
   if (imageSize === undefined) return { pool, normalize, preprocess };
   const size = typeof imageSize === "number" ? [imageSize, imageSize] : imageSize;
@@ -245,11 +323,16 @@ function sizeOfPrepared([first]: readonly Picture[], preprocess: boolean): { ima
 }
 
 /** Copies of the masks, which are checked against the grid. */
-function maskRequest({ context, targets }: PredictOptions, grid: Grid): { context: Uint32Array; targets: Uint32Array[] } {
+function maskRequest(
+  { context, targets, contextFrom = "visible", maskIndex = 0 }: PredictOptions,
+  grid: Grid,
+): Pick<PredictRequest, "context" | "targets" | "contextFrom" | "maskIndex"> {
+  oneOf("contextFrom", contextFrom, CONTEXTS);
+  if (!Number.isInteger(maskIndex) || maskIndex < 0) throw new JepaError("bad-mask", `The option maskIndex is the number of a mask token, not ${maskIndex}.`);
   if (!Array.isArray(targets)) throw new JepaError("bad-mask", "The option targets is an array of blocks, each a Uint32Array or an array of token indices.");
   if (targets.length === 0) throw new JepaError("bad-mask", "There is nothing to predict: give at least one block of token indices in targets.");
   const tokens = grid[0] * grid[1] * grid[2];
-  const request = { context: tokenIndices("context", context, tokens), targets: targets.map((block, i) => tokenIndices(`targets[${i}]`, block, tokens)) };
+  const request = { context: tokenIndices("context", context, tokens), targets: targets.map((block, i) => tokenIndices(`targets[${i}]`, block, tokens)), contextFrom, maskIndex };
   const lengths = request.targets.map(({ length }) => length);
   if (new Set(lengths).size > 1) throw new JepaError("bad-mask", `The blocks of targets have ${lengths.join(", ")} tokens; cut them to one length.`);
   return request;

@@ -1,5 +1,6 @@
 // A model in this thread's wasm instance.
 
+import { frameNumbering } from "./clips.js";
 import { macrotask } from "./environment.js";
 import type { GlueBatch, GlueModel, GlueModelInfo, GluePrediction } from "./glue.js";
 import type { Picture, Pixels } from "./inputs.js";
@@ -30,56 +31,58 @@ export class LocalModel {
     this.info = instance.call(() => model.info());
   }
 
-  /** Runs the model once on a grey picture, so that everything that is made at first use is made now. */
+  /** Runs the model once on a grey picture or clip, so that everything that is made at first use is made now. */
   async warmup(signal: AbortSignal): Promise<void> {
     const pixels: Pixels = { data: new Uint8Array([128, 128, 128]), width: 1, height: 1, channels: 3 };
-    await this.embed({ pictures: [{ kind: "pixels", pixels }], pool: "mean", normalize: false, preprocess: true }, signal);
+    const frames = this.info.config.frames ?? 1;
+    await this.embed({ pictures: Array.from({ length: frames }, () => ({ kind: "pixels", pixels })), frames, pool: "mean", normalize: false, preprocess: true }, signal);
   }
 
-  async embed({ pictures, pool, normalize, imageSize, preprocess }: Omit<EmbedRequest, "id">, signal: AbortSignal | undefined): Promise<Embedding> {
+  async embed({ pictures, frames, pool, normalize, imageSize, preprocess }: Omit<EmbedRequest, "id">, signal: AbortSignal | undefined): Promise<Embedding> {
     const { config, grid, backend } = this.info;
     const [height, width] = imageSize ?? [];
-    const tokens = height && width ? (height * width) / config.patchSize ** 2 : grid[1] * grid[2];
+    const places = height && width ? (height * width) / config.patchSize ** 2 : grid[1] * grid[2];
+    const tokens = places * Math.ceil(frames / (config.tubelet ?? 1));
+    const clips = pictures.length / frames;
     const atOnce = Math.max(1, Math.floor(TOKENS_AT_ONCE[backend] / tokens));
     let data: Float32Array | undefined;
     let shape: number[] = [];
     let resultGrid: Grid = grid;
-    for (let start = 0; start < pictures.length; start += atOnce) {
+    for (let start = 0; start < clips; start += atOnce) {
       // An abort or a paint that has been waiting gets its turn between batches.
       await macrotask();
       this.#check(signal);
-      const batch = await this.#fill(pictures, start, start + atOnce, { imageSize, preprocess }, signal);
+      const batch = await this.#fill(pictures, [start, start + atOnce], { frames, imageSize, preprocess }, signal);
       const result = await this.#instance.run(() => this.#model.embed(batch, pool, normalize));
       const size = result.data.length / result.shape[0]!;
-      data ??= new Float32Array(size * pictures.length);
+      data ??= new Float32Array(size * clips);
       data.set(result.data, start * size);
-      shape = [pictures.length, ...result.shape.slice(1)];
+      shape = [clips, ...result.shape.slice(1)];
       resultGrid = result.grid;
     }
     this.#check(signal);
     return { data: data!, shape, grid: resultGrid };
   }
 
-  async predict({ pictures, context, targets, preprocess }: Omit<PredictRequest, "id">, signal: AbortSignal | undefined): Promise<GluePrediction> {
+  async predict({ pictures, context, targets, contextFrom, maskIndex, preprocess }: Omit<PredictRequest, "id">, signal: AbortSignal | undefined): Promise<GluePrediction> {
     await macrotask();
-    const batch = await this.#fill(pictures, 0, 1, { imageSize: undefined, preprocess }, signal);
-    const result = await this.#instance.run(() => this.#model.predict(batch, context, targets));
+    const batch = await this.#fill(pictures, [0, 1], { frames: pictures.length, imageSize: undefined, preprocess }, signal);
+    const result = await this.#instance.run(() => this.#model.predict(batch, context, targets, contextFrom, maskIndex));
     this.#check(signal);
     return result;
   }
 
   #fill(
     pictures: readonly Picture[],
-    start: number,
-    end: number,
-    { imageSize, preprocess }: { imageSize: [number, number] | undefined; preprocess: boolean },
+    [start, end]: [number, number],
+    { frames, imageSize, preprocess }: { frames: number; imageSize: [number, number] | undefined; preprocess: boolean },
     signal: AbortSignal | undefined,
   ): Promise<GlueBatch> {
-    return fillBatch(this.#instance, pictures.slice(start, end), {
-      open: () => this.#model.newBatch(imageSize, preprocess),
+    return fillBatch(this.#instance, pictures.slice(start * frames, end * frames), {
+      open: () => this.#model.newBatch(imageSize, preprocess, frames),
       check: () => this.#check(signal),
       signal,
-      number: (i) => (pictures.length > 1 ? start + i : undefined),
+      number: frameNumbering((i) => (pictures.length > frames ? start + i : undefined), frames),
     });
   }
 

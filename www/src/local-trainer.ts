@@ -1,5 +1,6 @@
 // A trainer in this thread's wasm instance.
 
+import { frameNumbering } from "./clips.js";
 import { macrotask } from "./environment.js";
 import type { GlueModel, GlueTrainer, GlueTrainerInfo } from "./glue.js";
 import type { Instance } from "./instance.js";
@@ -25,7 +26,7 @@ export class LocalTrainer {
     return this.#instance.call(() => this.#trainer.nextIndices(length));
   }
 
-  async step({ pictures, masks, preprocess, numbers }: Omit<StepRequest, "id">, signal: AbortSignal | undefined): Promise<TimedStep> {
+  async step({ pictures, frames, masks, preprocess, numbers }: Omit<StepRequest, "id">, signal: AbortSignal | undefined): Promise<TimedStep> {
     // An abort or a paint that has been waiting gets its turn between steps.
     await macrotask();
     const start = performance.now();
@@ -33,7 +34,7 @@ export class LocalTrainer {
       open: () => this.#trainer.newBatch(preprocess),
       check: () => this.#check(signal),
       signal,
-      number: (i) => numbers?.[i] ?? i,
+      number: frameNumbering((i) => numbers?.[i] ?? i, frames),
     });
     const { warning, ...step } = await this.#instance.run(() => this.#trainer.step(batch, masks));
     return { ...step, ...(warning ? { warning } : {}), ms: performance.now() - start };

@@ -26,7 +26,7 @@ export interface Calls {
   load: { request: LoadRequest; result: Loaded<GlueModelInfo> };
   /** The result has the leading batch axis. */
   embed: { request: EmbedRequest; result: Embedding };
-  /** For one picture. */
+  /** For one picture or clip. */
   predict: { request: PredictRequest; result: GluePrediction };
   /** A trainer. */
   train: { request: TrainRequest; result: Loaded<GlueTrainerInfo> };
@@ -61,7 +61,10 @@ export interface Loaded<Info> {
 
 export interface EmbedRequest {
   id: number;
+  /** The frames of all clips, one after the other. */
   pictures: Picture[];
+  /** Frames of each clip; 1 for pictures. */
+  frames: number;
   pool: "mean" | "none" | "last4-mean";
   normalize: boolean;
   imageSize?: [height: number, width: number];
@@ -70,9 +73,12 @@ export interface EmbedRequest {
 
 export interface PredictRequest {
   id: number;
-  pictures: [Picture];
+  /** Frame after frame. */
+  pictures: Picture[];
   context: Uint32Array;
   targets: Uint32Array[];
+  contextFrom: "visible" | "whole-input";
+  maskIndex: number;
   preprocess: boolean;
 }
 
@@ -85,11 +91,14 @@ export type TrainRequest = { backend: Backend | "auto" } & (
 
 export interface StepRequest {
   id: number;
+  /** The frames of all clips, one after the other. */
   pictures: Picture[];
+  /** Frames of each clip; 1 for pictures. */
+  frames: number;
   preprocess: boolean;
   /** The caller's own. */
   masks?: Masks | undefined;
-  /** What messages call each picture; its place in the list, unless given. */
+  /** What messages call each picture or clip; its place in the list, unless given. */
   numbers?: ArrayLike<number>;
 }
 

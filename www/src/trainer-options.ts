@@ -34,9 +34,27 @@ export interface LeJepaObjective {
   slices?: number | undefined;
 }
 
-/** Masked prediction in video (arXiv 2404.08471). Refused with `unsupported` in this version. */
+/**
+ * Predict the target encoder's embeddings of hidden space-time, each kind of mask by itself (arXiv 2404.08471), with models of video of
+ * any generation. By default masks are the published two kinds, of short and of long range.
+ */
 export interface VJepaObjective {
   kind: "vjepa";
+  /** Exponent of the distance. Default 1. */
+  power?: number | undefined;
+  /** V-JEPA 2.1's dense loss, also at the places of what is visible. Default: that of its pretraining, for its models; none for others. */
+  contextLoss?:
+    | {
+        /** Default 0.5. */
+        weight?: number | undefined;
+        /** The last step without it. Default 15,000. */
+        fromStep?: number | undefined;
+        /** The first step with its full weight. Default 30,000. */
+        fullStep?: number | undefined;
+        /** Whether a token counts the less the farther it is from what is hidden. Default true. */
+        byDistance?: boolean | undefined;
+      }
+    | undefined;
 }
 
 export type Objective = "ijepa" | "vjepa" | "lejepa" | IJepaObjective | VJepaObjective | LeJepaObjective;

@@ -1,7 +1,8 @@
+import { captureList, type ClipInput } from "./clips.js";
 import { abortable, JepaError, messageOf, throwIfAborted } from "./errors.js";
 import type { GlueModelInfo, GlueTrainerInfo } from "./glue.js";
 import { asyncDispose, discardLater, isolated, Resident, type Advice } from "./host.js";
-import { captureAll, type ImageInput } from "./inputs.js";
+import { captureAll, discard, type ImageInput, type Numbering } from "./inputs.js";
 import { BACKENDS, Jepa } from "./jepa.js";
 import { masksOf, type Masks } from "./masks.js";
 import { aBoolean, anObject, anything, checkFields, oneOf, shown, whole } from "./options.js";
@@ -11,8 +12,13 @@ import { checkHost, checkStore, trainingOf, type Autosave, type TrainerHost, typ
 import type { Backend, Grid, ModelConfig } from "./types.js";
 import { describeSource } from "./weights.js";
 
-/** Pictures to train on: an array of them, or what makes the one with a given number when it is needed. */
-export type TrainDataset = ArrayLike<ImageInput> | { readonly length: number; get(index: number): ImageInput | Promise<ImageInput> };
+/**
+ * Pictures to train on: an array of them, or what makes the one with a given number when it is needed. For a model of video, clips of
+ * its number of frames.
+ */
+export type TrainDataset =
+  | ArrayLike<ImageInput | ClipInput>
+  | { readonly length: number; get(index: number): ImageInput | ClipInput | Promise<ImageInput | ClipInput> };
 
 export interface StepOptions {
   /**
@@ -90,6 +96,7 @@ export interface TrainerInfo {
 /** A model in the Hugging Face layout, which {@link Jepa.load} and transformers' `from_pretrained` read. */
 export interface HuggingFaceFiles extends Record<string, string | Uint8Array<ArrayBuffer>> {
   "config.json": string;
+  /** Of V-JEPA 2 it is `video_preprocessor_config.json`. */
   "preprocessor_config.json": string;
   "model.safetensors": Uint8Array<ArrayBuffer>;
 }
@@ -215,11 +222,11 @@ export class Trainer {
   /**
    * Takes one step.
    *
-   * @param images - `batchSize · accumulate` pictures, taken as they are when this is called
+   * @param images - `batchSize · accumulate` pictures, or clips of the model's number of frames; taken as they are when this is called
    * @throws {@link JepaError} `bad-mask`; `bad-input`, also when the loss or a gradient is no number any more: its tensor is named, and the trainer
    * is as it was before the step, so that it can be saved; `network`, `aborted`, `disposed`, `device-lost`, `out-of-memory`, `internal`
    */
-  step(images: readonly ImageInput[], options: StepOptions = {}): Promise<TrainMetrics> {
+  step(images: readonly ImageInput[] | readonly ClipInput[], options: StepOptions = {}): Promise<TrainMetrics> {
     const { signal, preprocess = true } = options;
     const capturing = async () => {
       checkFields("", options, { masks: anything, preprocess: aBoolean, signal: anObject });
@@ -228,7 +235,7 @@ export class Trainer {
       if (!Array.isArray(images)) throw new JepaError("bad-input", `A step takes an array of ${wanted} pictures, not ${shown(images)}.`);
       if (images.length !== wanted) throw new JepaError("bad-input", `A step takes ${this.#picturesInWords}, not ${images.length}.`);
       const masks = options.masks && masksOf(options.masks);
-      return { pictures: await captureAll(images, (i) => i, !preprocess), masks, preprocess };
+      return { ...(await this.#captured(images, (i) => i, !preprocess)), masks, preprocess };
     };
     return this.#take(capturing(), signal);
   }
@@ -253,7 +260,7 @@ export class Trainer {
     throwIfAborted(signal);
     const length = this.#lengthOf(dataset);
     const numbers = await this.#resident.call((engine, id) => engine.call("indices", { id, length }, { signal }), signal);
-    const capturing = captureNumbered(dataset, numbers);
+    const capturing = this.#captureNumbered(dataset, numbers);
     try {
       // Not inside of the queue: calls of other models go on while pictures are brought.
       await abortable(capturing, signal);
@@ -272,6 +279,30 @@ export class Trainer {
       throw new JepaError("bad-input", `The data set has ${found}, and each step takes ${this.#picturesInWords}, all different: add pictures, or use a smaller batchSize.`);
     }
     return length as number;
+  }
+
+  /** Pictures, or the frames of clips. */
+  async #captured(images: readonly (ImageInput | ClipInput)[], number: Numbering, prepared: boolean): Promise<Pick<StepRequest, "pictures" | "frames">> {
+    const { frames = 1 } = this.config;
+    if (frames === 1) return { pictures: await captureAll(images as readonly ImageInput[], number, prepared), frames };
+    const captured = await captureList(images as readonly ClipInput[], number, prepared);
+    if (captured.frames === frames) return captured;
+    captured.pictures.forEach(discard);
+    throw new JepaError("bad-input", `A clip of ${captured.frames} frames was given, and the model takes ${frames}.`);
+  }
+
+  /** The pictures or clips of these numbers, and the numbers. */
+  async #captureNumbered(dataset: TrainDataset, numbers: Uint32Array): Promise<Omit<StepRequest, "id">> {
+    const images = await Promise.all(
+      Array.from(numbers, async (number): Promise<ImageInput | ClipInput> => {
+        try {
+          return "get" in dataset ? await dataset.get(number) : dataset[number]!;
+        } catch (error) {
+          throw error instanceof JepaError ? error : new JepaError("bad-input", `Picture ${number} of the data set could not be had: ${messageOf(error)}`, { cause: error });
+        }
+      }),
+    );
+    return { ...(await this.#captured(images, (i) => numbers[i], false)), numbers, preprocess: true };
   }
 
   get #picturesOfStep(): number {
@@ -359,20 +390,6 @@ export class Trainer {
   [asyncDispose](): Promise<void> {
     return this.dispose();
   }
-}
-
-/** The pictures of these numbers, and the numbers. */
-async function captureNumbered(dataset: TrainDataset, numbers: Uint32Array): Promise<Omit<StepRequest, "id">> {
-  const images = await Promise.all(
-    Array.from(numbers, async (number) => {
-      try {
-        return "get" in dataset ? await dataset.get(number) : dataset[number]!;
-      } catch (error) {
-        throw error instanceof JepaError ? error : new JepaError("bad-input", `Picture ${number} of the data set could not be had: ${messageOf(error)}`, { cause: error });
-      }
-    }),
-  );
-  return { pictures: await captureAll(images, (i) => numbers[i]), numbers, preprocess: true };
 }
 
 function storeError(what: "read" | "written", error: unknown): JepaError {

@@ -5,9 +5,23 @@ export type Backend = "webgpu" | "cpu";
 export type Dtype = "f32" | "f16" | "q8";
 
 type Size = "tiny" | "small" | "base" | "large" | "huge" | "giant";
+type Video = "vjepa" | "vjepa2" | "vjepa2.1";
 
-/** A published geometry by its name, where it is not the usual one with patch and image size: `vit-huge/16@448`. */
-export type ModelPreset = `vit-${Size}` | `vit-${Size}/${number}` | `vit-${Size}@${number}` | `vit-${Size}/${number}@${number}`;
+/**
+ * A published geometry by its name, where it is not the usual one with patch and image size: `vit-huge/16@448`. Models of video have
+ * their system before it: `vjepa2.1-vit-base`, `vjepa2-vit-giant@384`. The names of published checkpoints are understood, too.
+ */
+export type ModelPreset =
+  | `vit-${Size}`
+  | `vit-${Size}/${number}`
+  | `vit-${Size}@${number}`
+  | `vit-${Size}/${number}@${number}`
+  | `${Video}-vit-${Size | "gigantic"}`
+  | `${Video}-vit-${Size | "gigantic"}@${number}`
+  | (string & {});
+
+/** The published system that a model is of. */
+export type System = "ijepa" | "vjepa" | "vjepa2" | "vjepa2.1";
 
 /** The geometry of a model. All but the first five have the published defaults. */
 export interface ModelConfig {
@@ -23,7 +37,9 @@ export interface ModelConfig {
   heads: number;
   /** Colour channels of the input. Default 3. */
   channels?: number | undefined;
-  /** Frames of the native clip; 1 for pictures. */
+  /** Default: `"vjepa2"` with rotary positions, else `"vjepa"` for clips and `"ijepa"` for pictures. */
+  system?: System | undefined;
+  /** Frames of the native clip; 1 for pictures, default 16 for a system of video. */
   frames?: number | undefined;
   /** Frames in a token. */
   tubelet?: number | undefined;
@@ -35,8 +51,28 @@ export interface ModelConfig {
   qkvBias?: boolean | undefined;
   /** How positions enter. */
   positions?: "sincos" | "rope" | "learned" | undefined;
+  /** V-JEPA 2.1: patches on a side of the grid of its pretraining, to which positions are scaled. Default 16 for patches of 16. */
+  ropeGrid?: number | undefined;
   /** Geometry of the predictor, where the model has one. */
-  predictor?: { hiddenSize: number; layers: number; heads: number; mlpRatio?: number | undefined } | null | undefined;
+  predictor?: PredictorConfig | null | undefined;
+}
+
+/** The geometry of a predictor. */
+export interface PredictorConfig {
+  /** Width of its tokens. Default 384. */
+  hiddenSize?: number | undefined;
+  /** Default 12. */
+  layers?: number | undefined;
+  /** Default: the encoder's in I-JEPA and V-JEPA 1, 12 later. */
+  heads?: number | undefined;
+  /** Default 4. */
+  mlpRatio?: number | undefined;
+  /** Default: 1 in I-JEPA, 2, 10 and 8 in V-JEPA 1, 2 and 2.1. */
+  maskTokens?: number | undefined;
+  /** Levels of the encoder's output that it sees: 4 (default) or 1 in V-JEPA 2.1, 1 elsewhere. */
+  levels?: number | undefined;
+  /** Width of what it predicts. Default `levels` times the encoder's. */
+  outputSize?: number | undefined;
 }
 
 /** Patches along time, height and width. */

@@ -3,7 +3,7 @@
 import { inNode } from "./environment.js";
 import { JepaError, messageOf } from "./errors.js";
 import { blobSource, locate, readText, Reader, type ByteSource, type Folder, type Location } from "./files.js";
-import type { GlueModelLoader, Glue } from "./glue.js";
+import type { Glue, GlueArchive, GlueLoadOptions, GlueModelLoader } from "./glue.js";
 import { httpSource, statusError } from "./http.js";
 
 /** One file of a model: its bytes, its text, or where it is. */
@@ -12,12 +12,13 @@ export type ModelFile = Blob | ArrayBuffer | Uint8Array | string | URL;
 /**
  * Where a model comes from:
  *
- * - the address of a folder, or of a `.safetensors` file or `.safetensors.index.json` in one (in Node also a path or `file:` URL);
+ * - the address of a folder, or of a `.safetensors` file, a `.safetensors.index.json` or a PyTorch archive in one (in Node also a path
+ *   or `file:` URL);
  * - the files by their names, each as a Blob, bytes, text, or a `URL` to fetch it from;
  * - what `<input type="file" multiple>` or `<input webkitdirectory>` gives, or a `FileSystemDirectoryHandle`.
  *
  * The files are `config.json`, `model.safetensors` (or `model.safetensors.index.json` and its shards, or the only
- * `.safetensors` there is) and, optionally, `preprocessor_config.json`.
+ * `.safetensors`, `.pt`, `.pth`, `.pth.tar` or `.bin` there is) and, optionally, `preprocessor_config.json` or, of a model of video, `video_preprocessor_config.json`.
  */
 export type ModelSource = string | URL | Readonly<Record<string, ModelFile>> | Iterable<File> | ArrayLike<File> | FileSystemDirectoryHandle;
 
@@ -29,8 +30,10 @@ export type Source =
 
 const CONFIG = "config.json";
 const PREPROCESSOR = "preprocessor_config.json";
+const VIDEO_PREPROCESSOR = "video_preprocessor_config.json";
 const WEIGHTS = "model.safetensors";
 const INDEX = "model.safetensors.index.json";
+const ARCHIVE = /\.(pt|pth|pth\.tar|bin|ckpt)$/;
 
 const CONFIG_LIMIT = 1 << 20;
 const INDEX_LIMIT = 64 << 20;
@@ -65,7 +68,7 @@ function topmost(entries: [string, unknown][]): [string, unknown][] {
     const parts = path.split("/");
     return { folder: parts.slice(0, -1).join("/"), depth: parts.length, name: parts.at(-1)!, file };
   });
-  const models = split.filter(({ name }) => name === CONFIG || name.endsWith(".safetensors"));
+  const models = split.filter(({ name }) => name === CONFIG || name.endsWith(".safetensors") || ARCHIVE.test(name));
   const { folder } = (models.length > 0 ? models : split).reduce((a, b) => (b.depth < a.depth ? b : a));
   return split.filter((entry) => entry.folder === folder).map(({ name, file }) => [name, file]);
 }
@@ -100,7 +103,7 @@ async function openFolder(source: Source, signal: AbortSignal): Promise<Folder> 
 /** A folder on a web server, which cannot be listed. A query, as in signed addresses, goes with every file. */
 function webFolder(href: string): Folder {
   const { pathname } = new URL(href);
-  const file = /[^/]+\.safetensors(\.index\.json)?$/.exec(pathname)?.[0];
+  const file = /[^/]+\.(safetensors(\.index\.json)?|pt|pth|pth\.tar|bin|ckpt)$/.exec(pathname)?.[0];
   const folder = file ? pathname.slice(0, -file.length) : pathname.replace(/\/?$/, "/");
   return {
     label: href,
@@ -150,19 +153,23 @@ interface Weights {
 /**
  * Finds the files of a model and reads the small ones.
  *
- * @param hasConfig - that the caller brings the configuration, so that none is looked for
+ * @param given - the configuration that the caller brings, so that none is looked for
  */
-export async function openCheckpoint(source: Source, hasConfig: boolean, signal: AbortSignal): Promise<Checkpoint> {
+export async function openCheckpoint(source: Source, given: GlueLoadOptions["preset"], signal: AbortSignal): Promise<Checkpoint> {
+  const hasConfig = given !== undefined;
   const folder = await openFolder(source, signal);
   const text = async (name: string) => {
     const file = await folder.open(name, signal);
     return file && readText(file, CONFIG_LIMIT, signal);
   };
-  const [config, preprocessor] = await Promise.all([hasConfig ? undefined : text(CONFIG), text(PREPROCESSOR)]);
+  const config = hasConfig ? undefined : await text(CONFIG);
   if (!hasConfig && config === undefined) {
     const where = folder.names ? "" : " (the server answered 404)";
     throw new JepaError(folder.names ? "bad-config" : "network", `There is no ${CONFIG} in ${folder.label}${where}; add it, or describe the model with the option "config".`);
   }
+  // Only where it may be, as browsers report every file that is not there.
+  const video = /vjepa|"frames"/.test(config ?? JSON.stringify(given));
+  const preprocessor = (video ? await text(VIDEO_PREPROCESSOR) : undefined) ?? (await text(PREPROCESSOR));
   return { config, preprocessor, weights: await findWeights(folder, signal) };
 }
 
@@ -179,13 +186,11 @@ async function findWeights(folder: Folder, signal: AbortSignal): Promise<Weights
 function chooseWeights(names: string[], label: string): string {
   if (names.includes(WEIGHTS)) return WEIGHTS;
   if (names.includes(INDEX)) return INDEX;
-  for (const ending of [".safetensors.index.json", ".safetensors"]) {
-    const found = names.filter((name) => name.endsWith(ending));
+  for (const ending of [/\.safetensors\.index\.json$/, /\.safetensors$/, ARCHIVE]) {
+    const found = names.filter((name) => ending.test(name));
     if (found.length === 1) return found[0]!;
     if (found.length > 1) throw new JepaError("bad-checkpoint", `Which weights? There are ${found.join(", ")} in ${label}; name one of them "${WEIGHTS}", or add "${INDEX}".`);
   }
-  const pickles = names.filter((name) => /\.(bin|pth|pt|tar|ckpt)$/.test(name));
-  if (pickles.length > 0) throw new JepaError("unsupported", `${pickles.join(", ")} must be converted to safetensors before it can be loaded.`);
   throw new JepaError("bad-checkpoint", `There is no ${WEIGHTS} in ${label}, only ${names.slice(0, 8).join(", ") || "nothing"}.`);
 }
 
@@ -227,12 +232,29 @@ export async function readHeaders(glue: Glue, loader: GlueModelLoader, weights: 
     const reader = new Reader(await open(), signal);
     readers.set(name, reader);
     const prefix = await reader.bytes(0, 8);
+    if (glue.isArchive(prefix)) {
+      loader.addArchive(name, await readArchive(glue, reader));
+      if (weights.length > 1) reader.close();
+      continue;
+    }
     const length = glue.headerLength(prefix, reader.size ?? Number.MAX_SAFE_INTEGER);
     const header = await reader.bytes(8, 8 + length);
     loader.addFile(name, reader.size ?? 8 + length + dataLength(header), header);
     if (weights.length > 1) reader.close();
   }
   return readers;
+}
+
+async function readArchive(glue: Glue, reader: Reader): Promise<GlueArchive> {
+  if (reader.size === undefined) throw new JepaError("unsupported", `${reader.label}: the server does not say how long the file is, and a PyTorch archive is read from its end. Save it first, or as safetensors.`);
+  const archive = new glue.Archive(reader.size);
+  try {
+    for (let range = archive.nextRange(); range; range = archive.nextRange()) archive.give(await reader.bytes(range[0]!, range[1]!));
+    return archive;
+  } catch (error) {
+    archive.free();
+    throw error;
+  }
 }
 
 /** Where a server does not tell the length of a file: what its own header says. */

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use webjepa::checkpoint::{
     Dtype, OTHER, TensorData, assemble, predictor_parameters, safetensors, to_f16,
 };
+use webjepa::config::{ModelConfig, System};
 use webjepa::train::network::HostTensor;
 use webjepa::train::save::hugging_face_tensors;
 use webjepa::{Error, Result};
@@ -82,17 +83,18 @@ pub fn run(arguments: &Convert) -> Result<()> {
             };
             tensor.name = format!("{prefix}{name}");
         }
-        let config = serde_json::to_value(&config)
-            .map_err(|e| Error::Internal(format!("the configuration cannot be written: {e}")))?;
-        (config, tensors)
+        (own(&config)?, tensors)
     } else {
         config.predictor = None;
         tensors.retain(|tensor| !tensor.name.starts_with(OTHER));
-        let split = tensors.into_iter().flat_map(hugging_face_tensors).collect();
-        (
-            config.to_hugging_face(transformers_name(arguments.dtype)),
-            split,
-        )
+        match config.system {
+            System::IJepa => (
+                config.to_hugging_face(transformers_name(arguments.dtype)),
+                hugging_face_tensors(config.system, tensors),
+            ),
+            // transformers has no layout of these without a predictor.
+            _ => (own(&config)?, tensors),
+        }
     };
     let file = encoded(&tensors, arguments.dtype)?;
     let out = &arguments.out;
@@ -111,6 +113,12 @@ pub fn run(arguments: &Convert) -> Result<()> {
         fs::write(&path, bytes).map_err(|e| unwritable(&path, &e))?;
     }
     Ok(())
+}
+
+/// A configuration in this library's own form.
+fn own(config: &ModelConfig) -> Result<serde_json::Value> {
+    serde_json::to_value(config)
+        .map_err(|e| Error::Internal(format!("the configuration cannot be written: {e}")))
 }
 
 /// The tensors as a safetensors file.

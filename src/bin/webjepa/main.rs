@@ -4,18 +4,17 @@ mod convert;
 mod pretrain;
 
 use std::fs::{self, File};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use serde_json::json;
-use webjepa::checkpoint::{self, EncoderChoice, Header, Plan, Selection, assemble, header_length};
+use webjepa::checkpoint::{self, EncoderChoice, Header, Plan, Selection, assemble};
 use webjepa::config::ModelConfig;
 use webjepa::data::Picture;
 use webjepa::device::{Backend, Precision};
 use webjepa::input::Processor;
-use webjepa::model::ijepa::{Encoder, Pictures};
+use webjepa::model::{Encoder, Pictures};
 use webjepa::nn::Parameters;
 use webjepa::probe::pool::{Pool, pool};
 use webjepa::{Error, Result};
@@ -37,6 +36,9 @@ enum Command {
         /// Pictures to embed.
         #[arg(required = true)]
         images: Vec<PathBuf>,
+        /// The pictures are the frames of one clip, for a model of video.
+        #[arg(long)]
+        clip: bool,
         /// How to pool tokens: mean, none or last4-mean.
         #[arg(long, default_value = "mean", value_parser = parsed::<Pool>)]
         pool: Pool,
@@ -64,7 +66,7 @@ enum Command {
 
 #[derive(clap::Args)]
 struct Model {
-    /// Folder with config.json and model.safetensors (or its shards), or a single .safetensors file.
+    /// Folder with config.json and model.safetensors (or its shards), or a single .safetensors file or PyTorch archive.
     model_dir: PathBuf,
     /// Architecture of a checkpoint without config.json: a preset such as vit-huge/14, or a JSON file.
     #[arg(long)]
@@ -89,11 +91,18 @@ fn main() -> ExitCode {
         Command::Embed {
             model,
             images,
+            clip,
             pool,
             normalize,
             dtype,
             json,
-        } => embed(&model, &images, pool, normalize, dtype, json),
+        } => {
+            let inputs: Vec<&[PathBuf]> = match clip {
+                true => vec![&images],
+                false => images.chunks(1).collect(),
+            };
+            embed(&model, &inputs, pool, normalize, dtype, json)
+        }
         Command::Inspect { model, json } => inspect(&model, json),
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Pretrain(arguments) => pretrain::run(&arguments),
@@ -109,7 +118,7 @@ fn main() -> ExitCode {
 
 fn embed(
     model: &Model,
-    images: &[PathBuf],
+    inputs: &[&[PathBuf]],
     how: Pool,
     unit: bool,
     dtype: Precision,
@@ -123,20 +132,34 @@ fn embed(
         parameters.put(piece)
     })?;
     let encoder = Encoder::new(&opened.config, dtype, &device, &mut parameters)?;
-    for path in images {
-        let name = path.display().to_string();
-        let bytes =
-            fs::read(path).map_err(|e| Error::BadInput(format!("{name} cannot be read: {e}")))?;
-        let picture = Picture::decode(&name, &bytes)?;
-        let size = opened
-            .processor
-            .output_size_for([picture.height, picture.width])?;
-        let grid = opened.config.grid_for(size)?;
-        let pictures = Pictures {
-            pixels: opened.processor.apply(&picture.view())?,
+    for frames in inputs {
+        let mut pictures = Pictures {
+            pixels: Vec::new(),
             batch: 1,
-            size,
+            frames: frames.len(),
+            size: [0, 0],
         };
+        for path in *frames {
+            let name = path.display().to_string();
+            let bytes = fs::read(path)
+                .map_err(|e| Error::BadInput(format!("{name} cannot be read: {e}")))?;
+            let picture = Picture::decode(&name, &bytes)?;
+            let size = opened
+                .processor
+                .output_size_for([picture.height, picture.width])?;
+            if !pictures.pixels.is_empty() && size != pictures.size {
+                return Err(Error::BadInput(format!(
+                    "{name} comes out as {size:?} (height, width) and the frames before it as {:?}",
+                    pictures.size
+                )));
+            }
+            pictures.size = size;
+            pictures
+                .pixels
+                .extend(opened.processor.apply(&picture.view())?);
+        }
+        let grid = encoder.grid(&pictures)?;
+        let names: Vec<_> = frames.iter().map(|path| path.to_string_lossy()).collect();
         let layers = pollster::block_on(encoder.encode(&pictures, None, how.layers()))?;
         let shape = layers[0].shape;
         let (data, shape) = pool(
@@ -146,14 +169,17 @@ fn embed(
             unit,
         );
         if json {
-            let image = path.to_string_lossy();
+            let image = match names.as_slice() {
+                [name] => json!(name),
+                names => json!(names),
+            };
             println!(
                 "{}",
                 json!({ "image": image, "shape": shape[1..], "grid": grid, "data": data })
             );
         } else {
             let numbers: Vec<String> = data.iter().map(f32::to_string).collect();
-            println!("{}\t{}", path.display(), numbers.join(" "));
+            println!("{}\t{}", names.join(" "), numbers.join(" "));
         }
     }
     Ok(())
@@ -221,7 +247,7 @@ impl Model {
     /// Reads and checks the headers; of the predictor and of the other encoder too where they are wanted and there are some.
     fn open(&self, predictor: bool, both: bool) -> Result<Opened> {
         let dir = &self.model_dir;
-        let single = dir.extension().is_some_and(|e| e == "safetensors");
+        let single = dir.is_file();
         let beside = |name: &str| (!single).then(|| dir.join(name)).filter(|p| p.exists());
         let config = match (&self.config, beside("config.json")) {
             (Some(given), _) if Path::new(given).exists() => {
@@ -237,9 +263,13 @@ impl Model {
             }
         };
         Encoder::check(&config)?;
-        let processor = match beside("preprocessor_config.json") {
+        let video = config
+            .is_video()
+            .then(|| beside("video_preprocessor_config.json"))
+            .flatten();
+        let processor = match video.or_else(|| beside("preprocessor_config.json")) {
             Some(path) => Processor::from_json(&text(&path)?)?,
-            None => Processor::default_for(config.image_size)?,
+            None => Processor::published_for(&config)?,
         };
         let paths = match beside("model.safetensors.index.json") {
             _ if single => vec![dir.clone()],
@@ -257,13 +287,9 @@ impl Model {
             };
             let mut file = File::open(&path).map_err(unreadable)?;
             let size = file.metadata().map_err(unreadable)?.len();
-            let mut prefix = [0; 8];
-            file.read_exact(&mut prefix).map_err(unreadable)?;
-            let mut header = vec![0; header_length(prefix, size)?];
-            file.read_exact(&mut header).map_err(unreadable)?;
             headers.push(checkpoint::File {
                 name: path.display().to_string(),
-                header: Header::parse(&header, size)?,
+                header: Header::read(&mut file, size)?,
             });
             files.push(file);
         }
@@ -289,7 +315,7 @@ impl Model {
 
 fn has_predictor(files: &[checkpoint::File]) -> bool {
     let mut tensors = files.iter().flat_map(|file| &file.header.tensors);
-    tensors.any(|tensor| tensor.name.starts_with("predictor."))
+    tensors.any(|tensor| checkpoint::is_of_predictor(&tensor.name))
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Error {

@@ -1,4 +1,5 @@
-//! `webjepa pretrain`: trains an encoder on labelled pictures, without their labels, and measures with them what it learns.
+//! `webjepa pretrain`: trains an encoder on labelled pictures, or on clips of them in motion, without their labels, and measures with
+//! them what it learns.
 
 use std::fs;
 use std::io::Write;
@@ -9,10 +10,11 @@ use burn::tensor::Device;
 use serde_json::{Map, Value, json};
 use webjepa::checkpoint::{EncoderChoice, OTHER, assemble};
 use webjepa::config::ModelConfig;
-use webjepa::data::{Dataset, Labelled};
+use webjepa::data::moving::{DIRECTIONS, Moving};
+use webjepa::data::{Dataset, Labelled, Picture};
 use webjepa::device::{Backend, Precision, read_values};
 use webjepa::input::{ImageView, Processor};
-use webjepa::model::ijepa::{Encoder, Pictures};
+use webjepa::model::{Encoder, Pictures};
 use webjepa::nn::{Parameters, ops};
 use webjepa::probe::Samples;
 use webjepa::probe::hog::hog;
@@ -28,6 +30,8 @@ use super::{Model, unwritable};
 const AT_ONCE: usize = 32;
 /// Layers that the second linear probe sees.
 const LAST_LAYERS: usize = 4;
+/// Decides how pictures move; the same in every run, as it decides the labels.
+const MOTION_SEED: u64 = 0;
 /// The HOG-like baseline has about so many cells along a side, of four pixels at least.
 const HOG_CELLS: usize = 8;
 
@@ -65,6 +69,11 @@ pub struct Pretrain {
     /// apart for it.
     #[arg(long)]
     validation: bool,
+    /// Set the pictures in motion: clips of so many frames on a canvas of the model's size, of which also the direction of motion is
+    /// measured. A model of clips has as many frames; one of pictures is trained on single frames, and its embeddings of a clip's frames
+    /// are averaged.
+    #[arg(long)]
+    moving: Option<usize>,
     /// Also measure raw pixels and HOG-like features.
     #[arg(long)]
     baselines: bool,
@@ -83,11 +92,6 @@ pub fn run(arguments: &Pretrain) -> Result<()> {
         (true, Some(validation)) => (data.train, validation),
         (true, None) => data.train.split(classes, 0),
     };
-    let probe = Probe {
-        classes,
-        train: subset(&pictures, arguments.measure_with),
-        test: measured,
-    };
     fs::create_dir_all(&arguments.out).map_err(|e| unwritable(&arguments.out, &e))?;
     let saved = arguments.out.join("run.safetensors");
     let mut trainer = match arguments.resume {
@@ -97,6 +101,29 @@ pub fn run(arguments: &Pretrain) -> Result<()> {
         )?,
         false => begun(arguments, &device)?,
     };
+    let model = &trainer.recipe().model;
+    let moving = match (arguments.moving, model.frames) {
+        (None, 1) => None,
+        (Some(frames), native) if native > 1 && frames != native => {
+            return Err(Error::BadInput(format!(
+                "the model takes clips of {native} frames: give --moving {native}"
+            )));
+        }
+        (given, native) => Some(Moving {
+            frames: given.unwrap_or(native),
+            canvas: model.image_size,
+            seed: MOTION_SEED,
+        }),
+    };
+    let probe = Probe {
+        classes,
+        train: subset(&pictures, arguments.measure_with),
+        test: measured,
+        moving,
+    };
+    if arguments.baselines && moving.is_some() {
+        return Err(Error::BadInput("there are no baselines of clips".into()));
+    }
     let mut log = Log::open(&arguments.out.join("log.jsonl"), arguments.resume)?;
     if arguments.baselines {
         for (name, accuracy) in baselines(&probe, &trainer.recipe().model)? {
@@ -109,17 +136,33 @@ pub fn run(arguments: &Pretrain) -> Result<()> {
     let last = arguments.stop_after.unwrap_or(steps).min(steps);
     let start = Instant::now();
     let measure = |trainer: &Trainer, log: &mut Log| -> Result<()> {
-        let accuracy = probe.embeddings(trainer)?;
-        log.write(&json!({
+        let (accuracy, direction) = probe.embeddings(trainer)?;
+        let mut line = json!({
             "step": trainer.step_count(), "seconds": start.elapsed().as_secs_f64(),
             "knn": accuracy.knn, "linear": accuracy.linear, "linearLast4": accuracy.linear_last4,
-        }))
+        });
+        if let Some(direction) = direction {
+            line["direction"] = json!({
+                "knn": direction.knn, "linear": direction.linear, "linearLast4": direction.linear_last4,
+            });
+        }
+        log.write(&line)
     };
     measure(&trainer, &mut log)?;
     while trainer.step_count() < last {
         let mut batch = trainer.new_batch();
         for index in trainer.next_indices(pictures.len())? {
-            trainer.push(&mut batch, &pictures.pictures[index].view())?;
+            let picture = &pictures.pictures[index];
+            let frames = match &moving {
+                None => vec![picture.clone()],
+                Some(moving) => moving.clip(picture, index)?.0,
+            };
+            // A model of pictures takes one of them, another in each step.
+            let native = trainer.recipe().model.frames;
+            let first = (trainer.step_count() as usize + index) % (frames.len() - native + 1);
+            for frame in &frames[first..first + native] {
+                trainer.push(&mut batch, &frame.view())?;
+            }
         }
         let report = pollster::block_on(trainer.step(&batch))?;
         let done = report.step;
@@ -131,15 +174,17 @@ pub fn run(arguments: &Pretrain) -> Result<()> {
             save(&trainer, &saved)?;
         }
     }
-    let hugging_face = arguments.out.join("hf");
-    let original = arguments.out.join("original");
-    for (folder, files) in [
-        (
-            &hugging_face,
-            pollster::block_on(trainer.export_hugging_face())?,
-        ),
-        (&original, pollster::block_on(trainer.export_original())?),
-    ] {
+    let mut exports = vec![(
+        arguments.out.join("original"),
+        pollster::block_on(trainer.export_original())?,
+    )];
+    match pollster::block_on(trainer.export_hugging_face()) {
+        Ok(files) => exports.push((arguments.out.join("hf"), files)),
+        // transformers does not have every system.
+        Err(Error::Unsupported(_)) => {}
+        Err(error) => return Err(error),
+    }
+    for (folder, files) in &exports {
         fs::create_dir_all(folder).map_err(|e| unwritable(folder, &e))?;
         for (name, bytes) in files {
             let path = folder.join(name);
@@ -244,62 +289,125 @@ struct Probe {
     classes: usize,
     train: Labelled,
     test: Labelled,
+    moving: Option<Moving>,
 }
 
 impl Probe {
-    fn embeddings(&self, trainer: &Trainer) -> Result<Accuracy> {
+    /// How well the class is told, and the direction of motion where there is some.
+    fn embeddings(&self, trainer: &Trainer) -> Result<(Accuracy, Option<Accuracy>)> {
         let recipe = trainer.recipe();
         let device = pollster::block_on(Backend::Cpu.device())?;
         let mut parameters = trainer.encoder_network().fixed(&device);
         let encoder = Encoder::new(&recipe.model, Precision::F32, &device, &mut parameters)?;
         let normalization = &recipe.normalization;
+        // Pictures and canvases are of the model's size, and are not cropped.
         let processor = Processor::default_for(recipe.model.image_size)?
             .with_statistics(&normalization.mean, &normalization.std)?;
         let layers = recipe.model.layers.min(LAST_LAYERS);
-        // For each of the last layers, `[pictures, d]`.
-        let embed = |of: &Labelled| -> Result<Vec<Vec<f32>>> {
-            let mut all = vec![Vec::new(); layers];
-            for pictures in of.pictures.chunks(AT_ONCE) {
+        let d = recipe.model.hidden_size;
+        // For each of the last layers, `[pictures, d]`; and the directions of motion.
+        let embed = |of: &Labelled, first: usize| -> Result<(Vec<Vec<f32>>, Vec<usize>)> {
+            let (mut all, mut directions) = (vec![Vec::new(); layers], Vec::new());
+            for (chunk, pictures) in of.pictures.chunks(AT_ONCE).enumerate() {
                 let mut pixels = Vec::new();
-                for picture in pictures {
-                    pixels.extend(processor.apply(&picture.view())?);
+                let mut frames = 1;
+                for (i, picture) in pictures.iter().enumerate() {
+                    let clip: Vec<Picture> = match &self.moving {
+                        None => vec![picture.clone()],
+                        Some(moving) => {
+                            let number = first + chunk * AT_ONCE + i;
+                            let (clip, direction) = moving.clip(picture, number)?;
+                            directions.push(direction);
+                            clip
+                        }
+                    };
+                    frames = clip.len();
+                    for frame in &clip {
+                        pixels.extend(processor.apply(&frame.view())?);
+                    }
                 }
+                let native = recipe.model.frames;
                 let batch = Pictures {
                     pixels,
-                    batch: pictures.len(),
+                    batch: pictures.len() * frames / native,
+                    frames: native,
                     size: recipe.model.image_size,
                 };
                 for (all, tokens) in all.iter_mut().zip(encoder.forward(&batch, None, layers)?) {
-                    all.extend(pollster::block_on(read_values(ops::pooled(tokens)))?);
+                    let pooled = pollster::block_on(read_values(ops::pooled(tokens)))?;
+                    all.extend(averaged(&pooled, frames / native, d));
                 }
             }
-            Ok(all)
+            Ok((all, directions))
         };
-        let (train, test) = (embed(&self.train)?, embed(&self.test)?);
-        let d = recipe.model.hidden_size;
-        let whole = self.accuracy(&joined(&train, d), &joined(&test, d), layers * d)?;
-        Ok(Accuracy {
-            linear_last4: Some(whole.linear),
-            ..self.accuracy(&train[layers - 1], &test[layers - 1], d)?
-        })
+        let (train, ways) = embed(&self.train, 0)?;
+        // Numbers that no training picture has.
+        let (test, tested_ways) = embed(&self.test, 1 << 32)?;
+        let (all_train, all_test) = (joined(&train, d), joined(&test, d));
+        let of = |labels: Labels| -> Result<Accuracy> {
+            let whole = labels.accuracy(&all_train, &all_test, layers * d)?;
+            Ok(Accuracy {
+                linear_last4: Some(whole.linear),
+                ..labels.accuracy(&train[layers - 1], &test[layers - 1], d)?
+            })
+        };
+        let directions = Labels {
+            classes: DIRECTIONS,
+            train: &ways,
+            test: &tested_ways,
+        };
+        let direction = self.moving.map(|_| of(directions)).transpose()?;
+        Ok((of(self.labels())?, direction))
     }
 
+    fn labels(&self) -> Labels<'_> {
+        Labels {
+            classes: self.classes,
+            train: &self.train.labels,
+            test: &self.test.labels,
+        }
+    }
+}
+
+/// What is told from embeddings.
+#[derive(Clone, Copy)]
+struct Labels<'a> {
+    classes: usize,
+    train: &'a [usize],
+    test: &'a [usize],
+}
+
+impl Labels<'_> {
     fn accuracy(&self, train: &[f32], test: &[f32], d: usize) -> Result<Accuracy> {
         let samples = Samples {
             features: train,
             d,
-            labels: &self.train.labels,
+            labels: self.train,
             classes: self.classes,
         };
         let (linear, _) = LinearProbe::ridge(&samples, Ridge::CrossValidated)?;
         Ok(Accuracy {
             knn: Knn::new(&samples)?
                 .predict(test, Vote::default())?
-                .accuracy(&self.test.labels),
-            linear: linear.predict(test)?.accuracy(&self.test.labels),
+                .accuracy(self.test),
+            linear: linear.predict(test)?.accuracy(self.test),
             linear_last4: None,
         })
     }
+}
+
+/// Means of `count` rows of width `d` each.
+fn averaged(rows: &[f32], count: usize, d: usize) -> Vec<f32> {
+    if count == 1 {
+        return rows.to_vec();
+    }
+    let groups = rows.chunks_exact(count * d);
+    let mean = |group: &[f32], i: usize| {
+        group.chunks_exact(d).map(|row| row[i]).sum::<f32>() / count as f32
+    };
+    groups
+        .flat_map(|group| (0..d).map(move |i| mean(group, i)))
+        .collect()
 }
 
 /// Rows of width `d` of several matrices, one after the other.
@@ -334,7 +442,7 @@ fn baselines(probe: &Probe, model: &ModelConfig) -> Result<Vec<(String, Accuracy
     let mut add = |name: String, features: &dyn Fn(&[f32]) -> Result<Vec<f32>>| -> Result<()> {
         let (train, test) = (of(&probe.train, features)?, of(&probe.test, features)?);
         let d = train.len() / probe.train.len();
-        measured.push((name, probe.accuracy(&train, &test, d)?));
+        measured.push((name, probe.labels().accuracy(&train, &test, d)?));
         Ok(())
     };
     // Ridge regression costs the cube of the smaller one of samples and features: large pictures are averaged to 32 × 32.

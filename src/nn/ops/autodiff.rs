@@ -101,6 +101,37 @@ backward!(
 );
 
 backward!(
+    AttendStep,
+    2,
+    (
+        Primitive<B>,
+        Primitive<B>,
+        Primitive<B>,
+        Primitive<B>,
+        usize
+    ),
+    |nodes, (query, kv, y, sums, heads), dy, grads| {
+        let gradients = B::attend_gradients(query, kv, y, sums, heads, dy);
+        for (node, gradient) in nodes.into_iter().zip(gradients) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
+);
+
+backward!(
+    RotateStep,
+    1,
+    (Primitive<B>, usize),
+    |nodes, (table, heads), dy, grads| {
+        if let [Some(node)] = nodes {
+            grads.register::<B>(node.id, B::rotate(dy, table, heads, true));
+        }
+    }
+);
+
+backward!(
     ActivateStep,
     1,
     (Primitive<B>, Activation),
@@ -286,6 +317,40 @@ impl<B: BackwardOps, C: CheckpointStrategy> Ops for Autodiff<B, C> {
                 prep.finish((qkv, y.clone(), sums, heads), y)
             }
             OpsKind::UnTracked(prep) => prep.finish(B::self_attention(qkv, heads)),
+        }
+    }
+
+    fn attend(
+        query: FloatTensor<Self>,
+        kv: FloatTensor<Self>,
+        heads: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (query, query_node) = query.into_parts();
+        let (kv, kv_node) = kv.into_parts();
+        let (y, sums) = <B as Ops>::attend(query.clone(), kv.clone(), heads);
+        let y = match AttendStep
+            .prepare::<C>([query_node, kv_node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prep) => prep.finish((query, kv, y.clone(), sums.clone(), heads), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        };
+        (y, Self::from_inner(sums))
+    }
+
+    fn rotate(
+        qkv: FloatTensor<Self>,
+        table: FloatTensor<Self>,
+        heads: usize,
+        back: bool,
+    ) -> FloatTensor<Self> {
+        let (qkv, node) = qkv.into_parts();
+        let table = table.into_primitive();
+        let y = B::rotate(qkv, table.clone(), heads, back);
+        match RotateStep.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((table, heads), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
         }
     }
 

@@ -52,6 +52,16 @@ pub trait BackwardOps: Ops {
         dy: FloatTensor<Self>,
     ) -> FloatTensor<Self>;
 
+    /// Of [`Ops::attend`] with respect to the query and to keys and values, from its inputs, its output and the sums.
+    fn attend_gradients(
+        query: FloatTensor<Self>,
+        kv: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        sums: FloatTensor<Self>,
+        heads: usize,
+        dy: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 2];
+
     /// Of [`Ops::select`] with respect to rows `first .. first + count` of its input, as a tensor of `shape`.
     fn select_gradient(
         dy: FloatTensor<Self>,

@@ -30,25 +30,23 @@ impl Ops for Flex {
 
         let weight = widened(weight);
         let x = Self::float_reshape(x, Shape::new([rows, d_in]));
-        let mut y = Self::float_matmul(x, weight);
-
-        let bias = bias.to_contiguous();
-        let bias: &[f32] = &bias.storage()[..d_out];
-        let values: &mut [f32] = y.storage_mut();
-        for row in values.chunks_exact_mut(d_out) {
-            row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
-            if with_gelu {
-                row.iter_mut().for_each(|y| *y = gelu(*y));
+        let (bias, residual) = (bias.to_contiguous(), contiguous(residual));
+        let bias = values(&bias);
+        // Repeated where it has fewer rows than the product.
+        let residual = residual.as_ref().map(values);
+        let y = matmul(x, weight, |first, rows| {
+            for (i, row) in rows.chunks_exact_mut(d_out).enumerate() {
+                row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+                if with_gelu {
+                    row.iter_mut().for_each(|y| *y = gelu(*y));
+                }
+                if let Some(residual) = residual {
+                    let at = (first + i) * d_out % residual.len();
+                    let added = &residual[at..at + d_out];
+                    row.iter_mut().zip(added).for_each(|(y, r)| *y += r);
+                }
             }
-        }
-        if let ResidualPrimitive::Rows(residual) = residual {
-            let count = residual.shape().num_elements();
-            let residual = residual.to_contiguous();
-            let residual: &[f32] = &residual.storage()[..count];
-            for block in values.chunks_exact_mut(count) {
-                block.iter_mut().zip(residual).for_each(|(y, r)| *y += r);
-            }
-        }
+        });
         Self::float_reshape(y, Shape::from(dims))
     }
 
@@ -82,6 +80,66 @@ impl Ops for Flex {
 
     fn self_attention(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
         attention(qkv, heads).0
+    }
+
+    fn attend(
+        query: FloatTensor<Self>,
+        kv: FloatTensor<Self>,
+        heads: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (query, kv) = (query.to_contiguous(), kv.to_contiguous());
+        let [batch, tokens, d] = [kv.shape()[0], kv.shape()[1], query.shape()[0]];
+        let head_dim = d / heads;
+        let scale = (head_dim as f32).sqrt().recip();
+        let (mut y, mut sums) = (vec![0.0; batch * d], Vec::with_capacity(batch * heads));
+        let mut shares = vec![0.0; tokens];
+        let sequences = values(&kv).chunks_exact(tokens * 2 * d);
+        for (kv, y) in sequences.zip(y.chunks_exact_mut(d)) {
+            for head in 0..heads {
+                let of_head = head * head_dim..(head + 1) * head_dim;
+                let query = &values(&query)[of_head.clone()];
+                for (share, kv) in shares.iter_mut().zip(kv.chunks_exact(2 * d)) {
+                    *share = dot(query, &kv[of_head.clone()]);
+                }
+                sums.push(softmax(&mut shares, scale));
+                let y = &mut y[of_head.clone()];
+                for (share, kv) in shares.iter().zip(kv.chunks_exact(2 * d)) {
+                    let value = &kv[d..][of_head.clone()];
+                    y.iter_mut().zip(value).for_each(|(y, v)| *y += share * v);
+                }
+            }
+        }
+        (tensor(y, vec![batch, d]), tensor(sums, vec![batch, heads]))
+    }
+
+    fn rotate(
+        mut qkv: FloatTensor<Self>,
+        table: FloatTensor<Self>,
+        heads: usize,
+        back: bool,
+    ) -> FloatTensor<Self> {
+        if !qkv.is_contiguous() {
+            qkv = qkv.to_contiguous();
+        }
+        let width = qkv.shape()[2];
+        let table = table.to_contiguous();
+        let turns = table.shape()[1];
+        let head_dim = width / 3 / heads;
+        let rows = qkv.storage_mut::<f32>().chunks_exact_mut(width);
+        for (row, turns) in rows.zip(values(&table).chunks_exact(turns).cycle()) {
+            for head in row[..2 * width / 3].chunks_exact_mut(head_dim) {
+                for (pair, turn) in head.chunks_exact_mut(2).zip(turns.chunks_exact(4)) {
+                    let (a, b) = (pair[0], pair[1]);
+                    let (sine_a, sine_b) = match back {
+                        false => (turn[1], turn[3]),
+                        true => (-turn[3], -turn[1]),
+                    };
+                    pair[0] = a * turn[0] - b * sine_a;
+                    pair[1] = b * turn[2] + a * sine_b;
+                }
+            }
+        }
+        qkv
     }
 
     fn activate(mut x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
@@ -216,6 +274,64 @@ impl Ops for Flex {
     }
 }
 
+/// The product over the last two axes; the axes before them are the same for both. `finish` is shown groups of whole rows of the
+/// first product once they are complete, each with the index of its first row.
+#[cfg(not(target_family = "wasm"))]
+pub(super) fn matmul(
+    a: FlexTensor,
+    b: FlexTensor,
+    mut finish: impl FnMut(usize, &mut [f32]),
+) -> FlexTensor {
+    let mut y = Flex::float_matmul(a, b);
+    finish(0, y.storage_mut());
+    y
+}
+
+/// The same. burn-flex's own uses a quarter of what 128-bit SIMD can do at these sizes.
+#[cfg(target_family = "wasm")]
+pub(super) fn matmul(
+    a: FlexTensor,
+    b: FlexTensor,
+    mut finish: impl FnMut(usize, &mut [f32]),
+) -> FlexTensor {
+    use super::gemm::{Matrix, product};
+
+    let mut shape = a.shape().to_vec();
+    let rank = shape.len();
+    let (m, k, n) = (shape[rank - 2], shape[rank - 1], b.shape()[rank - 1]);
+    shape[rank - 1] = n;
+    let mut data = vec![0.0; shape.iter().product()];
+    for (i, out) in data.chunks_exact_mut(m * n).enumerate() {
+        let matrix = |x: &FlexTensor| {
+            let (layout, mut rest) = (x.layout(), i);
+            let strides = layout.strides();
+            let mut offset = layout.start_offset();
+            for axis in (0..rank - 2).rev() {
+                offset += rest % shape[axis] * strides[axis] as usize;
+                rest /= shape[axis];
+            }
+            (
+                offset,
+                [strides[rank - 2] as usize, strides[rank - 1] as usize],
+            )
+        };
+        let ((of_a, strides_a), (of_b, strides_b)) = (matrix(&a), matrix(&b));
+        let factor = |x, offset, strides| Matrix {
+            data: x,
+            offset,
+            strides,
+        };
+        let factors = (
+            factor(a.storage(), of_a, strides_a),
+            factor(b.storage(), of_b, strides_b),
+        );
+        product(out, [k, n], factors.0, factors.1, |first, rows| {
+            finish(i * m + first, rows);
+        });
+    }
+    tensor(data, shape)
+}
+
 /// Rows of a tensor: everything but its last axis.
 pub(super) fn rows_of(x: &FlexTensor) -> usize {
     let shape = x.shape();
@@ -280,7 +396,7 @@ pub(super) fn attention(qkv: FlexTensor, heads: usize) -> (FlexTensor, FlexTenso
         let at_once = (SCORES / (images.len() * heads * tokens)).clamp(1, tokens);
         for first in (0..tokens).step_by(at_once) {
             let queries = first..tokens.min(first + at_once);
-            let mut scores = Flex::float_matmul(part(&q, &images, queries.clone()), keys.clone());
+            let mut scores = matmul(part(&q, &images, queries.clone()), keys.clone(), |_, _| ());
             let rows = scores.storage_mut::<f32>().chunks_exact_mut(tokens);
             let of_row = |row: usize| {
                 let (image, head) = (row / (heads * queries.len()), row / queries.len() % heads);
@@ -291,7 +407,7 @@ pub(super) fn attention(qkv: FlexTensor, heads: usize) -> (FlexTensor, FlexTenso
                 let (image, head, query) = of_row(row);
                 sums[(image * heads + head) * tokens + query] = softmax(values, scale);
             }
-            let y = Flex::float_matmul(scores, weighed.clone());
+            let y = matmul(scores, weighed.clone(), |_, _| ());
             for (row, values) in values(&y).chunks_exact(head_dim).enumerate() {
                 let (image, head, query) = of_row(row);
                 let at = ((image * tokens + query) * heads + head) * head_dim;

@@ -8,7 +8,7 @@ use burn::tensor::{Shape, TensorData};
 
 use super::backward::BackwardOps;
 use super::cpu::{
-    attention_groups, contiguous, exp_of_negative, reduced, rows_of, split_heads, values,
+    attention_groups, contiguous, exp_of_negative, matmul, reduced, rows_of, split_heads, values,
 };
 use super::gelu::gelu_slope;
 use super::update::{SQUARE_LANES, UpdateOps};
@@ -23,7 +23,7 @@ impl BackwardOps for Flex {
         let weight = Self::float_swap_dims(super::cpu::widened(weight), 0, 1);
         let (rows, d_out, dims) = product_sizes(&dy.shape(), weight.shape()[1]);
         let dy = Self::float_reshape(dy, Shape::new([rows, d_out]));
-        Self::float_reshape(Self::float_matmul(dy, weight), Shape::from(dims))
+        Self::float_reshape(matmul(dy, weight, |_, _| ()), Shape::from(dims))
     }
 
     fn linear_parameter_gradients(
@@ -39,7 +39,7 @@ impl BackwardOps for Flex {
         for row in values(&dy).chunks_exact(d_out) {
             d_bias.iter_mut().zip(row).for_each(|(sum, g)| *sum += g);
         }
-        let d_weight = Self::float_matmul(Self::float_swap_dims(x, 0, 1), dy);
+        let d_weight = matmul(Self::float_swap_dims(x, 0, 1), dy, |_, _| ());
         (d_weight, tensor(d_bias, vec![d_out]))
     }
 
@@ -162,14 +162,18 @@ impl BackwardOps for Flex {
                 let (image, token, head) = (i / (tokens * heads), i / heads % tokens, i % heads);
                 delta[(image * heads + head) * tokens + token] = dot(y, dy);
             }
-            let mut p = Self::float_matmul(q.clone(), Self::float_swap_dims(k.clone(), 2, 3));
+            let mut p = matmul(q.clone(), Self::float_swap_dims(k.clone(), 2, 3), |_, _| ());
             let sums = &sums[group.start * heads * tokens..];
             for (row, &sum) in p.storage_mut::<f32>().chunks_exact_mut(tokens).zip(sums) {
                 row.iter_mut()
                     .for_each(|s| *s = exp_of_negative(*s * scale - sum));
             }
-            let dv = Self::float_matmul(Self::float_swap_dims(p.clone(), 2, 3), dy_heads.clone());
-            let mut ds = Self::float_matmul(dy_heads, Self::float_swap_dims(v, 2, 3));
+            let dv = matmul(
+                Self::float_swap_dims(p.clone(), 2, 3),
+                dy_heads.clone(),
+                |_, _| (),
+            );
+            let mut ds = matmul(dy_heads, Self::float_swap_dims(v, 2, 3), |_, _| ());
             let probabilities = p.storage::<f32>().chunks_exact(tokens);
             for ((row, p), delta) in ds
                 .storage_mut::<f32>()
@@ -181,8 +185,8 @@ impl BackwardOps for Flex {
                     .zip(p)
                     .for_each(|(ds, p)| *ds = p * (*ds - delta) * scale);
             }
-            let dk = Self::float_matmul(Self::float_swap_dims(ds.clone(), 2, 3), q);
-            let dq = Self::float_matmul(ds, k);
+            let dk = matmul(Self::float_swap_dims(ds.clone(), 2, 3), q, |_, _| ());
+            let dq = matmul(ds, k, |_, _| ());
             for (i, part) in [dq, dk, dv].iter().enumerate() {
                 for (row, values) in values(part).chunks_exact(head_dim).enumerate() {
                     let (image, head, token) =
@@ -194,6 +198,52 @@ impl BackwardOps for Flex {
             }
         }
         tensor(gradient, shape)
+    }
+
+    fn attend_gradients(
+        query: FloatTensor<Self>,
+        kv: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        sums: FloatTensor<Self>,
+        heads: usize,
+        dy: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 2] {
+        let shape = kv.shape().to_vec();
+        let (query, kv) = (query.to_contiguous(), kv.to_contiguous());
+        let (y, dy) = (y.to_contiguous(), dy.to_contiguous());
+        let (tokens, d) = (shape[1], query.shape()[0]);
+        let head_dim = d / heads;
+        let scale = (head_dim as f32).sqrt().recip();
+        let (mut d_query, mut d_kv) = (vec![0.0; d], vec![0.0; values(&kv).len()]);
+        let sequences = values(&kv)
+            .chunks_exact(tokens * 2 * d)
+            .zip(d_kv.chunks_exact_mut(tokens * 2 * d))
+            .enumerate();
+        for (sequence, (kv, d_kv)) in sequences {
+            for head in 0..heads {
+                let of_head = head * head_dim..(head + 1) * head_dim;
+                let of_sequence = sequence * d + of_head.start..sequence * d + of_head.end;
+                let (query, dy) = (
+                    &values(&query)[of_head.clone()],
+                    &values(&dy)[of_sequence.clone()],
+                );
+                let sum = values(&sums)[sequence * heads + head];
+                let delta = dot(&values(&y)[of_sequence], dy);
+                for (kv, d_kv) in kv.chunks_exact(2 * d).zip(d_kv.chunks_exact_mut(2 * d)) {
+                    let (key, value) = (&kv[of_head.clone()], &kv[d..][of_head.clone()]);
+                    let share = exp_of_negative(dot(query, key) * scale - sum);
+                    let slope = share * (dot(dy, value) - delta) * scale;
+                    let (d_key, d_value) = d_kv.split_at_mut(d);
+                    let pairs = d_value[of_head.clone()].iter_mut().zip(dy);
+                    pairs.for_each(|(d, g)| *d = share * g);
+                    let pairs = d_key[of_head.clone()].iter_mut().zip(query);
+                    pairs.for_each(|(d, q)| *d = slope * q);
+                    let pairs = d_query[of_head.clone()].iter_mut().zip(key);
+                    pairs.for_each(|(d, k)| *d += slope * k);
+                }
+            }
+        }
+        [tensor(d_query, vec![d]), tensor(d_kv, shape)]
     }
 
     fn select_gradient(

@@ -12,6 +12,8 @@ mod cpu;
 #[cfg(feature = "cpu")]
 mod cpu_backward;
 mod gelu;
+#[cfg(all(feature = "cpu", any(target_family = "wasm", test)))]
+mod gemm;
 mod place;
 pub mod update;
 #[cfg(feature = "webgpu")]
@@ -91,6 +93,25 @@ pub trait Ops: Backend {
     /// Softmax attention of every token to every token of its sequence. `qkv [batch, tokens, 3·d]` holds
     /// `[q | k | v]`, each split into heads; the scores are scaled by `head_dim^-0.5`. Returns `[batch, tokens, d]`.
     fn self_attention(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self>;
+
+    /// Attention of one query, the same for every sequence: `query [d]`, `kv [batch, tokens, 2·d]` holding `[k | v]`, each split into
+    /// heads; scaled as in [`self_attention`](Self::self_attention). Gives `[batch, d]`, and the logarithm of each head's sum of
+    /// exponentials, `[batch, heads]`, which has no gradient.
+    fn attend(
+        query: FloatTensor<Self>,
+        kv: FloatTensor<Self>,
+        heads: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Rotary positions: queries and keys of `qkv [batch, tokens, 3·d]` turned pair by pair of channels, each head alike, by
+    /// `table [rows, 2·head_dim]` as [`Rope`](crate::nn::rope::Rope) makes it, whose rows are repeated over the batch. Values stay
+    /// as they are. `back` gives the gradient instead, of that of the output.
+    fn rotate(
+        qkv: FloatTensor<Self>,
+        table: FloatTensor<Self>,
+        heads: usize,
+        back: bool,
+    ) -> FloatTensor<Self>;
 
     /// An activation, element by element.
     fn activate(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self>;
@@ -227,6 +248,22 @@ pub fn self_attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
     ))
 }
 
+/// See [`Ops::attend`].
+pub fn attend(query: Tensor<1>, kv: Tensor<3>, heads: usize) -> Tensor<2> {
+    let (y, _) = <Dispatch as Ops>::attend(query.into_dispatch(), kv.into_dispatch(), heads);
+    Tensor::from_dispatch(y)
+}
+
+/// See [`Ops::rotate`].
+pub fn rotate(qkv: Tensor<3>, table: &Tensor<2>, heads: usize) -> Tensor<3> {
+    Tensor::from_dispatch(<Dispatch as Ops>::rotate(
+        qkv.into_dispatch(),
+        table.clone().into_dispatch(),
+        heads,
+        false,
+    ))
+}
+
 /// See [`Ops::activate`].
 pub fn activate<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as Ops>::activate(x.into_dispatch(), activation))
@@ -322,6 +359,33 @@ pub fn joined(a: Tensor<2>, b: Tensor<2>, device: &Device) -> Tensor<2> {
 pub fn first_rows(x: Tensor<2>, count: usize, device: &Device) -> Tensor<2> {
     let rows = Rows::new(&[(0..count).collect()], x.dims()[0], device);
     selected(x, None::<Tensor<1>>, &rows, None, 0)
+}
+
+/// A vector as every one of `count` rows.
+pub fn repeated(x: Tensor<1>, count: usize, device: &Device) -> Tensor<2> {
+    let rows = Rows::new(&[vec![0; count]], 1, device);
+    selected(x, None::<Tensor<1>>, &rows, None, 0)
+}
+
+/// Tensors of one shape one after the other in the last axis: `[batch, n, d]` each → `[batch, n, parts·d]`. As many as a power of two.
+pub fn beside(mut parts: Vec<Tensor<3>>, device: &Device) -> Tensor<3> {
+    while parts.len() > 1 {
+        let [batch, n, d] = parts[0].dims();
+        let of_sequence = |sequence: usize| -> Vec<usize> {
+            let rows = sequence * n..(sequence + 1) * n;
+            rows.flat_map(|row| [row, batch * n + row]).collect()
+        };
+        let index: Vec<Vec<usize>> = (0..batch).map(of_sequence).collect();
+        let rows = Rows::new(&index, 2 * batch * n, device);
+        let mut rest = parts.into_iter();
+        let mut pairs = Vec::new();
+        while let (Some(a), Some(b)) = (rest.next(), rest.next()) {
+            let both: Tensor<3> = selected(a, Some(b), &rows, None, batch);
+            pairs.push(both.reshape([batch, n, 2 * d]));
+        }
+        parts = pairs;
+    }
+    parts.swap_remove(0)
 }
 
 fn optional<const D: usize>(x: Option<Tensor<D>>) -> ResidualPrimitive<Dispatch> {

@@ -8,12 +8,14 @@ use burn::tensor::Shape;
 use burn_wgpu::{CubeBackend, CubeTensor, KernelSource, SourceKernel, SourceTemplate};
 
 use super::wgsl::{
-    Columns, Kept, LINEAR_GROUP, LINEAR_QUADS, Linear, Norm, ROW_GROUP, SelfAttention,
+    Columns, Kept, LINEAR_GROUP, LINEAR_QUADS, Linear, Norm, ROTATE_GROUP, ROW_GROUP, Rotate,
+    SelfAttention,
 };
 use super::wgsl_backward::{
-    Activate, AdamWStep, AddSquares, AttentionKeys, AttentionQueries, Averaged, BatchNorm,
-    BatchNormGradients, Clipped, LinearInput, LinearParameters, NormColumns, NormRows, Pooled,
-    RowDistance, Scaled, Select, SelectGradient, Sum,
+    Activate, AdamWStep, AddSquares, Attend, AttendKeys, AttendQuery, AttentionKeys,
+    AttentionQueries, Averaged, BatchNorm, BatchNormGradients, Clipped, LinearInput,
+    LinearParameters, NormColumns, NormRows, Pooled, RowDistance, Scaled, Select, SelectGradient,
+    Sum,
 };
 use super::{Activation, Ops, ResidualPrimitive, WeightPrimitive, product_sizes, webgpu_backward};
 use crate::objective::distance::Distance;
@@ -104,6 +106,36 @@ impl Ops for CubeBackend {
             &like,
             vec![batch, tokens, width],
         )
+    }
+
+    fn attend(
+        query: FloatTensor<Self>,
+        kv: FloatTensor<Self>,
+        heads: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        webgpu_backward::attend(query, kv, heads)
+    }
+
+    fn rotate(
+        qkv: FloatTensor<Self>,
+        table: FloatTensor<Self>,
+        heads: usize,
+        back: bool,
+    ) -> FloatTensor<Self> {
+        let dims = qkv.shape().to_vec();
+        let head_dim = dims[2] / 3 / heads;
+        let kernel = Rotate {
+            heads: heads as u32,
+            head_dim: head_dim as u32,
+            back,
+        };
+        let like = qkv.clone();
+        let rows = dims[0] * dims[1];
+        let count = grid(
+            ((dims[2] / 2) as u32).div_ceil(ROTATE_GROUP.0),
+            (rows as u32).div_ceil(ROTATE_GROUP.1),
+        );
+        launch(kernel, ROTATE_GROUP, count, vec![qkv, table], &like, dims)
     }
 
     fn activate(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
@@ -250,10 +282,14 @@ kernel_source!(
     Columns,
     Linear,
     Norm,
+    Rotate,
     SelfAttention,
     Activate,
     AdamWStep,
     AddSquares,
+    Attend,
+    AttendKeys,
+    AttendQuery,
     AttentionKeys,
     AttentionQueries,
     Averaged,

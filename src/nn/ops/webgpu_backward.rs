@@ -9,10 +9,10 @@ use super::update::{SQUARE_LANES, UpdateOps};
 use super::webgpu::{attention_grid, empty, grid, kept, launch, launch_into, row_grid};
 use super::wgsl::{LINEAR_GROUP, Linear, ROW_GROUP, SelfAttention};
 use super::wgsl_backward::{
-    Activate, AdamWStep, AddSquares, AttentionKeys, AttentionQueries, Averaged, BatchNorm,
-    BatchNormGradients, Clipped, INPUT_COLUMNS, LinearInput, LinearParameters, NormColumns,
-    NormRows, PARAMETER_QUADS, Pooled, Pooling, RowDistance, Scaled, Select, SelectGradient, Sum,
-    distance_wgsl,
+    Activate, AdamWStep, AddSquares, Attend, AttendKeys, AttendQuery, AttentionKeys,
+    AttentionQueries, Averaged, BatchNorm, BatchNormGradients, Clipped, INPUT_COLUMNS, LinearInput,
+    LinearParameters, NormColumns, NormRows, PARAMETER_QUADS, Pooled, Pooling, RowDistance, Scaled,
+    Select, SelectGradient, Sum, distance_wgsl,
 };
 use super::{Activation, ResidualPrimitive, WeightPrimitive, product_sizes, selected_shape};
 use crate::objective::distance::Distance;
@@ -51,6 +51,18 @@ fn each_quad<K: burn_wgpu::KernelSource>(
 }
 
 /// The forward operations that only training uses.
+pub(super) fn attend(query: CubeTensor, kv: CubeTensor, heads: usize) -> (CubeTensor, CubeTensor) {
+    let (batch, d) = (kv.shape()[0], query.shape()[0]);
+    let kernel = Attend {
+        heads: heads as u32,
+        head_dim: (d / heads) as u32,
+    };
+    let outputs = [empty(&kv, vec![batch, d]), empty(&kv, vec![batch, heads])];
+    let count = row_grid((batch * heads) as u32);
+    let [y, sums] = launch_into(kernel, ROWS, count, vec![query, kv], outputs);
+    (y, sums)
+}
+
 pub(super) fn activate(x: CubeTensor, activation: Activation) -> CubeTensor {
     let (width, dims) = (flat_width(&x), x.shape().to_vec());
     let kernel = Activate {
@@ -308,6 +320,36 @@ impl BackwardOps for CubeBackend {
             [gradient],
         );
         gradient
+    }
+
+    fn attend_gradients(
+        query: FloatTensor<Self>,
+        kv: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        sums: FloatTensor<Self>,
+        heads: usize,
+        dy: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 2] {
+        let (shape, d) = (kv.shape().to_vec(), query.shape()[0]);
+        let [h, head_dim] = [heads, d / heads].map(|size| size as u32);
+        let slopes = shape[0] * shape[1] * heads;
+        let outputs = [empty(&kv, shape), empty(&kv, vec![slopes])];
+        let d_query = empty(&kv, vec![d]);
+        let [d_kv, slopes] = launch_into(
+            AttendKeys { heads: h, head_dim },
+            ROWS,
+            row_grid(slopes as u32),
+            vec![query, kv.clone(), y, sums, dy],
+            outputs,
+        );
+        let [d_query] = launch_into(
+            AttendQuery { heads: h, head_dim },
+            ROWS,
+            row_grid(h * head_dim.div_ceil(4)),
+            vec![kv, slopes],
+            [d_query],
+        );
+        [d_query, d_kv]
     }
 
     fn select_gradient(

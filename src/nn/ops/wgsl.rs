@@ -15,6 +15,8 @@ pub const LINEAR_QUADS: u32 = 2;
 pub const LINEAR_GROUP: (u32, u32) = (8, 8);
 /// Workgroup size of the kernels whose invocations are independent rows.
 pub const ROW_GROUP: u32 = 64;
+/// Workgroup of [`Rotate`]: pairs of channels, and tokens. Tokens alone may number 65,535 in each of many clips.
+pub const ROTATE_GROUP: (u32, u32) = (32, 8);
 /// Side of the workgroups of [`Columns`].
 pub const TILE_GROUP: u32 = 8;
 /// Keys whose scores are computed together, so that the running softmax is rescaled once for all of them.
@@ -51,6 +53,13 @@ pub struct SelfAttention {
     pub head_dim: u32,
     /// Whether to write the logarithm of each query's sum of exponentials, too.
     pub sums: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Rotate {
+    pub heads: u32,
+    pub head_dim: u32,
+    pub back: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -496,6 +505,38 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) gro
     }
 }
 
+impl Rotate {
+    /// An invocation turns one pair of channels; those of the values it copies.
+    pub fn wgsl(&self) -> String {
+        let pairs = self.head_dim / 2;
+        let width = 3 * self.heads * pairs;
+        let (gx, gy) = ROTATE_GROUP;
+        // The gradient turns back: by the sines of the other channel, with the other sign.
+        let sines = match self.back {
+            false => "turn.yw",
+            true => "-turn.wy",
+        };
+        format!(
+            "@group(0) @binding(0) var<storage, read> x: array<vec2<f32>>;
+@group(0) @binding(1) var<storage, read> table: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> y: array<vec2<f32>>;
+@compute @workgroup_size({gx}, {gy})
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
+    let at = id.y * {width}u + id.x;
+    if (id.x >= {width}u || at >= arrayLength(&y)) {{ return; }}
+    let pair = x[at];
+    let rows = arrayLength(&table) / {pairs}u;
+    let turn = table[(id.y % rows) * {pairs}u + id.x % {pairs}u];
+    let sines = {sines};
+    let turned = vec2<f32>(pair.x * turn.x - pair.y * sines.x, pair.y * turn.z + pair.x * sines.y);
+    y[at] = select(turned, pair, id.x >= {values}u);
+}}
+",
+            values = 2 * self.heads * pairs
+        )
+    }
+}
+
 impl Columns {
     /// Writes the `place[1]` rows of `x` as columns of `y`, from column `place[0]` on. An invocation writes a 32-bit word of
     /// a row of `y`: it keeps those values of the word that lie outside the columns, and writes all that lie within, also
@@ -593,6 +634,17 @@ pub mod tests {
                     .wgsl(),
                 );
             }
+        }
+        for back in [false, true] {
+            let (heads, head_dim) = (3, 10);
+            assert_valid(
+                &Rotate {
+                    heads,
+                    head_dim,
+                    back,
+                }
+                .wgsl(),
+            );
         }
         for bits in [32, 16, 8] {
             assert_valid(

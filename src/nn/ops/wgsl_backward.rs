@@ -430,6 +430,175 @@ impl AttentionQueries {
     }
 }
 
+/// Attention of one query: see `Ops::attend`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Attend {
+    pub heads: u32,
+    pub head_dim: u32,
+}
+
+/// Its gradient for keys and values, and the slope of each score.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AttendKeys {
+    pub heads: u32,
+    pub head_dim: u32,
+}
+
+/// Its gradient for the query, from those slopes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AttendQuery {
+    pub heads: u32,
+    pub head_dim: u32,
+}
+
+impl Attend {
+    /// An invocation for each head of each sequence goes through all tokens of it.
+    pub fn wgsl(&self) -> String {
+        let Self { heads, head_dim } = *self;
+        let quads = head_dim.div_ceil(4);
+        let scale = f64::from(head_dim).powf(-0.5) as f32;
+        let shape = [heads, head_dim];
+        let mut s = String::new();
+        heads_of(&mut s, 0, "query", 1, shape, false);
+        heads_of(&mut s, 1, "kv", 2, shape, false);
+        heads_of(&mut s, 2, "y", 1, shape, true);
+        s.push_str("@group(0) @binding(3) var<storage, read_write> sums: array<f32>;\n");
+        let number = NUMBER.replace("WIDE", &ROW_GROUP.to_string());
+        let _ = write!(
+            s,
+            "@compute @workgroup_size({ROW_GROUP})
+fn main({BUILTINS}) {{
+    let number = {number};
+    if (number >= arrayLength(&sums)) {{ return; }}
+    let head = number % {heads}u;
+    let sequence = number / {heads}u;
+    let tokens = {all} * {heads}u / arrayLength(&sums);
+    let first = sequence * tokens;
+    var top = -3.0e38;
+    var total = 0.0;
+",
+            all = tokens_in("kv", 2, shape)
+        );
+        for i in 0..quads {
+            let _ = writeln!(
+                s,
+                "    let q{i} = query_at(0u, 0u, head, {i}u) * {scale:?};
+    var y{i} = vec4<f32>();"
+            );
+        }
+        s.push_str("    for (var token = first; token < first + tokens; token++) {\n");
+        dot_over(&mut s, "score", quads, "q#", "kv_at(token, 0u, head, #u)");
+        s.push_str(
+            "        let highest = max(top, score);
+        let shrink = exp(top - highest);
+        let share = exp(score - highest);
+        top = highest;
+        total = total * shrink + share;
+",
+        );
+        for i in 0..quads {
+            let _ = writeln!(
+                s,
+                "        y{i} = fma(vec4<f32>(share), kv_at(token, 1u, head, {i}u), y{i} * shrink);"
+            );
+        }
+        s.push_str("    }\n");
+        for i in 0..quads {
+            let _ = writeln!(s, "    put_y(sequence, 0u, head, {i}u, y{i} / total);");
+        }
+        s.push_str("    sums[number] = top + log(total);\n}\n");
+        s
+    }
+}
+
+impl AttendKeys {
+    /// An invocation for each head of each token.
+    pub fn wgsl(&self) -> String {
+        let Self { heads, head_dim } = *self;
+        let quads = head_dim.div_ceil(4);
+        let scale = f64::from(head_dim).powf(-0.5) as f32;
+        let shape = [heads, head_dim];
+        let mut s = String::new();
+        heads_of(&mut s, 0, "query", 1, shape, false);
+        heads_of(&mut s, 1, "kv", 2, shape, false);
+        heads_of(&mut s, 2, "y", 1, shape, false);
+        s.push_str("@group(0) @binding(3) var<storage, read> sums: array<f32>;\n");
+        heads_of(&mut s, 4, "dy", 1, shape, false);
+        heads_of(&mut s, 5, "d", 2, shape, true);
+        s.push_str("@group(0) @binding(6) var<storage, read_write> slopes: array<f32>;\n");
+        let number = NUMBER.replace("WIDE", &ROW_GROUP.to_string());
+        let _ = write!(
+            s,
+            "@compute @workgroup_size({ROW_GROUP})
+fn main({BUILTINS}) {{
+    let number = {number};
+    if (number >= arrayLength(&slopes)) {{ return; }}
+    let head = number % {heads}u;
+    let token = number / {heads}u;
+    let tokens = arrayLength(&slopes) / arrayLength(&sums);
+    let sequence = token / tokens;
+"
+        );
+        for i in 0..quads {
+            let _ = writeln!(
+                s,
+                "    let q{i} = query_at(0u, 0u, head, {i}u);
+    let g{i} = dy_at(sequence, 0u, head, {i}u);"
+            );
+        }
+        dot_over(&mut s, "delta", quads, "g#", "y_at(sequence, 0u, head, #u)");
+        dot_over(&mut s, "score", quads, "q#", "kv_at(token, 0u, head, #u)");
+        dot_over(&mut s, "dp", quads, "g#", "kv_at(token, 1u, head, #u)");
+        let _ = writeln!(
+            s,
+            "    let share = exp(score * {scale:?} - sums[sequence * {heads}u + head]);
+    let slope = share * (dp - delta) * {scale:?};
+    slopes[number] = slope;"
+        );
+        for i in 0..quads {
+            let _ = writeln!(
+                s,
+                "    put_d(token, 0u, head, {i}u, slope * q{i});
+    put_d(token, 1u, head, {i}u, share * g{i});"
+            );
+        }
+        s.push_str("}\n");
+        s
+    }
+}
+
+impl AttendQuery {
+    /// An invocation for each four channels of each head goes through the tokens of all sequences.
+    pub fn wgsl(&self) -> String {
+        let Self { heads, head_dim } = *self;
+        let quads = head_dim.div_ceil(4);
+        let shape = [heads, head_dim];
+        let mut s = String::new();
+        heads_of(&mut s, 0, "kv", 2, shape, false);
+        s.push_str("@group(0) @binding(1) var<storage, read> slopes: array<f32>;\n");
+        heads_of(&mut s, 2, "d", 1, shape, true);
+        let number = NUMBER.replace("WIDE", &ROW_GROUP.to_string());
+        let _ = write!(
+            s,
+            "@compute @workgroup_size({ROW_GROUP})
+fn main({BUILTINS}) {{
+    let number = {number};
+    if (number >= {all}u) {{ return; }}
+    let head = number / {quads}u;
+    let i = number % {quads}u;
+    var sum = vec4<f32>();
+    for (var token = 0u; token < arrayLength(&slopes) / {heads}u; token++) {{
+        sum = fma(vec4<f32>(slopes[token * {heads}u + head]), kv_at(token, 0u, head, i), sum);
+    }}
+    put_d(0u, 0u, head, i, sum);
+}}
+",
+            all = heads * quads
+        );
+        s
+    }
+}
+
 impl AttentionKeys {
     pub fn wgsl(&self) -> String {
         let Self { heads, head_dim } = *self;
@@ -1008,6 +1177,9 @@ mod tests {
         for (heads, head_dim) in [(1, 1), (3, 64), (4, 6)] {
             assert_valid(&AttentionQueries { heads, head_dim }.wgsl());
             assert_valid(&AttentionKeys { heads, head_dim }.wgsl());
+            assert_valid(&Attend { heads, head_dim }.wgsl());
+            assert_valid(&AttendKeys { heads, head_dim }.wgsl());
+            assert_valid(&AttendQuery { heads, head_dim }.wgsl());
         }
     }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use webjepa::checkpoint::{Assembler, EncoderChoice, File, Header, Plan, Selection};
 use webjepa::config::ModelConfig;
 use webjepa::device::Precision;
-use webjepa::model::ijepa::Encoder;
+use webjepa::model::Encoder;
 use webjepa::nn::Parameters;
 
 /// Files by their path in the folder, with `/` between parts.
@@ -74,7 +74,7 @@ impl Folder {
         Ok((data, shape))
     }
 
-    /// Loads an I-JEPA encoder through the same path as a user's checkpoint.
+    /// Loads an encoder through the same path as a user's checkpoint.
     pub fn encoder(
         &self,
         weights: &str,
@@ -96,18 +96,37 @@ impl Folder {
         predictor: bool,
         device: &burn::tensor::Device,
     ) -> Result<Parameters, String> {
+        let selection = Selection {
+            encoder,
+            predictor,
+            both: false,
+        };
+        let plan = |file| Ok((Plan::new(&[file], config, selection)?, ()));
+        Ok(self.read(weights, plan, device)?.1)
+    }
+
+    /// The sizes and the parameters of an attentive probe.
+    pub fn probe(
+        &self,
+        weights: &str,
+        device: &burn::tensor::Device,
+    ) -> Result<([usize; 4], Parameters), String> {
+        self.read(weights, |file| Plan::probe(&[file]), device)
+    }
+
+    /// What `plan` selects of a file.
+    fn read<T>(
+        &self,
+        weights: &str,
+        plan: impl Fn(File) -> webjepa::Result<(Plan, T)>,
+        device: &burn::tensor::Device,
+    ) -> Result<(T, Parameters), String> {
         let bytes = self.bytes(weights)?;
-        let build = || -> webjepa::Result<Parameters> {
-            let file = File {
+        let build = || -> webjepa::Result<(T, Parameters)> {
+            let (plan, rest) = plan(File {
                 name: weights.to_owned(),
                 header: Header::of(bytes)?,
-            };
-            let selection = Selection {
-                encoder,
-                predictor,
-                both: false,
-            };
-            let plan = Plan::new(&[file], config, selection)?;
+            })?;
             let ranges: Vec<_> = plan
                 .reads()
                 .iter()
@@ -123,7 +142,7 @@ impl Folder {
                 }
             }
             assembler.finish()?;
-            Ok(parameters)
+            Ok((rest, parameters))
         };
         build().map_err(|e| format!("{weights}: {e}"))
     }

@@ -6,6 +6,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use webjepa::device::read_values;
 use webjepa::nn::ops::{self, Activation, Rows, Weight};
+use webjepa::nn::rope::{Frequencies, Rope};
 use webjepa::objective::distance::Distance;
 
 use crate::report::Report;
@@ -96,6 +97,51 @@ fn cases() -> Vec<Case> {
             },
         ));
     }
+    for (heads, head_dim) in [(2, 8), (3, 6)] {
+        let width = heads * head_dim;
+        cases.push(case(
+            if head_dim == 8 {
+                "rotation"
+            } else {
+                "rotation, odd head width"
+            },
+            &[&[2, 5, 3 * width]],
+            move |x, device| {
+                let rope = Rope {
+                    frequencies: Frequencies::Tiled,
+                    pretrained_grid: None,
+                };
+                let turns = rope.table([5, 1, 1], head_dim, 0..5);
+                let turns = TensorData::new(turns, [5, 2 * head_dim]);
+                let turns = Tensor::<2>::from_data(turns, &device.clone().inner());
+                let qkv = x[0].clone().reshape([2, 5, 3 * width]);
+                ops::rotate(qkv, &turns, heads).reshape([30 * width])
+            },
+        ));
+    }
+    for (heads, head_dim) in [(2, 4), (3, 5)] {
+        let width = heads * head_dim;
+        cases.push(case(
+            if head_dim == 4 {
+                "attention of one query"
+            } else {
+                "attention of one query, odd head width"
+            },
+            &[&[width], &[2, 7, 2 * width]],
+            move |x, _| {
+                let kv = x[1].clone().reshape([2, 7, 2 * width]);
+                ops::attend(x[0].clone(), kv, heads).reshape([2 * width])
+            },
+        ));
+    }
+    cases.push(case(
+        "levels side by side",
+        &[&[2, 3, 4], &[2, 3, 4]],
+        |x, device| {
+            let level = |i: usize| x[i].clone().reshape([2, 3, 4]);
+            ops::beside(vec![level(0), level(1)], device).reshape([48])
+        },
+    ));
     cases.push(case("GELU", &[&[30]], |x, _| {
         ops::activate(x[0].clone(), Activation::Gelu)
     }));

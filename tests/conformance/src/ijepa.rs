@@ -3,10 +3,11 @@
 use burn::tensor::Device;
 use serde_json::Value;
 use webjepa::checkpoint::EncoderChoice;
-use webjepa::config::{ModelConfig, Positions, PredictorConfig};
+use webjepa::config::{ModelConfig, Positions, PredictorConfig, System};
 use webjepa::input::{ImageView, Processor};
 use webjepa::mask::Masks;
-use webjepa::model::ijepa::{Encoder, Pictures, Predictor, read};
+use webjepa::model::predictor::Predicting;
+use webjepa::model::{Encoder, Pictures, Predictor, read};
 use webjepa::nn::{norm, positions};
 use webjepa::probe::pool;
 use webjepa::train::network::HostTensor;
@@ -29,6 +30,7 @@ pub async fn tiny(folder: &Folder, file: &str, device: &Device, report: &mut Rep
     let pictures = Pictures {
         pixels,
         batch: shape[0],
+        frames: 1,
         size: [shape[2], shape[3]],
     };
     let context = folder.encoder(weights, &config, EncoderChoice::Context, device)?;
@@ -145,6 +147,9 @@ async fn training(
         layers: size(params, "pred_depth")?,
         heads: size(params, "pred_heads")?,
         mlp_hidden: (number(params, "mlp_ratio_predictor")? * number(params, "pred_dim")?) as usize,
+        mask_tokens: 1,
+        levels: 1,
+        output_size: config.hidden_size,
     });
     let all = |key: &str| -> Result<Vec<Vec<Vec<usize>>>, String> {
         let masks = expected["config"][key].as_array();
@@ -168,9 +173,14 @@ async fn training(
         .forward(&repeated, Some(&masks.context), 1)
         .map_err(text)?
         .remove(0);
-    let [_, h, w] = config.grid();
     let predicted = predictor
-        .forward(seen, &masks.context, &masks.targets, [h, w])
+        .forward(
+            seen,
+            &masks.context,
+            &masks.targets,
+            config.grid(),
+            Predicting::default(),
+        )
         .map_err(text)?;
     let predicted = read(predicted).await.map_err(text)?;
     report.compare(
@@ -277,10 +287,11 @@ pub async fn interpolated(
     let pictures = Pictures {
         pixels,
         batch: shape[0],
+        frames: 1,
         size: [shape[2], shape[3]],
     };
-    let [_, h, w] = config.grid_for(pictures.size).map_err(text)?;
-    let table = encoder.positions([h, w]).map_err(text)?;
+    let grid = encoder.grid(&pictures).map_err(text)?;
+    let table = encoder.positions(grid).map_err(text)?.ok_or("no table")?;
     report.compare("pos", &table, &expected["pos"], Quantity::Interpolation)?;
     let out = encode(&encoder, &pictures, None).await?;
     report.compare("out", &out, &expected["out"], Quantity::Activation)?;
@@ -321,6 +332,7 @@ pub async fn photo(folder: &Folder, file: &str, device: &Device, report: &mut Re
     let pictures = Pictures {
         pixels,
         batch: 1,
+        frames: 1,
         size,
     };
 
@@ -354,6 +366,7 @@ pub async fn photo(folder: &Folder, file: &str, device: &Device, report: &mut Re
     let own = Pictures {
         pixels: own,
         batch: 1,
+        frames: 1,
         size: processor.output_size().ok_or("no fixed size")?,
     };
     let tokens = encode(&encoder, &own, None).await?;
@@ -368,7 +381,7 @@ pub async fn photo(folder: &Folder, file: &str, device: &Device, report: &mut Re
 }
 
 /// The fields of `output` in an `expected.json`: pooled embedding, some tokens, all token norms.
-fn output(
+pub(crate) fn output(
     report: &mut Report,
     what: &str,
     expected: &Value,
@@ -412,7 +425,7 @@ fn output(
 }
 
 /// Our resize against the reference's resized picture: at most one level apart, and in few values (README, section 7).
-fn resize_agreement(report: &mut Report, own: &[f32], reference: &[f32], level: f64) {
+pub(crate) fn resize_agreement(report: &mut Report, own: &[f32], reference: &[f32], level: f64) {
     let reference: Vec<f64> = reference.iter().map(|&v| f64::from(v)).collect();
     report.number(
         "resized picture: levels apart",
@@ -431,7 +444,7 @@ fn resize_agreement(report: &mut Report, own: &[f32], reference: &[f32], level: 
     );
 }
 
-async fn encode(
+pub(crate) async fn encode(
     encoder: &Encoder,
     pictures: &Pictures,
     tokens: Option<&[Vec<usize>]>,
@@ -446,6 +459,7 @@ fn tiny_config(params: &Value, input: &[usize]) -> Result<ModelConfig, String> {
         .as_f64()
         .ok_or("no mlp_ratio_encoder")?;
     let config = ModelConfig {
+        system: System::IJepa,
         image_size: [input[2], input[3]],
         patch_size: size(params, "patch")?,
         channels: input[1],
@@ -458,41 +472,42 @@ fn tiny_config(params: &Value, input: &[usize]) -> Result<ModelConfig, String> {
         layer_norm_eps: params["ln_eps"].as_f64().ok_or("no ln_eps")?,
         qkv_bias: true,
         positions: Positions::Sincos,
+        rope_grid: None,
         predictor: None,
     };
     config.validate().map_err(text)?;
     Ok(config)
 }
 
-fn hf_config(folder: &Folder, hf: &str) -> Result<ModelConfig, String> {
+pub(crate) fn hf_config(folder: &Folder, hf: &str) -> Result<ModelConfig, String> {
     let config = folder.bytes(&format!("{hf}/config.json"))?;
     ModelConfig::from_hf_json(&String::from_utf8_lossy(config)).map_err(text)
 }
 
-fn lists(masks: &Value) -> Vec<Vec<usize>> {
+pub(crate) fn lists(masks: &Value) -> Vec<Vec<usize>> {
     masks
         .as_array()
         .map(|rows| rows.iter().map(sizes).collect())
         .unwrap_or_default()
 }
 
-fn size(params: &Value, key: &str) -> Result<usize, String> {
+pub(crate) fn size(params: &Value, key: &str) -> Result<usize, String> {
     params[key]
         .as_u64()
         .map(|v| v as usize)
         .ok_or(format!("no {key}"))
 }
 
-fn number(params: &Value, key: &str) -> Result<f64, String> {
+pub(crate) fn number(params: &Value, key: &str) -> Result<f64, String> {
     params[key].as_f64().ok_or(format!("no {key}"))
 }
 
-fn text(error: webjepa::Error) -> String {
+pub(crate) fn text(error: webjepa::Error) -> String {
     error.to_string()
 }
 
 /// A PNG's samples, `[height, width]` and channels.
-fn decoded(bytes: &[u8]) -> Result<(Vec<u8>, [usize; 2], usize), String> {
+pub(crate) fn decoded(bytes: &[u8]) -> Result<(Vec<u8>, [usize; 2], usize), String> {
     let mut decoder = zune_png::PngDecoder::new(std::io::Cursor::new(bytes));
     let samples = decoder.decode_raw().map_err(|e| e.to_string())?;
     let (width, height) = decoder.dimensions().ok_or("no picture")?;

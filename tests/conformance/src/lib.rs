@@ -13,6 +13,7 @@ mod preprocess;
 mod report;
 mod schedules;
 mod tolerance;
+mod video;
 #[cfg(target_family = "wasm")]
 mod wasm;
 
@@ -54,6 +55,10 @@ pub async fn run(folder: &Folder, only: &[String]) -> Report {
                 ijepa::interpolated(folder, &file, &device, &mut report).await
             }
             "ijepa_ti16/expected.json" => ijepa::photo(folder, &file, &device, &mut report).await,
+            "vjepa1_tiny.json" => video::vjepa1(folder, &file, &device, &mut report).await,
+            "vjepa2_tiny.json" => video::vjepa2(folder, &file, &device, &mut report).await,
+            "vjepa21_tiny.json" => video::vjepa21(folder, &file, &device, &mut report).await,
+            "vjepa2_pan/expected.json" => video::pan(folder, &file, &device, &mut report).await,
             "lejepa_loss.json" => objectives::lejepa(folder, &file, &mut report),
             "ijepa_masks.json" | "vjepa_masks.json" => masks::replayed(folder, &file, &mut report),
             "preprocess_ops.json" => {

@@ -12,8 +12,12 @@ pub enum Arithmetic {
 /// A row of the table of tolerances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quantity {
-    /// Activations of the tiny I-JEPA.
+    /// Activations of the tiny I-JEPA and V-JEPA 1, and of probes.
     Activation,
+    /// Those of the tiny V-JEPA 2, whose attention is sharpened.
+    Sharpened,
+    /// Those of the tiny V-JEPA 2.1.
+    Newest,
     /// Fixed tables.
     Table,
     /// f32 resize on the 0–255 scale.
@@ -63,6 +67,8 @@ impl Quantity {
     pub fn tolerance(self, arithmetic: Arithmetic) -> f64 {
         let (cpu, gpu) = match self {
             Self::Activation => (2e-5, 1e-4),
+            Self::Sharpened => (1e-4, 5e-4),
+            Self::Newest => (5e-5, 2e-4),
             Self::Table => (1e-6, 1e-5),
             Self::Resize => (1e-3, 1e-2),
             Self::ResizeU8 => (1.0, 1.0),

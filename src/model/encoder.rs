@@ -1,0 +1,439 @@
+//! The encoder of every Meta JEPA, context or target: a plain ViT without a class token. Patches, of one frame or of a tubelet of
+//! several, through pre-norm blocks and a final norm.
+//!
+//! - I-JEPA: Assran et al., "Self-Supervised Learning from Images with a Joint-Embedding Predictive Architecture" (arXiv 2301.08243),
+//!   as published in facebookresearch/ijepa. A fixed sine-cosine table of two axes is added to the patches.
+//! - V-JEPA 1: Bardes et al., "Revisiting Feature Prediction for Learning Visual Representations from Video" (arXiv 2404.08471),
+//!   facebookresearch/jepa. The table has three axes.
+//! - V-JEPA 2: Assran et al. (arXiv 2506.09985), facebookresearch/vjepa2. No table; queries and keys are turned by their positions.
+//! - V-JEPA 2.1 (arXiv 2603.14482). A patch embedding for single pictures beside that for clips, a learned token added to all patches of a
+//!   modality, and four levels of output with a norm each.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::checkpoint::last_norm;
+use crate::config::{LEVELS, ModelConfig, System};
+use crate::device::{Precision, read_values};
+use crate::nn::ops::{self, Rows};
+use crate::nn::rope::Rope;
+use crate::nn::{Block, LayerNorm, Linear, Parameters, patch, positions};
+use crate::{Error, Result};
+
+/// An encoder of any system.
+pub struct Encoder {
+    config: ModelConfig,
+    precision: Precision,
+    weight_bytes: usize,
+    device: Device,
+    patch_embed: Linear,
+    /// V-JEPA 2.1: the patch embedding of single pictures, and what is added to the patches of clips and of pictures.
+    of_pictures: Option<(Linear, [Tensor<1>; 2])>,
+    places: Places,
+    blocks: Vec<Block>,
+    /// The norms of all levels but the last: V-JEPA 2.1.
+    level_norms: Vec<LayerNorm>,
+    norm: LayerNorm,
+}
+
+/// How tokens get their positions.
+enum Places {
+    /// A table for the native grid, added to the patches.
+    Added {
+        table: Vec<f32>,
+        uploaded: RefCell<HashMap<[usize; 3], Tensor<3>>>,
+    },
+    /// Queries and keys are turned.
+    Turned {
+        rope: Rope,
+        uploaded: RefCell<HashMap<[usize; 3], Tensor<2>>>,
+    },
+}
+
+/// Normalised pictures or clips of one size, planar: `[batch, frames, channels, height, width]`.
+#[derive(Clone, Debug)]
+pub struct Pictures {
+    /// Row-major values.
+    pub pixels: Vec<f32>,
+    /// Pictures or clips in the batch.
+    pub batch: usize,
+    /// Frames of each: 1 for pictures.
+    pub frames: usize,
+    /// Height and width in pixels.
+    pub size: [usize; 2],
+}
+
+impl Pictures {
+    /// All of them, and all of them again: as many as `times`.
+    pub fn repeated(&self, times: usize) -> Self {
+        Self {
+            pixels: self.pixels.repeat(times),
+            batch: self.batch * times,
+            ..*self
+        }
+    }
+}
+
+/// Token embeddings of a batch, on the host.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    /// `[batch, tokens, d]` row-major.
+    pub data: Vec<f32>,
+    /// `[batch, tokens, d]`.
+    pub shape: [usize; 3],
+}
+
+impl Encoder {
+    /// # Errors
+    /// [`Error::Unsupported`] for what `config` describes that no encoder here has: learned positions.
+    pub fn check(config: &ModelConfig) -> Result<()> {
+        match config.positions {
+            crate::config::Positions::Learned => Err(Error::Unsupported(
+                "this version has no encoders with learned positions".into(),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Builds the encoder from all of its parameters, under their original names.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`] naming the first parameter that is not there.
+    pub fn new(
+        config: &ModelConfig,
+        precision: Precision,
+        device: &Device,
+        parameters: &mut Parameters,
+    ) -> Result<Self> {
+        let weight_bytes = parameters.bytes();
+        let heads = config.heads;
+        let eps = config.layer_norm_eps;
+        let places = match Rope::of(config, false) {
+            Some(rope) => Places::Turned {
+                rope,
+                uploaded: RefCell::default(),
+            },
+            None => Places::Added {
+                table: parameters
+                    .table("pos_embed")
+                    .unwrap_or_else(|| positions::fixed(config, config.hidden_size)),
+                uploaded: RefCell::default(),
+            },
+        };
+        let (mut of_pictures, mut level_norms) = (None, Vec::new());
+        if config.system == System::VJepa21 {
+            let tokens = [
+                parameters.vector("video_mod_embed")?,
+                parameters.vector("img_mod_embed")?,
+            ];
+            of_pictures = Some((parameters.linear("patch_embed_img.proj")?, tokens));
+            for level in 0..LEVELS - 1 {
+                level_norms.push(parameters.norm(&format!("norms_block.{level}"), eps)?);
+            }
+        }
+        Ok(Self {
+            patch_embed: parameters.linear("patch_embed.proj")?,
+            of_pictures,
+            places,
+            blocks: (0..config.layers)
+                .map(|i| Block::take(parameters, &format!("blocks.{i}"), heads, eps))
+                .collect::<Result<_>>()?,
+            level_norms,
+            norm: parameters.norm(last_norm(config.system), eps)?,
+            config: config.clone(),
+            precision,
+            weight_bytes,
+            device: device.clone(),
+        })
+    }
+
+    /// The sizes that the encoder was built with.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// How the weight matrices are kept.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Bytes that all parameters occupy.
+    pub fn weight_bytes(&self) -> usize {
+        self.weight_bytes
+    }
+
+    /// Patches of an input, `[time, rows, columns]`.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] for a number of frames or a size that cannot be cut into patches.
+    pub fn grid(&self, pictures: &Pictures) -> Result<[usize; 3]> {
+        self.config.grid_of(pictures.frames, pictures.size)
+    }
+
+    /// The position table of a grid of patches, `[time·height·width, d]`: the stored one, or its interpolation; None where positions
+    /// are rotary.
+    pub fn positions(&self, grid: [usize; 3]) -> Result<Option<Vec<f32>>> {
+        match &self.places {
+            Places::Turned { .. } => Ok(None),
+            Places::Added { table, .. } => {
+                positions::resampled(table, self.config.grid(), grid, self.config.hidden_size)
+                    .map(Some)
+            }
+        }
+    }
+
+    /// The patch embedding alone, before positions: `[batch, tokens, d]`.
+    pub fn embed_patches(&self, pictures: &Pictures) -> Result<Tensor<3>> {
+        let (patches, embed, _) = self.patches(pictures, None)?;
+        Ok(embed.forward(patches))
+    }
+
+    /// The last blocks' outputs, each after the final norm: `last` of them, the earliest first, `[batch, tokens, d]`.
+    ///
+    /// `tokens` gives the indices to encode for each clip, all of one length; they get their positions before the others are
+    /// dropped. `None` encodes every token.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] for a size that is no multiple of the patch, [`Error::BadMask`] for unusable indices.
+    pub fn forward(
+        &self,
+        pictures: &Pictures,
+        tokens: Option<&[Vec<usize>]>,
+        last: usize,
+    ) -> Result<Vec<Tensor<3>>> {
+        let mut outputs = Vec::with_capacity(last);
+        self.walk(pictures, tokens, |depth, x| {
+            if depth + last > self.blocks.len() {
+                outputs.push(self.norm.forward(x.clone()));
+            }
+        })?;
+        Ok(outputs)
+    }
+
+    /// The levels that a predictor of `levels` of them is given: the last one, or all, each after its own norm and one after the other
+    /// in the channels, `[batch, tokens, levels·d]`. Of a clip as of [`forward`](Self::forward).
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn levels(
+        &self,
+        pictures: &Pictures,
+        tokens: Option<&[Vec<usize>]>,
+        levels: usize,
+    ) -> Result<Tensor<3>> {
+        let layers = self.config.level_layers();
+        if levels == 1 || layers.len() == 1 {
+            let mut outputs = self.forward(pictures, tokens, 1)?;
+            return Ok(outputs.swap_remove(0));
+        }
+        let mut outputs = Vec::with_capacity(layers.len());
+        self.walk(pictures, tokens, |depth, x| {
+            if let Some(level) = layers.iter().position(|layer| layer + 1 == depth) {
+                let norm = self.level_norms.get(level).unwrap_or(&self.norm);
+                outputs.push(norm.forward(x.clone()));
+            }
+        })?;
+        Ok(ops::beside(outputs, &self.device))
+    }
+
+    /// What enters the first block, and every block's output, all before the final norm: `layers + 1` tensors
+    /// `[batch, tokens, d]`.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn hidden_states(&self, pictures: &Pictures) -> Result<Vec<Tensor<3>>> {
+        let mut states = Vec::with_capacity(self.blocks.len() + 1);
+        self.walk(pictures, None, |_, x| states.push(x.clone()))?;
+        Ok(states)
+    }
+
+    /// Shows `visit` the input of the first block as depth 0, and the output of block `i` (from 0) as depth `i + 1`.
+    fn walk(
+        &self,
+        pictures: &Pictures,
+        tokens: Option<&[Vec<usize>]>,
+        mut visit: impl FnMut(usize, &Tensor<3>),
+    ) -> Result<()> {
+        let grid = self.grid(pictures)?;
+        if let Some(tokens) = tokens {
+            check_masks(tokens, pictures.batch, grid.iter().product())?;
+        }
+        let (patches, embed, modality) = self.patches(pictures, tokens)?;
+        let rotary = self.rotary(grid, tokens);
+        let mut x = match (self.added(grid, tokens)?, modality) {
+            (Some(rows), _) => embed.forward_onto(patches, rows),
+            (None, Some(token)) => {
+                let all = Rows::new(&[vec![0; patches.dims()[1]]], 1, &self.device);
+                embed.forward_onto(patches, ops::select(token.clone(), None, &all, None))
+            }
+            (None, None) => embed.forward(patches),
+        };
+        visit(0, &x);
+        for (i, block) in self.blocks.iter().enumerate() {
+            x = block.forward(x, rotary.as_ref());
+            visit(i + 1, &x);
+        }
+        Ok(())
+    }
+
+    /// [`forward`](Self::forward), read back to the host.
+    ///
+    /// # Errors
+    /// Those of `forward`, and [`Error::Internal`] when the device fails.
+    pub async fn encode(
+        &self,
+        pictures: &Pictures,
+        tokens: Option<&[Vec<usize>]>,
+        last: usize,
+    ) -> Result<Vec<Tokens>> {
+        let mut outputs = Vec::with_capacity(last);
+        for x in self.forward(pictures, tokens, last)? {
+            outputs.push(read(x).await?);
+        }
+        Ok(outputs)
+    }
+
+    /// Patches, the layer that embeds them, and what is added to all of them.
+    fn patches(
+        &self,
+        pictures: &Pictures,
+        tokens: Option<&[Vec<usize>]>,
+    ) -> Result<(Tensor<3>, &Linear, Option<&Tensor<1>>)> {
+        let ModelConfig {
+            channels,
+            patch_size,
+            tubelet,
+            ..
+        } = self.config;
+        let &Pictures {
+            batch,
+            frames,
+            size,
+            ref pixels,
+        } = pictures;
+        let shape = patch::Shape {
+            batch,
+            frames,
+            channels,
+            size,
+        };
+        if pixels.len() != shape.values() || pixels.is_empty() {
+            let [height, width] = size;
+            return Err(Error::BadInput(format!(
+                "{} values are not {batch} inputs of {frames} frames of {channels}×{height}×{width}",
+                pixels.len(),
+            )));
+        }
+        let (embed, token, tubelet) = match &self.of_pictures {
+            Some((embed, [_, token])) if frames == 1 => (embed, Some(token), 1),
+            Some((_, [token, _])) => (&self.patch_embed, Some(token), tubelet),
+            None => (&self.patch_embed, None, tubelet),
+        };
+        let data = patch::patches(pixels, shape, [tubelet, patch_size], tokens);
+        let row = channels * tubelet * patch_size * patch_size;
+        let count = data.len() / row / batch;
+        let data = TensorData::new(data, [batch, count, row]);
+        Ok((Tensor::from_data(data, &self.device), embed, token))
+    }
+
+    /// The position rows to add to patches.
+    fn added(&self, grid: [usize; 3], tokens: Option<&[Vec<usize>]>) -> Result<Option<Tensor<3>>> {
+        let Places::Added { uploaded, .. } = &self.places else {
+            return Ok(None);
+        };
+        if let (None, Some(table)) = (tokens, uploaded.borrow().get(&grid)) {
+            return Ok(Some(table.clone()));
+        }
+        let Some(table) = self.positions(grid)? else {
+            return Ok(None);
+        };
+        let d = self.config.hidden_size;
+        let upload = |rows: Vec<f32>, batch: usize| {
+            let count = rows.len() / d / batch;
+            Tensor::from_data(TensorData::new(rows, [batch, count, d]), &self.device)
+        };
+        Ok(Some(match tokens {
+            Some(tokens) => upload(positions::gathered(&table, d, tokens), tokens.len()),
+            None => {
+                let table = upload(table, 1);
+                uploaded.borrow_mut().insert(grid, table.clone());
+                table
+            }
+        }))
+    }
+
+    /// How queries and keys are turned.
+    fn rotary(&self, grid: [usize; 3], tokens: Option<&[Vec<usize>]>) -> Option<Tensor<2>> {
+        let Places::Turned { rope, uploaded } = &self.places else {
+            return None;
+        };
+        let head_dim = self.config.head_dim();
+        if let Some(tokens) = tokens {
+            let tokens = tokens.iter().flatten().copied();
+            return Some(upload_turns(rope, grid, head_dim, tokens, &self.device));
+        }
+        if let Some(table) = uploaded.borrow().get(&grid) {
+            return Some(table.clone());
+        }
+        let all = 0..grid.iter().product();
+        let table = upload_turns(rope, grid, head_dim, all, &self.device);
+        uploaded.borrow_mut().insert(grid, table.clone());
+        Some(table)
+    }
+}
+
+/// [`Rope::table`] on the device.
+pub(super) fn upload_turns(
+    rope: &Rope,
+    grid: [usize; 3],
+    head_dim: usize,
+    tokens: impl Iterator<Item = usize>,
+    device: &Device,
+) -> Tensor<2> {
+    let table = rope.table(grid, head_dim, tokens);
+    let rows = table.len() / (2 * head_dim);
+    Tensor::from_data(TensorData::new(table, [rows, 2 * head_dim]), device)
+}
+
+/// Reads a tensor back to the host.
+///
+/// # Errors
+/// [`Error::Internal`] when the device fails.
+pub async fn read(x: Tensor<3>) -> Result<Tokens> {
+    let shape = x.dims();
+    Ok(Tokens {
+        data: read_values(x).await?,
+        shape,
+    })
+}
+
+/// Checks one mask for each picture of a batch.
+pub(super) fn check_masks(tokens: &[Vec<usize>], batch: usize, count: usize) -> Result<()> {
+    let bad = |why: String| Err(Error::BadMask(why));
+    if tokens.len() != batch {
+        return bad(format!(
+            "{} masks were given for {batch} pictures; give one for each",
+            tokens.len()
+        ));
+    }
+    for (b, mask) in tokens.iter().enumerate() {
+        if mask.is_empty() {
+            return bad(format!("the mask of picture {b} is empty"));
+        }
+        if mask.len() != tokens[0].len() {
+            return bad(format!(
+                "the mask of picture {b} has {} tokens and that of picture 0 has {}; all must have the same length",
+                mask.len(),
+                tokens[0].len()
+            ));
+        }
+        if let Some(index) = mask.iter().find(|&&t| t >= count) {
+            return bad(format!(
+                "token {index} of picture {b} is outside the grid of {count} tokens"
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,281 @@
+//! Products of f32 matrices where burn-flex's own library has no kernel that uses what the machine can do: WebAssembly.
+//!
+//! Both factors are packed into panels, of which a tile of the product is computed in registers (Goto and van de Geijn,
+//! "Anatomy of High-Performance Matrix Multiplication", 2008). Eight accumulators of four lanes and what feeds them fit the
+//! sixteen registers of 128-bit SIMD; larger tiles were spilled, smaller ones wait for the additions.
+
+use std::cell::RefCell;
+
+use lanes::{Lanes, madd, splat};
+
+/// Rows of a tile.
+const ROWS: usize = 4;
+/// Columns of a tile: two registers of four lanes.
+const COLUMNS: usize = 8;
+/// Terms summed at once: a panel of the second factor, 12 KiB, stays in the first-level cache.
+const DEPTH: usize = 384;
+/// Rows packed at once: with [`DEPTH`], 96 KiB, for the second-level cache.
+const BLOCK: usize = 64;
+
+/// A matrix in a slice: element `[r, c]` is at `offset + r · strides[0] + c · strides[1]`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Matrix<'a> {
+    pub data: &'a [f32],
+    pub offset: usize,
+    pub strides: [usize; 2],
+}
+
+/// Packed panels, kept for the next product.
+#[derive(Default)]
+struct Panels {
+    left: Vec<f32>,
+    right: Vec<f32>,
+}
+
+thread_local! {
+    static PANELS: RefCell<Panels> = RefCell::default();
+}
+
+/// `out [m, n] = a [m, k] · b [k, n]`, `out` row-major, whose length says how many rows there are. `finish` is shown groups of whole rows of the product once they are
+/// complete, each with the index of its first row.
+pub(super) fn product(
+    out: &mut [f32],
+    [k, n]: [usize; 2],
+    a: Matrix,
+    b: Matrix,
+    mut finish: impl FnMut(usize, &mut [f32]),
+) {
+    PANELS.with_borrow_mut(|panels| {
+        for depth in (0..k).step_by(DEPTH) {
+            let terms = DEPTH.min(k - depth);
+            let rows_of_b = [b.strides[1], b.strides[0]];
+            let right = pack::<COLUMNS>(&mut panels.right, b, rows_of_b, [0, depth], [n, terms]);
+            for (block, rows) in out.chunks_mut(BLOCK * n).enumerate() {
+                let first = block * BLOCK;
+                let count = rows.len() / n;
+                let left = pack::<ROWS>(
+                    &mut panels.left,
+                    a,
+                    a.strides,
+                    [first, depth],
+                    [count, terms],
+                );
+                for (j, right) in right.chunks_exact(terms * COLUMNS).enumerate() {
+                    let columns = j * COLUMNS..n.min((j + 1) * COLUMNS);
+                    for (left, rows) in left
+                        .chunks_exact(terms * ROWS)
+                        .zip(rows.chunks_mut(ROWS * n))
+                    {
+                        let tile = tile(left, right);
+                        for (row, sums) in rows.chunks_exact_mut(n).zip(&tile) {
+                            store(&mut row[columns.clone()], sums, depth > 0);
+                        }
+                    }
+                }
+                if depth + terms == k {
+                    finish(first, rows);
+                }
+            }
+        }
+    });
+}
+
+/// `ROWS` rows of the left panel times `COLUMNS` columns of the right one.
+#[inline(never)]
+fn tile(left: &[f32], right: &[f32]) -> [[Lanes; 2]; ROWS] {
+    let mut sums = [[splat(0.0); 2]; ROWS];
+    let terms = left.chunks_exact(ROWS).zip(right.chunks_exact(COLUMNS));
+    for (column, row) in terms {
+        let row = [lanes::load(&row[..4]), lanes::load(&row[4..])];
+        for (sums, &value) in sums.iter_mut().zip(column) {
+            let value = splat(value);
+            sums[0] = madd(value, row[0], sums[0]);
+            sums[1] = madd(value, row[1], sums[1]);
+        }
+    }
+    sums
+}
+
+#[inline(always)]
+fn store(row: &mut [f32], sums: &[Lanes; 2], add: bool) {
+    let [low, high] = sums.map(lanes::values);
+    let write = |row: &mut [f32], values: &[f32]| match add {
+        true => row.iter_mut().zip(values).for_each(|(v, s)| *v += s),
+        false => row.copy_from_slice(values),
+    };
+    if row.len() == COLUMNS {
+        write(&mut row[..4], &low);
+        write(&mut row[4..], &high);
+    } else {
+        let values: [f32; COLUMNS] = std::array::from_fn(|i| match i < 4 {
+            true => low[i],
+            false => high[i - 4],
+        });
+        let columns = row.len();
+        write(row, &values[..columns]);
+    }
+}
+
+/// Panels of `WIDTH` rows of `x`, of which `strides` says how far apart rows and terms are: `[panels, terms, WIDTH]`, with zeros
+/// for the rows that the last one lacks.
+fn pack<'a, const WIDTH: usize>(
+    to: &'a mut Vec<f32>,
+    x: Matrix,
+    [row, term]: [usize; 2],
+    [first, depth]: [usize; 2],
+    [rows, terms]: [usize; 2],
+) -> &'a [f32] {
+    let length = rows.div_ceil(WIDTH) * WIDTH * terms;
+    if to.len() < length {
+        to.resize(length, 0.0);
+    }
+    let panels = to[..length].chunks_exact_mut(WIDTH * terms);
+    for (i, panel) in panels.enumerate() {
+        let count = WIDTH.min(rows - i * WIDTH);
+        let start = x.offset + (first + i * WIDTH) * row + depth * term;
+        let places = panel.chunks_exact_mut(WIDTH).enumerate();
+        if count < WIDTH {
+            for (t, place) in places {
+                let at = |r: usize| x.data[start + r * row + t * term];
+                place
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(r, v)| *v = if r < count { at(r) } else { 0.0 });
+            }
+        } else if row == 1 {
+            for (t, place) in places {
+                place.copy_from_slice(&x.data[start + t * term..][..WIDTH]);
+            }
+        } else {
+            let rows: [&[f32]; WIDTH] =
+                std::array::from_fn(|r| &x.data[start + r * row..][..(terms - 1) * term + 1]);
+            for (t, place) in places {
+                for (v, row) in place.iter_mut().zip(&rows) {
+                    *v = row[t * term];
+                }
+            }
+        }
+    }
+    &to[..length]
+}
+
+#[cfg(target_family = "wasm")]
+mod lanes {
+    use std::arch::wasm32::{f32x4, f32x4_extract_lane, f32x4_splat, v128};
+
+    pub use f32x4_splat as splat;
+    pub type Lanes = v128;
+
+    #[inline(always)]
+    pub fn load(values: &[f32]) -> Lanes {
+        f32x4(values[0], values[1], values[2], values[3])
+    }
+
+    #[inline(always)]
+    pub fn values(lanes: Lanes) -> [f32; 4] {
+        [
+            f32x4_extract_lane::<0>(lanes),
+            f32x4_extract_lane::<1>(lanes),
+            f32x4_extract_lane::<2>(lanes),
+            f32x4_extract_lane::<3>(lanes),
+        ]
+    }
+
+    /// `a · b + c`, rounded once in the build for relaxed SIMD where the processor can.
+    #[inline(always)]
+    pub fn madd(a: Lanes, b: Lanes, c: Lanes) -> Lanes {
+        #[cfg(target_feature = "relaxed-simd")]
+        return std::arch::wasm32::f32x4_relaxed_madd(a, b, c);
+        #[cfg(not(target_feature = "relaxed-simd"))]
+        std::arch::wasm32::f32x4_add(std::arch::wasm32::f32x4_mul(a, b), c)
+    }
+}
+
+/// What tests outside a browser run instead.
+#[cfg(not(target_family = "wasm"))]
+mod lanes {
+    pub type Lanes = [f32; 4];
+
+    pub fn splat(value: f32) -> Lanes {
+        [value; 4]
+    }
+
+    pub fn load(values: &[f32]) -> Lanes {
+        std::array::from_fn(|i| values[i])
+    }
+
+    pub fn values(lanes: Lanes) -> [f32; 4] {
+        lanes
+    }
+
+    pub fn madd(a: Lanes, b: Lanes, c: Lanes) -> Lanes {
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against the definition in f64, for every layout of the factors.
+    fn check([m, k, n]: [usize; 3]) {
+        let numbers = |length: usize, step: f32| -> Vec<f32> {
+            (0..length).map(|i| (i as f32 * step).sin()).collect()
+        };
+        let (a, b) = (numbers(3 + m * k, 0.37), numbers(5 + k * n, 0.73));
+        for (transposed_a, transposed_b) in
+            [(false, false), (false, true), (true, false), (true, true)]
+        {
+            let strides = |transposed, rows, columns| match transposed {
+                true => [1, rows],
+                false => [columns, 1],
+            };
+            let (of_a, of_b) = (strides(transposed_a, m, k), strides(transposed_b, k, n));
+            let matrix = |data, offset, strides| Matrix {
+                data,
+                offset,
+                strides,
+            };
+            let mut out = vec![f32::NAN; m * n];
+            let mut finished = vec![0; m];
+            let factors = (matrix(&a, 3, of_a), matrix(&b, 5, of_b));
+            product(&mut out, [k, n], factors.0, factors.1, |first, rows| {
+                finished[first..first + rows.len() / n]
+                    .iter_mut()
+                    .for_each(|times| *times += 1);
+            });
+            assert!(finished.iter().all(|&times| times == 1));
+            for (i, &value) in out.iter().enumerate() {
+                let (row, column) = (i / n, i % n);
+                let terms = (0..k).map(|t| {
+                    f64::from(a[3 + row * of_a[0] + t * of_a[1]])
+                        * f64::from(b[5 + t * of_b[0] + column * of_b[1]])
+                });
+                let (exact, size) =
+                    terms.fold((0.0, 0.0), |(sum, size), v| (sum + v, size + v.abs()));
+                // What rounding each product and each sum can add up to.
+                let allowed = (k + 1) as f64 * f64::from(f32::EPSILON) / 2.0 * size;
+                assert!(
+                    (f64::from(value) - exact).abs() <= allowed,
+                    "{m}×{k}×{n}, row {row}, column {column}: {value} for {exact}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn products_are_their_definition() {
+        for sizes in [
+            [1, 1, 1],
+            [1, 5, 9],
+            [4, 4, 8],
+            [5, 3, 7],
+            [63, 17, 33],
+            [64, 384, 8],
+            [65, 385, 12],
+            [130, 800, 3],
+        ] {
+            check(sizes);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+// Clips in Node with the real CPU module: npm run build:wasm cpu
+
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { describe, expect, it } from "vitest";
+import { pseudoRandom } from "../../www/bench/models.mjs";
+import { Jepa, Trainer, sampleMasks, type ClipInput, type ImageInput, type PixelData, type TrainerOptions } from "../../www/src/index.js";
+
+const fixture = (path: string) => fileURLToPath(new URL(`../fixtures/${path}`, import.meta.url));
+const json = (path: string) => JSON.parse(readFileSync(fixture(path), "utf8"));
+const difference = (a: ArrayLike<number>, b: ArrayLike<number>) => {
+  expect(a.length).toBe(b.length);
+  return Array.from(a).reduce((most, value, i) => Math.max(most, Math.abs(value - b[i]!)), 0);
+};
+const failure = (promise: Promise<unknown>) => promise.then(() => expect.unreachable("the call should have failed"), (error) => error);
+
+const expected = json("vjepa2_tiny.json");
+const { inputs } = json("manifest.json").files["vjepa2_tiny.json"];
+
+/** Clips of the fixture, [batch, channels, frames, height, width], as frames of interleaved floats. */
+function clips(name: string): PixelData[][] {
+  const [batch, channels, frames, height, width] = inputs[name].shape;
+  const pixels = pseudoRandom(inputs[name].seed, batch * channels * frames * height * width, inputs[name].amp);
+  const plane = height * width;
+  return Array.from({ length: batch }, (_, b) =>
+    Array.from({ length: frames }, (_, t) => {
+      const data = Float32Array.from({ length: plane * channels }, (_, i) => pixels[((b * channels + (i % channels)) * frames + t) * plane + Math.floor(i / channels)]!);
+      return { data, width, height, channels };
+    }),
+  );
+}
+
+const load = () => Jepa.load(fixture("vjepa2_tiny_hf"), { backend: "cpu" });
+const prepared = { preprocess: false } as const;
+const flat = (value: number): ImageInput => ({ data: new Uint8Array(3 * 64).fill(value), width: 8, height: 8, channels: 3 });
+
+describe("embedding clips", () => {
+  it("gives the published numbers, for one clip and for several", async () => {
+    await using jepa = await load();
+    expect(jepa.config).toMatchObject({ system: "vjepa2", frames: 4, tubelet: 2, positions: "rope" });
+    expect(jepa.grid).toEqual([2, 4, 4]);
+    const [first, second] = clips("clip") as [PixelData[], PixelData[]];
+    const { shape: size, first: start, last: end } = expected.enc_full;
+    const one = await jepa.embed(first, { pool: "none", ...prepared });
+    expect(one).toMatchObject({ shape: [size[1], size[2]], grid: [2, 4, 4] });
+    expect(difference(one.data.subarray(0, start.length), start)).toBeLessThan(1e-4);
+    const both = await jepa.embed([first, second], { pool: "none", ...prepared });
+    expect(both.shape).toEqual(size);
+    expect(difference(both.data.subarray(0, one.data.length), one.data)).toBeLessThan(1e-6);
+    expect(difference(both.data.subarray(-end.length), end)).toBeLessThan(1e-4);
+    const pooled = await jepa.embed([first], prepared);
+    expect(pooled.shape).toEqual([size[2]]);
+  });
+
+  it("takes other sizes, longer clips and single pictures", async () => {
+    await using jepa = await load();
+    for (const [name, key, grid] of [["clip_ns", "enc_nonsquare_32x48", [2, 4, 6]], ["clip_long", "enc_8frames", [4, 4, 4]]] as const) {
+      const result = await jepa.embed(clips(name)[0]!, { pool: "none", ...prepared });
+      expect(result.grid).toEqual(grid);
+      const { first } = expected[key];
+      expect(difference(result.data.subarray(0, first.length), first)).toBeLessThan(1e-4);
+    }
+    const single = await jepa.embed(clips("clip")[0]![0]!, { pool: "none", ...prepared });
+    const { first } = expected.hf_single_frame;
+    expect(single.grid).toEqual([1, 4, 4]);
+    expect(difference(single.data.subarray(0, first.length), first)).toBeLessThan(1e-4);
+  });
+
+  it("takes a clip as one array", async () => {
+    await using jepa = await load();
+    const frames = Array.from({ length: 4 }, (_, t) => ({ data: Uint8Array.from({ length: 40 * 36 * 3 }, (_, i) => (i * (t + 3)) % 251), width: 40, height: 36, channels: 3 }));
+    const data = new Uint8Array(frames.flatMap((frame) => [...frame.data]));
+    const clip: ClipInput = { data, frames: 4, width: 40, height: 36 };
+    const [listed, whole] = [await jepa.embed(frames), await jepa.embed(clip)];
+    expect(whole).toEqual(listed);
+    expect((await jepa.embed([clip, clip])).shape).toEqual([2, 64]);
+  });
+
+  it("says what is wrong with a clip", async () => {
+    await using jepa = await load();
+    const refused = async (clip: unknown, code: string, words: RegExp) => {
+      const error = await failure(jepa.embed(clip as ClipInput));
+      expect(error).toMatchObject({ code });
+      expect(error.message).toMatch(words);
+    };
+    await refused([], "bad-input", /no frames/);
+    await refused([flat(1), flat(2), flat(3)], "bad-input", /3 frames cannot be cut into tubelets of 2: give 2 or 4/);
+    await refused([[flat(1), flat(2)], [flat(1)]], "bad-input", /Clip 1 has 1 frames and clip 0 has 2/);
+    await refused({ data: new Uint8Array(10), frames: 3, width: 2, height: 2 }, "bad-input", /does not have 10 values/);
+    await refused([flat(1), { data: new Uint8Array(5), width: 1, height: 1, channels: 3 }], "bad-input", /The clip, frame 1: .*3 values/);
+    const wide: ImageInput = { data: new Float32Array(3 * 40 * 32), width: 40, height: 32, channels: 3 };
+    const square: ImageInput = { data: new Float32Array(3 * 32 * 32), width: 32, height: 32, channels: 3 };
+    const error = await failure(jepa.embed([square, wide], prepared));
+    expect(error).toMatchObject({ code: "bad-input", message: expect.stringMatching(/The clip, frame 1/) });
+    const nan = { ...square, data: new Float32Array(3 * 32 * 32).fill(NaN) };
+    expect(await failure(jepa.embed([nan, nan], prepared))).toMatchObject({ code: "bad-input", message: expect.stringMatching(/finite|NaN/) });
+  });
+});
+
+describe("predicting what happens", () => {
+  it("gives what transformers gives when the context has seen everything", async () => {
+    await using jepa = await load();
+    const { ctx: [contexts], tgt: [targets] } = expected.config;
+    for (const [b, clip] of clips("clip").entries()) {
+      const options = { context: contexts[b], targets: [targets[b]], contextFrom: "whole-input", maskIndex: 1, ...prepared } as const;
+      const { predicted, error } = await jepa.predict(clip, options);
+      const size = predicted.data.length;
+      expect(difference(predicted.data, expected.hf_pred.data.slice(b * size, (b + 1) * size))).toBeLessThan(1e-4);
+      expect(error.length).toBe(targets[b].length);
+    }
+  });
+
+  it("gives the published predictions and loss when the context has seen the visible tokens alone", async () => {
+    await using jepa = await load();
+    const { ctx: [contexts], tgt: [targets] } = expected.config;
+    const errors: number[] = [];
+    for (const [b, clip] of clips("clip").entries()) {
+      const { predicted, error } = await jepa.predict(clip, { context: contexts[b], targets: [targets[b]], maskIndex: 1, ...prepared });
+      const size = predicted.data.length;
+      expect(difference(predicted.data, expected.pred_mask_index_1.data.slice(b * size, (b + 1) * size))).toBeLessThan(1e-4);
+      errors.push(...error);
+    }
+    expect(errors.reduce((a, b) => a + b, 0) / errors.length).toBeCloseTo(expected.l1_loss_mi1, 5);
+  });
+
+  it("refuses masks of another clip and mask tokens that there are not", async () => {
+    await using jepa = await load();
+    const clip = clips("clip")[0]!;
+    expect(await failure(jepa.predict(clip, { context: [0], targets: [[32]], ...prepared }))).toMatchObject({ code: "bad-mask" });
+    expect(await failure(jepa.predict(clip, { context: [0], targets: [[1]], maskIndex: 10, ...prepared }))).toMatchObject({ code: "bad-mask" });
+    expect(await failure(jepa.predict([clip, clip] as never, { context: [0], targets: [[1]] }))).toMatchObject({ code: "bad-input" });
+  });
+});
+
+describe("a PyTorch archive", () => {
+  it("is the same model, as a file and in a folder", async () => {
+    await using hf = await load();
+    const { predictor, ...config } = hf.config;
+    const bytes = readFileSync(fileURLToPath(new URL("../data/vjepa2_tiny.pt", import.meta.url)));
+    const clip = clips("clip")[0]!;
+    const wanted = await hf.embed(clip, { pool: "none", ...prepared });
+    for (const source of [fileURLToPath(new URL("../data/vjepa2_tiny.pt", import.meta.url)), { "vjepa2.pt": bytes }]) {
+      await using jepa = await Jepa.load(source, { backend: "cpu", config: { ...config, predictor } });
+      expect((await jepa.embed(clip, { pool: "none", ...prepared })).data).toEqual(wanted.data);
+    }
+    expect(await failure(Jepa.load({ "cut.pt": bytes.subarray(0, bytes.length - 100) }, { backend: "cpu", config }))).toMatchObject({ code: "bad-checkpoint" });
+  });
+});
+
+describe("training on clips", () => {
+  const MODEL = { system: "vjepa2", imageSize: 32, patchSize: 8, frames: 4, hiddenSize: 24, layers: 2, heads: 2, predictor: { hiddenSize: 24, layers: 1, heads: 2 } } as const;
+  const OPTIONS: TrainerOptions = { model: MODEL, objective: "vjepa", backend: "cpu", batchSize: 2, seed: 3, schedule: { steps: 30, lr: 3e-3, startLr: 1e-3, warmupSteps: 3 } };
+  const CLIPS: ClipInput[] = Array.from({ length: 5 }, (_, i) =>
+    Array.from({ length: 4 }, (_, t) => {
+      const data = Uint8Array.from({ length: 36 * 40 * 3 }, (_, at) => 128 + 100 * Math.sin(((Math.floor(at / 3) % 40) + t * (i + 1)) / (2 + i)));
+      return { data, width: 40, height: 36, channels: 3 };
+    }),
+  );
+
+  it("learns, saves, resumes bit for bit and exports", async () => {
+    await using trainer = await Trainer.create(OPTIONS);
+    const losses: number[] = [];
+    for await (const { loss } of trainer.run(CLIPS, { steps: 6 })) losses.push(loss);
+    const save = await trainer.save();
+    for await (const { loss } of trainer.run(CLIPS, { steps: 6 })) losses.push(loss);
+    await using again = await Trainer.resume(save, { backend: "cpu" });
+    const repeated: number[] = [];
+    for await (const { loss } of again.run(CLIPS, { steps: 6 })) repeated.push(loss);
+    expect(repeated).toEqual(losses.slice(6));
+    expect(losses.at(-1)).toBeLessThan(losses[0]!);
+    const files = await again.export("hf");
+    expect(Object.keys(files).sort()).toEqual(["config.json", "model.safetensors", "video_preprocessor_config.json"]);
+    await using exported = await Jepa.load(files as never, { backend: "cpu" });
+    await using model = await again.model();
+    const difference_ = difference((await exported.embed(CLIPS[0]!)).data, (await model.embed(CLIPS[0]!)).data);
+    expect(difference_).toBeLessThan(1e-6);
+    const { context, targets } = sampleMasks(model.grid, { strategy: "vjepa-multiblock3d", seed: 1 });
+    const { error } = await model.predict(CLIPS[0]!, { context: context[0]!, targets: targets.map(([block]) => block!) });
+    expect(error.every(Number.isFinite)).toBe(true);
+  });
+
+  it("refuses pictures, clips of another length and pictures' objectives", async () => {
+    await using trainer = await Trainer.create(OPTIONS);
+    expect(await failure(trainer.step([flat(1), flat(2)]))).toMatchObject({ code: "bad-input", message: expect.stringMatching(/no clip/) });
+    expect(await failure(trainer.step([[flat(1), flat(2)], [flat(1), flat(2)]]))).toMatchObject({ code: "bad-input", message: expect.stringMatching(/2 frames .* takes 4/) });
+    expect(await failure(Trainer.create({ ...OPTIONS, objective: "ijepa" }))).toMatchObject({ code: "bad-config" });
+    expect((await trainer.step([CLIPS[0]!, CLIPS[1]!])).step).toBe(1);
+  });
+});
