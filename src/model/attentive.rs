@@ -90,9 +90,9 @@ impl AttentiveProbe {
             tokens = block.forward(tokens, None);
         }
         let [batch, _, d] = tokens.dims();
-        let query = self.query.clone().reshape([1, d]);
+        let query = ops::reshaped(self.query.clone(), [1, d]);
         let kv = self.kv.forward(self.norm1.forward(tokens));
-        let attended = ops::attend(self.q.forward(query).reshape([d]), kv, self.heads);
+        let attended = ops::attend(ops::reshaped(self.q.forward(query), [d]), kv, self.heads);
         let x = ops::sum(
             ops::repeated(self.query.clone(), batch, &self.device),
             attended,

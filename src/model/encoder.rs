@@ -335,7 +335,7 @@ impl Encoder {
         let row = channels * tubelet * patch_size * patch_size;
         let count = data.len() / row / batch;
         let data = TensorData::new(data, [batch, count, row]);
-        Ok((Tensor::from_data(data, &self.device), embed, token))
+        Ok((ops::uploaded(data, &self.device), embed, token))
     }
 
     /// The position rows to add to patches.
@@ -352,7 +352,7 @@ impl Encoder {
         let d = self.config.hidden_size;
         let upload = |rows: Vec<f32>, batch: usize| {
             let count = rows.len() / d / batch;
-            Tensor::from_data(TensorData::new(rows, [batch, count, d]), &self.device)
+            ops::uploaded(TensorData::new(rows, [batch, count, d]), &self.device)
         };
         Ok(Some(match tokens {
             Some(tokens) => upload(positions::gathered(&table, d, tokens), tokens.len()),
@@ -394,7 +394,7 @@ pub(super) fn upload_turns(
 ) -> Tensor<2> {
     let table = rope.table(grid, head_dim, tokens);
     let rows = table.len() / (2 * head_dim);
-    Tensor::from_data(TensorData::new(table, [rows, 2 * head_dim]), device)
+    ops::uploaded(TensorData::new(table, [rows, 2 * head_dim]), device)
 }
 
 /// Reads a tensor back to the host.

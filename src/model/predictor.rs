@@ -214,7 +214,7 @@ impl Predictor {
                 let rows = positions::gathered(table, d, tokens);
                 let rows = TensorData::new(rows, [tokens.len(), visible, d]);
                 self.embed
-                    .forward_onto(context, Tensor::from_data(rows, &self.device))
+                    .forward_onto(context, ops::uploaded(rows, &self.device))
             }
             None => self.embed.forward(context),
         };
@@ -236,7 +236,7 @@ impl Predictor {
                 }
             }
             let added = TensorData::new(added, [sequences.len() * length, d]);
-            Tensor::from_data(added, &self.device)
+            ops::uploaded(added, &self.device)
         });
         let mut x = ops::select(context, Some(mask_token.clone()), &index, added);
         if let Some([clips, pictures]) = &self.modality {
@@ -395,15 +395,15 @@ pub fn targets(
         )));
     }
     let d = width / levels;
-    let one = |value: f32| Tensor::<1>::from_data(TensorData::new(vec![value; d], [d]), device);
+    let one = |value: f32| ops::uploaded::<1>(TensorData::new(vec![value; d], [d]), device);
     let apart = match levels {
         1 => tokens,
-        _ => tokens.reshape([batch, count * levels, d]),
+        _ => ops::reshaped(tokens, [batch, count * levels, d]),
     };
     let normed = ops::norm(apart, &one(1.0), &one(0.0), TARGET_EPS);
     let normed = match levels {
         1 => normed,
-        _ => normed.reshape([batch, count, width]),
+        _ => ops::reshaped(normed, [batch, count, width]),
     };
     Ok(gathered(normed, targets, masks, device))
 }

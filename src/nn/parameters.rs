@@ -95,8 +95,7 @@ impl Parameters {
                 } else {
                     let length = values.len();
                     let data = TensorData::new(values, [length]);
-                    self.vectors
-                        .insert(name, Tensor::from_data(data, &self.device));
+                    self.vectors.insert(name, ops::uploaded(data, &self.device));
                 }
             }
             Room::Weight(weight) => {
@@ -116,10 +115,10 @@ impl Parameters {
         } else {
             let dims = [missing / shape[0], shape[0]];
             Room::Weight(match self.precision {
-                Precision::F32 => Weight::Full(self.matrix::<f32, _>(name, dims)?),
-                Precision::F16 => Weight::Half(self.matrix::<f16, _>(name, dims)?),
+                Precision::F32 => Weight::Full(self.matrix::<f32, _>(name, dims, ops::uploaded)?),
+                Precision::F16 => Weight::Half(self.matrix::<f16, _>(name, dims, ops::uploaded)?),
                 Precision::Q8 => Weight::Quantized {
-                    values: self.matrix::<i8, _>(name, dims)?,
+                    values: self.matrix::<i8, _>(name, dims, ops::uploaded_whole)?,
                     scales: Tensor::empty([dims[1]], (&self.device, DType::F32)),
                 },
             })
@@ -132,15 +131,15 @@ impl Parameters {
         &self,
         name: &str,
         dims: [usize; 2],
+        upload: impl Fn(TensorData, &Device) -> Tensor<2, K>,
     ) -> Result<Tensor<2, K>> {
-        let options = (&self.device, E::dtype());
         Ok(match Backend::of(&self.device) {
             // burn ends the program where the host has no memory.
             Backend::Cpu => {
                 let values: Vec<E> = zeros(dims[0] * dims[1], name)?;
-                Tensor::from_data(TensorData::new(values, dims), options)
+                upload(TensorData::new(values, dims), &self.device)
             }
-            Backend::WebGpu => Tensor::empty(dims, options),
+            Backend::WebGpu => Tensor::empty(dims, (&self.device, E::dtype())),
         })
     }
 
@@ -205,7 +204,7 @@ impl Parameters {
             .ok_or_else(|| missing(&format!("{name}.weight")))?;
         let [_, d_out] = weight.dims();
         let bias = self.vectors.remove(&format!("{name}.bias"));
-        let zero = || Tensor::from_data(TensorData::new(vec![0f32; d_out], [d_out]), &self.device);
+        let zero = || ops::uploaded(TensorData::new(vec![0f32; d_out], [d_out]), &self.device);
         Ok(Linear {
             weight,
             bias: bias.unwrap_or_else(zero),

@@ -1,7 +1,7 @@
 //! Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): a matrix `W [d_out, d_in]` stays as it is, and the model computes with
 //! `W + alpha/rank · B·A`, of which `A [rank, d_in]` and `B [d_out, rank]` are trained.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::network::{HostTensor, Network};
@@ -66,14 +66,11 @@ impl Lora {
     /// gradients flow through to those that are tracked.
     pub fn merged(self, encoder: &Network, adapters: &[Value], device: &Device) -> Vec<Value> {
         let rank = self.rank;
-        let zeros = |d: usize| Tensor::<1>::from_data(TensorData::new(vec![0f32; d], [d]), device);
+        let zeros = |d: usize| ops::uploaded::<1>(TensorData::new(vec![0f32; d], [d]), device);
         let share = (self.alpha.unwrap_or(rank as f64) / rank as f64) as f32;
         let mut scale = vec![0f32; rank * rank];
         scale.iter_mut().step_by(rank + 1).for_each(|v| *v = share);
-        let scale = ops::Weight::Full(Tensor::from_data(
-            TensorData::new(scale, [rank, rank]),
-            device,
-        ));
+        let scale = ops::Weight::Full(ops::uploaded(TensorData::new(scale, [rank, rank]), device));
         let mut pairs = adapters.chunks_exact(2);
         let values = encoder.parameters.iter().map(|parameter| {
             let is_adapted = ADAPTED.iter().any(|end| parameter.name.ends_with(end));

@@ -258,7 +258,7 @@ impl Network {
 
 /// A running sum of squares before its first term.
 pub fn no_squares(device: &Device) -> Tensor<1> {
-    Tensor::from_data(
+    ops::uploaded(
         TensorData::new(vec![0f32; SQUARE_LANES], [SQUARE_LANES]),
         device,
     )
@@ -278,15 +278,12 @@ impl Value {
     /// `[d_out, ..]`.
     pub fn upload(shape: &[usize], data: Vec<f32>, device: &Device) -> Self {
         if let [d] | [1, 1, d] = *shape {
-            return Self::Vector(Tensor::from_data(TensorData::new(data, [d]), device));
+            return Self::Vector(ops::uploaded(TensorData::new(data, [d]), device));
         }
         let d_out = shape[0];
         let d_in = data.len() / d_out;
         let data = exchanged(&data, d_in);
-        Self::Matrix(Tensor::from_data(
-            TensorData::new(data, [d_in, d_out]),
-            device,
-        ))
+        Self::Matrix(ops::uploaded(TensorData::new(data, [d_in, d_out]), device))
     }
 
     /// To the host, in the original project's layout.
@@ -374,5 +371,5 @@ impl Value {
 
 fn host_zeros<const D: usize>(like: &Tensor<D>) -> Tensor<D> {
     let zeros = vec![0f32; like.shape().num_elements()];
-    Tensor::from_data(TensorData::new(zeros, like.dims()), &like.device())
+    ops::uploaded(TensorData::new(zeros, like.dims()), &like.device())
 }

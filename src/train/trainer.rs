@@ -453,7 +453,7 @@ impl Trainer {
             // The squares are those of the sum over accumulated batches; the limit is for its share.
             let clip = optimizer.clip.unwrap_or(0.0) / share;
             let numbers = adamw.numbers(share as f32, clip as f32).to_vec();
-            let numbers = Tensor::from_data(TensorData::new(numbers, [8]), &self.device);
+            let numbers = ops::uploaded(TensorData::new(numbers, [8]), &self.device);
             match optimizer.clip {
                 Some(_) => ops::update::clipped(&squares, numbers),
                 None => numbers,
@@ -466,7 +466,7 @@ impl Trainer {
         if let Some(target) = &mut self.target {
             let online = computing(&self.online, self.recipe.train, &self.device);
             let momentum = TensorData::new(vec![ema as f32], [1]);
-            target.follow(&online, &Tensor::from_data(momentum, &self.device));
+            target.follow(&online, &ops::uploaded(momentum, &self.device));
             if step.is_multiple_of(EMA_DISTANCE_EVERY) || step == 1 {
                 self.ema_distance = target.distance(&online, &self.device).await?;
             }
@@ -664,7 +664,7 @@ impl Trainer {
 
         let weigh = |rows: &Tensor<1>, weights: Vec<f32>| {
             let weights = TensorData::new(weights, rows.dims());
-            Tensor::<1>::from_data(weights, &device)
+            ops::uploaded::<1>(weights, &device)
         };
         let mut root: Option<Tensor<1>> = None;
         let mut grow = |more: Tensor<1>| {
@@ -821,7 +821,7 @@ impl Trainer {
         let n = rows / views.len();
         let losses = loss.evaluate(&values, [views.len(), n, d], &directions)?;
         let gradient = TensorData::new(losses.gradient, [rows, d]);
-        let root = ops::with_gradient(z, Tensor::from_data(gradient, &device));
+        let root = ops::with_gradient(z, ops::uploaded(gradient, &device));
         leaves.insert(1, head_leaves);
         let gradients = collected(&leaves, root.backward());
         // The first view stands for the batch in what is watched.

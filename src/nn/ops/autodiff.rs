@@ -189,6 +189,12 @@ backward!(SumStep, 2, (), |nodes, (), dy, grads| {
     }
 });
 
+backward!(ReshapedStep, 1, Shape, |nodes, shape, dy, grads| {
+    if let [Some(node)] = nodes {
+        grads.register::<B>(node.id, B::reshaped(dy, shape.to_vec()));
+    }
+});
+
 backward!(PooledStep, 1, usize, |nodes, tokens, dy, grads| {
     if let [Some(node)] = nodes {
         grads.register::<B>(node.id, B::pooled_gradient(dy, tokens));
@@ -436,6 +442,15 @@ impl<B: BackwardOps, C: CheckpointStrategy> Ops for Autodiff<B, C> {
             .prepare::<C>([a_node, b_node])
             .compute_bound()
             .stateless(B::sum(a, b))
+    }
+
+    fn reshaped(x: FloatTensor<Self>, shape: Vec<usize>) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        let before = x.shape();
+        match ReshapedStep.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(before, B::reshaped(x, shape)),
+            OpsKind::UnTracked(prep) => prep.finish(B::reshaped(x, shape)),
+        }
     }
 
     fn pooled(x: FloatTensor<Self>) -> FloatTensor<Self> {

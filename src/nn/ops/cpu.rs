@@ -217,6 +217,10 @@ impl Ops for Flex {
         sum
     }
 
+    fn reshaped(x: FloatTensor<Self>, shape: Vec<usize>) -> FloatTensor<Self> {
+        Self::float_reshape(x, Shape::from(shape))
+    }
+
     fn pooled(x: FloatTensor<Self>) -> FloatTensor<Self> {
         let x = x.to_contiguous();
         let [batch, tokens, d] = [x.shape()[0], x.shape()[1], x.shape()[2]];

@@ -163,8 +163,12 @@ fn pack<'a, const WIDTH: usize>(
 mod lanes {
     use std::arch::wasm32::{f32x4, f32x4_extract_lane, f32x4_splat, v128};
 
-    pub use f32x4_splat as splat;
     pub type Lanes = v128;
+
+    #[inline(always)]
+    pub fn splat(value: f32) -> Lanes {
+        f32x4_splat(value)
+    }
 
     #[inline(always)]
     pub fn load(values: &[f32]) -> Lanes {

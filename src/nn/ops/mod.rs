@@ -27,9 +27,10 @@ mod wgsl_backward;
 
 use burn::backend::{
     Backend, Dispatch, ExtensionType, backend_extension,
+    ops::{FloatTensorOps as _, IntTensorOps as _},
     tensor::{FloatTensor, IntTensor},
 };
-use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
+use burn::tensor::{Device, Int, Shape, Tensor, TensorData};
 
 use crate::objective::distance::Distance;
 
@@ -145,6 +146,9 @@ pub trait Ops: Backend {
     /// CPU module.)
     fn sum(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self>;
 
+    /// The same values in another shape. (burn's own gradient of it brings its reductions along.)
+    fn reshaped(x: FloatTensor<Self>, shape: Vec<usize>) -> FloatTensor<Self>;
+
     /// The mean over tokens: `[batch, tokens, d]` → `[batch, d]`.
     fn pooled(x: FloatTensor<Self>) -> FloatTensor<Self>;
 
@@ -196,6 +200,17 @@ impl Weight {
             Self::Quantized { values, .. } => values.dims(),
         }
     }
+}
+
+/// Numbers of the host as a tensor on `device`, of the type that they have. (burn's own `from_data` brings conversions between all types
+/// along.)
+pub fn uploaded<const D: usize>(data: TensorData, device: &Device) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::float_from_data(data, device.as_dispatch()))
+}
+
+/// The same of whole numbers.
+pub fn uploaded_whole<const D: usize>(data: TensorData, device: &Device) -> Tensor<D, Int> {
+    Tensor::from_dispatch(Dispatch::int_from_data(data, device.as_dispatch()))
 }
 
 /// See [`Ops::linear`].
@@ -301,7 +316,7 @@ impl Rows {
         let flat = flat.into_iter().map(|row| row as i32).collect();
         let upload = |values: Vec<i32>| {
             let length = values.len();
-            Tensor::from_data(TensorData::new(values, [length]), (device, DType::I32))
+            uploaded_whole(TensorData::new(values, [length]), device)
         };
         Self {
             index: upload(flat),
@@ -381,7 +396,7 @@ pub fn beside(mut parts: Vec<Tensor<3>>, device: &Device) -> Tensor<3> {
         let mut pairs = Vec::new();
         while let (Some(a), Some(b)) = (rest.next(), rest.next()) {
             let both: Tensor<3> = selected(a, Some(b), &rows, None, batch);
-            pairs.push(both.reshape([batch, n, 2 * d]));
+            pairs.push(reshaped(both, [batch, n, 2 * d]));
         }
         parts = pairs;
     }
@@ -410,6 +425,14 @@ pub fn distance<const D: usize>(
 /// See [`Ops::sum`].
 pub fn sum<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as Ops>::sum(a.into_dispatch(), b.into_dispatch()))
+}
+
+/// See [`Ops::reshaped`].
+pub fn reshaped<const D: usize, const R: usize>(x: Tensor<D>, shape: [usize; R]) -> Tensor<R> {
+    Tensor::from_dispatch(<Dispatch as Ops>::reshaped(
+        x.into_dispatch(),
+        shape.to_vec(),
+    ))
 }
 
 /// See [`Ops::pooled`].

@@ -1,5 +1,6 @@
 //! [`Ops`] on WebGPU: one WGSL kernel for each operation.
 
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{DType, TensorMetadata};
 use burn::cubecl::prelude::{CubeCount, CubeDim, KernelId};
@@ -164,6 +165,10 @@ impl Ops for CubeBackend {
 
     fn sum(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
         webgpu_backward::sum(a, b)
+    }
+
+    fn reshaped(x: FloatTensor<Self>, shape: Vec<usize>) -> FloatTensor<Self> {
+        Self::float_reshape(x, Shape::from(shape))
     }
 
     fn pooled(x: FloatTensor<Self>) -> FloatTensor<Self> {
