@@ -229,7 +229,7 @@ describe("bad sources", () => {
   it.each([
     ["no weights", { "config.json": CONFIG, "notes.txt": "" }, "bad-checkpoint", "notes.txt"],
     ["several weights", { "config.json": CONFIG, "a.safetensors": "", "b.safetensors": "" }, "bad-checkpoint", "a.safetensors, b.safetensors"],
-    ["pickled weights", { "config.json": CONFIG, "pytorch_model.bin": "" }, "unsupported", "pytorch_model.bin"],
+    ["empty pickled weights", { "config.json": CONFIG, "pytorch_model.bin": "" }, "bad-checkpoint", "pytorch_model.bin"],
     ["no configuration", { "model.safetensors": safetensors(SIZES) }, "bad-config", "config.json"],
     ["an index that is no JSON", { "config.json": CONFIG, "model.safetensors.index.json": "{" }, "bad-checkpoint", "index"],
     ["an index without names", { "config.json": CONFIG, "model.safetensors.index.json": "{}" }, "bad-checkpoint", "weight_map"],

@@ -684,7 +684,6 @@ describe.each([
     ["a seed that is no whole number", { ...OPTIONS, seed: -1 }, "bad-input", /seed/],
     ["an unknown objective", { ...OPTIONS, objective: "mae" }, "bad-input", /objective is one of "ijepa", "vjepa", "lejepa", not "mae"/],
     ["an objective of no kind", { ...OPTIONS, objective: {} }, "bad-input", /objective\.kind/],
-    ["an objective that is not there yet", { ...OPTIONS, objective: "vjepa" }, "unsupported", /video/],
     ["an unknown way to mask", { ...OPTIONS, masks: { strategy: "half" } }, "bad-input", /masks\.strategy is one of .*"tube"/],
     ["a mask's option that there is not", { ...OPTIONS, masks: { strategy: "tube", seed: 3 } }, "bad-input", /no option masks\.seed/],
     ["an unknown backend", { ...OPTIONS, backend: "gpu" }, "bad-input", /backend/],

@@ -286,7 +286,7 @@ describe("a trainer", () => {
   });
 
   it.each([
-    ["objectives of later versions", { objective: "vjepa" }, "unsupported"],
+    ["an objective of clips for a model of pictures", { objective: "vjepa" }, "bad-config"],
     ["a patch that does not fit", { model: { ...MODEL, patchSize: 5 } }, "bad-config"],
     ["an unknown preset", { model: "vit-enormous" }, "bad-config"],
     ["masks that cannot be", { masks: { strategy: "ijepa-multiblock", predMaskScale: [2, 3] } }, "bad-mask"],
