@@ -65,6 +65,9 @@ pub struct Pretrain {
     /// Labelled training pictures to measure with, at most.
     #[arg(long, default_value_t = 10_000)]
     measure_with: usize,
+    /// Pictures to measure on, at most; all of them unless given.
+    #[arg(long)]
+    measure_on: Option<usize>,
     /// Measure on the validation pictures, not on the test. Where the set has none, a part of the training pictures is kept
     /// apart for it.
     #[arg(long)]
@@ -118,7 +121,7 @@ pub fn run(arguments: &Pretrain) -> Result<()> {
     let probe = Probe {
         classes,
         train: subset(&pictures, arguments.measure_with),
-        test: measured,
+        test: subset(&measured, arguments.measure_on.unwrap_or(measured.len())),
         moving,
     };
     if arguments.baselines && moving.is_some() {

@@ -291,7 +291,7 @@ pub(super) fn matmul(
     y
 }
 
-/// The same. burn-flex's own uses a quarter of what 128-bit SIMD can do at these sizes.
+/// The same, by this library's own product: see `gemm.rs`.
 #[cfg(target_family = "wasm")]
 pub(super) fn matmul(
     a: FlexTensor,
