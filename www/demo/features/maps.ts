@@ -1,6 +1,6 @@
 import { cosineSimilarity, pca } from "webjepa";
 import type { Overlay } from "../shared/paint";
-import { writeInferno } from "./colours";
+import { writeInferno } from "../shared/colours";
 import { probeCell, type Embedding, type Picture, type State } from "./state";
 
 export interface FeatureMap {

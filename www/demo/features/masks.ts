@@ -3,7 +3,7 @@ import { byId, h } from "../shared/dom";
 import { drawMasks, type DrawnMasks } from "../shared/draw-masks";
 import { paint, type Overlay } from "../shared/paint";
 import { problemOf } from "../shared/problems";
-import { INFERNO_CSS, writeInferno } from "./colours";
+import { INFERNO_CSS, writeInferno } from "../shared/colours";
 import type { Picture, Store } from "./state";
 
 const SIDE = 768;

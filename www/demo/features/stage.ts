@@ -1,6 +1,6 @@
 import { byId, h } from "../shared/dom";
 import { paint } from "../shared/paint";
-import { INFERNO_CSS } from "./colours";
+import { INFERNO_CSS } from "../shared/colours";
 import type { Encoder } from "./encoder";
 import type { FeatureMap, SimilarityMaps } from "./maps";
 import { PatchGrid } from "./patch-grid";

@@ -2,4 +2,5 @@
 export const pages = [
   { href: "./", title: "Feature maps" },
   { href: "./training/", title: "Train" },
+  { href: "./video/", title: "Video" },
 ] as const;

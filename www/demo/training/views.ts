@@ -1,6 +1,6 @@
 import { byId, h } from "../shared/dom";
 import { drawMasks } from "../shared/draw-masks";
-import { Chart } from "./charts";
+import { Chart } from "../shared/charts";
 import { neighboursOf, type FeatureMap } from "./examination";
 import type { Drawable } from "./picture-sets";
 import type { State, Store } from "./state";

@@ -1,6 +1,6 @@
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
-import { h } from "../shared/dom";
+import { h } from "./dom";
 
 const HEIGHT = 150;
 
