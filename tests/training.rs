@@ -1,30 +1,26 @@
 //! Runs of training on the CPU: they learn, resume bit for bit, export what they trained, and say what goes wrong.
 #![cfg(feature = "cli")]
 
-use std::io::Cursor;
+mod common;
 
-use burn::tensor::Device;
 use pollster::block_on;
 use serde_json::{Value, json};
-use webjepa::checkpoint::{EncoderChoice, File, Header, Plan, Selection, assemble};
+use webjepa::checkpoint::Header;
 use webjepa::config::ModelConfig;
 use webjepa::device::Precision;
 use webjepa::input::ImageView;
 use webjepa::mask::Masks;
 use webjepa::model::{Encoder, Pictures};
-use webjepa::nn::Parameters;
 use webjepa::rng::{Generator, Stream};
 use webjepa::train::network::HostTensor;
 use webjepa::train::recipe::Options;
 use webjepa::train::trainer::{Batch, StepReport, Trainer};
 use webjepa::{Error, Result};
 
+use common::{device, embedded};
+
 const PICTURES: usize = 24;
 const SIDE: usize = 40;
-
-fn device() -> Device {
-    Device::flex()
-}
 
 /// Pictures of bars at an angle, thickness and colour of their own.
 fn pictures() -> Vec<Vec<u8>> {
@@ -340,30 +336,6 @@ fn opened(bytes: &[u8]) -> (Header, &[u8]) {
     let header = Header::of(bytes).unwrap();
     let data = &bytes[header.data_start as usize..];
     (header, data)
-}
-
-/// The token embeddings of an exported model.
-fn embedded(config: &ModelConfig, weights: &[u8], pictures: &Pictures) -> Vec<f32> {
-    let (header, _) = opened(weights);
-    let file = File {
-        name: "model.safetensors".into(),
-        header,
-    };
-    let selection = Selection {
-        encoder: EncoderChoice::Auto,
-        ..Selection::default()
-    };
-    let plan = Plan::new(&[file], config, selection).unwrap();
-    let mut parameters = Parameters::new(device(), Precision::F32);
-    assemble(plan, &mut [Cursor::new(weights)], |piece| {
-        parameters.put(piece)
-    })
-    .unwrap();
-    let encoder = Encoder::new(config, Precision::F32, &device(), &mut parameters).unwrap();
-    block_on(encoder.encode(pictures, None, 1))
-        .unwrap()
-        .remove(0)
-        .data
 }
 
 #[test]

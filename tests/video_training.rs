@@ -1,30 +1,26 @@
 //! Runs of training on clips, on the CPU.
 #![cfg(feature = "cli")]
 
-use std::io::Cursor;
+mod common;
 
-use burn::tensor::Device;
 use pollster::block_on;
 use serde_json::{Value, json};
-use webjepa::checkpoint::{EncoderChoice, File, Header, Plan, Selection, assemble};
+use webjepa::checkpoint::Header;
 use webjepa::config::ModelConfig;
 use webjepa::device::Precision;
 use webjepa::input::ImageView;
 use webjepa::model::{Encoder, Pictures};
-use webjepa::nn::Parameters;
 use webjepa::rng::{Generator, Stream};
 use webjepa::train::recipe::{ContextLoss, Options};
 use webjepa::train::trainer::{Batch, StepReport, Trainer};
 use webjepa::{Error, Result};
 
+use common::{device, embedded};
+
 const SYSTEMS: [&str; 3] = ["vjepa", "vjepa2", "vjepa2.1"];
 const CLIPS: usize = 12;
 const FRAMES: usize = 4;
 const SIDE: usize = 32;
-
-fn device() -> Device {
-    Device::flex()
-}
 
 /// Bars that move across the picture, each clip at a speed and an angle of its own.
 fn clip(number: usize) -> Vec<Vec<u8>> {
@@ -231,29 +227,6 @@ fn the_dense_loss_comes_in_as_published() {
     assert!(report.parts["context"] > 0.0);
     let sum = report.parts["context"] + report.parts["targets"];
     assert!((report.loss - sum).abs() < 1e-9);
-}
-
-fn embedded(config: &ModelConfig, weights: &[u8], clip: &Pictures) -> Vec<f32> {
-    let file = File {
-        name: "model.safetensors".into(),
-        header: Header::of(weights).unwrap(),
-    };
-    let selection = Selection {
-        encoder: EncoderChoice::Auto,
-        predictor: config.predictor.is_some(),
-        both: false,
-    };
-    let plan = Plan::new(&[file], config, selection).unwrap();
-    let mut parameters = Parameters::new(device(), Precision::F32);
-    assemble(plan, &mut [Cursor::new(weights)], |piece| {
-        parameters.put(piece)
-    })
-    .unwrap();
-    let encoder = Encoder::new(config, Precision::F32, &device(), &mut parameters).unwrap();
-    block_on(encoder.encode(clip, None, 1))
-        .unwrap()
-        .remove(0)
-        .data
 }
 
 #[test]

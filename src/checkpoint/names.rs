@@ -477,7 +477,7 @@ pub fn is_of_predictor(name: &str) -> bool {
 
 /// Whether `name`, which is no parameter of the network that is read, is known to be of no use for it: the other networks
 /// of a training checkpoint where `containers` says that it is one, heads, and the state of training.
-pub(super) fn is_ignored(name: &str, containers: bool) -> bool {
+pub(super) fn is_ignored(name: &str, containers: bool, positions: Positions) -> bool {
     const NETWORKS: [&str; 3] = ["encoder.", "target_encoder.", "ema_encoder."];
     const PREFIXES: [&str; 9] = [
         "predictor.",
@@ -504,7 +504,7 @@ pub(super) fn is_ignored(name: &str, containers: bool) -> bool {
     NAMES.contains(&name)
         || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         // V-JEPA 2 has rotary positions, and its files a table all the same.
-        || name.ends_with("pos_embed")
+        || positions == Positions::Rope && name.ends_with("pos_embed")
         || containers && NETWORKS.iter().any(|prefix| name.starts_with(prefix))
 }
 

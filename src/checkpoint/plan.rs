@@ -123,7 +123,9 @@ impl Plan {
             plan.add(files, &tensors, scheme, parameter, prefix, &mut problems);
         }
         let used: BTreeSet<&str> = plan.reads.iter().map(|read| read.tensor.as_str()).collect();
-        let extra = |name: &&str| !used.contains(name) && !names::is_ignored(name, containers);
+        let extra = |name: &&str| {
+            !used.contains(name) && !names::is_ignored(name, containers, config.positions)
+        };
         problems.extra = tensors
             .0
             .keys()

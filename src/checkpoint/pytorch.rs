@@ -97,7 +97,7 @@ impl Archive {
         }
         self.stage = match std::mem::replace(&mut self.stage, Stage::Tail) {
             Stage::Tail => self.tail(bytes)?,
-            Stage::Tail64(at) => self.tail64(bytes, at)?,
+            Stage::Tail64(_) => self.tail64(bytes)?,
             Stage::Directory { begin, .. } => self.directory(bytes, begin)?,
             Stage::Pickle { entries, begin, .. } => {
                 Stage::Done(header(&entries, bytes, begin, self.size)?)
@@ -140,7 +140,7 @@ impl Archive {
         }
     }
 
-    fn tail64(&self, bytes: &[u8], _at: u64) -> Result<Stage> {
+    fn tail64(&self, bytes: &[u8]) -> Result<Stage> {
         if !bytes.starts_with(b"PK\x06\x06") {
             return Err(bad("its 64-bit end record is damaged"));
         }

@@ -13,4 +13,4 @@ mod retouch;
 
 pub use augment::{Augmentation, Augmenter};
 pub use image::{ImageView, MAX_OUTPUT_SIDE, MAX_SIDE, Pixels};
-pub use processor::{Processor, evaluated_edge};
+pub use processor::{Processor, evaluated_edge, file_name};

@@ -62,6 +62,14 @@ pub fn evaluated_edge([height, width]: [usize; 2]) -> usize {
     height.max(width) * 256 / 224
 }
 
+/// What the file with a model's processor is called in a Hugging Face folder.
+pub fn file_name(config: &ModelConfig) -> &'static str {
+    match config.is_video() {
+        true => "video_preprocessor_config.json",
+        false => "preprocessor_config.json",
+    }
+}
+
 impl Processor {
     /// For checkpoints without a processor file: a straight bilinear resize to `[height, width]`, as the published I-JEPA
     /// processors do, and the mean and standard deviation of ImageNet, because those were used in training. (Processor

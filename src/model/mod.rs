@@ -7,4 +7,4 @@ pub mod predictor;
 
 pub use attentive::{AttentiveProbe, ProbeConfig};
 pub use encoder::{Encoder, Pictures, Tokens, read};
-pub use predictor::{ContextFrom, Predicting, Prediction, Predictor, predict, targets};
+pub use predictor::{ContextFrom, Masked, Prediction, Predictor, predict};

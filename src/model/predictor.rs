@@ -44,9 +44,15 @@ enum Places {
     Turned(Rope),
 }
 
-/// Which of what a predictor has learned applies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Predicting {
+/// What is seen of an input, and what is to be predicted of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Masked<'a> {
+    /// The tokens that the encoder's output is of: mask `c` of image `b` at `c·batch + b`.
+    pub context: &'a [Vec<usize>],
+    /// The tokens to predict, `[block][image]`.
+    pub targets: &'a [Vec<Vec<usize>>],
+    /// Patches of the input, `[time, rows, columns]`.
+    pub grid: [usize; 3],
     /// Which mask token stands for what is hidden. Training counts kinds of masks; Hugging Face's V-JEPA 2 uses 1.
     pub mask_index: usize,
     /// Whether the input is a single picture, which V-JEPA 2.1 tells its predictor.
@@ -126,23 +132,16 @@ impl Predictor {
         self.levels
     }
 
-    /// Predicts `targets[block][image]` of a grid of tokens from `context [masks·batch, n, levels·d]`, the encoder's output at
-    /// `tokens` (mask `c` of image `b` at `c·batch + b`): `[blocks·masks·batch, k, d]`, block by block.
+    /// Predicts the targets of `masked` from the encoder's output at its context, `seen [masks·batch, n, levels·d]`:
+    /// `[blocks·masks·batch, k, d]`, block by block.
     ///
     /// Each block is predicted by itself: a sequence is the context and the queries of one block, so that queries of
     /// different blocks never see each other.
     ///
     /// # Errors
     /// [`Error::BadMask`] for indices that do not fit the grid or each other, and for a mask token that there is not.
-    pub fn forward(
-        &self,
-        context: Tensor<3>,
-        tokens: &[Vec<usize>],
-        targets: &[Vec<Vec<usize>>],
-        grid: [usize; 3],
-        how: Predicting,
-    ) -> Result<Tensor<3>> {
-        let (x, visible) = self.run(context, tokens, targets, grid, how)?;
+    pub fn forward(&self, seen: Tensor<3>, masked: Masked) -> Result<Tensor<3>> {
+        let (x, visible) = self.run(seen, masked)?;
         Ok(self.proj.forward(self.part(x, visible, true)))
     }
 
@@ -150,18 +149,11 @@ impl Predictor {
     ///
     /// # Errors
     /// Those of [`forward`](Self::forward), and [`Error::Unsupported`] for systems other than V-JEPA 2.1.
-    pub fn forward_with_context(
-        &self,
-        context: Tensor<3>,
-        tokens: &[Vec<usize>],
-        targets: &[Vec<Vec<usize>>],
-        grid: [usize; 3],
-        how: Predicting,
-    ) -> Result<[Tensor<3>; 2]> {
+    pub fn forward_with_context(&self, seen: Tensor<3>, masked: Masked) -> Result<[Tensor<3>; 2]> {
         let proj_context = self.proj_context.as_ref().ok_or_else(|| {
             Error::Unsupported("only V-JEPA 2.1 predicts at the places of the context too".into())
         })?;
-        let (x, visible) = self.run(context, tokens, targets, grid, how)?;
+        let (x, visible) = self.run(seen, masked)?;
         Ok([
             self.proj.forward(self.part(x.clone(), visible, true)),
             proj_context.forward(self.part(x, visible, false)),
@@ -169,14 +161,14 @@ impl Predictor {
     }
 
     /// The blocks' output for every sequence, context first, and how many tokens of it are context.
-    fn run(
-        &self,
-        context: Tensor<3>,
-        tokens: &[Vec<usize>],
-        targets: &[Vec<Vec<usize>>],
-        grid: [usize; 3],
-        how: Predicting,
-    ) -> Result<(Tensor<3>, usize)> {
+    fn run(&self, context: Tensor<3>, masked: Masked) -> Result<(Tensor<3>, usize)> {
+        let Masked {
+            context: tokens,
+            targets,
+            grid,
+            mask_index,
+            picture,
+        } = masked;
         let count = grid.iter().product();
         let batch = check_targets(targets, count)?;
         check_masks(tokens, context.dims()[0], count)?;
@@ -186,10 +178,9 @@ impl Predictor {
                 tokens.len()
             )));
         }
-        let mask_token = self.mask_tokens.get(how.mask_index).ok_or_else(|| {
+        let mask_token = self.mask_tokens.get(mask_index).ok_or_else(|| {
             Error::BadMask(format!(
-                "there is no mask token {}: the predictor has {}",
-                how.mask_index,
+                "there is no mask token {mask_index}: the predictor has {}",
                 self.mask_tokens.len()
             ))
         })?;
@@ -240,7 +231,7 @@ impl Predictor {
         });
         let mut x = ops::select(context, Some(mask_token.clone()), &index, added);
         if let Some([clips, pictures]) = &self.modality {
-            let token = if how.picture { pictures } else { clips };
+            let token = if picture { pictures } else { clips };
             let all = vec![vec![0; length]; sequences.len()];
             let all = Rows::new(&all, 1, &self.device);
             x = ops::sum(x, ops::select(token.clone(), None, &all, None));
@@ -343,7 +334,10 @@ pub async fn predict(
             predictor.output_size, config.hidden_size
         )));
     }
-    let how = Predicting {
+    let masked = Masked {
+        context: &masks.context,
+        targets: &masks.targets,
+        grid,
         mask_index,
         picture: pictures.frames == 1,
     };
@@ -360,9 +354,14 @@ pub async fn predict(
             )
         }
     };
-    let predicted = predictor.forward(seen, &masks.context, &masks.targets, grid, how)?;
+    let predicted = predictor.forward(seen, masked)?;
     let every_token = target.levels(pictures, None, levels)?;
-    let wanted = targets(every_token, &masks.targets, 1, levels, device)?;
+    let wanted = taken(
+        normalised(every_token, levels, device),
+        &masks.targets,
+        1,
+        device,
+    )?;
     let distance = trained_distance(config.system);
     let error = ops::distance(predicted.clone(), wanted.clone(), distance);
     let shape = predicted.dims();
@@ -374,37 +373,40 @@ pub async fn predict(
     })
 }
 
-/// What a predictor is to predict: the target encoder's output `[batch, n, levels·d]` of every token, each level normalised without
-/// affine parameters, at `targets[block][image]`: `[blocks·masks·batch, k, levels·d]`, each block once for each of `masks` context
+/// The target encoder's output `[batch, n, levels·d]` as a predictor is to predict it: each level of a token normalised without affine
+/// parameters.
+pub fn normalised(tokens: Tensor<3>, levels: usize, device: &Device) -> Tensor<3> {
+    let [batch, count, width] = tokens.dims();
+    let d = width / levels;
+    let one = |value: f32| ops::uploaded::<1>(TensorData::new(vec![value; d], [d]), device);
+    let normed = |x| ops::norm(x, &one(1.0), &one(0.0), TARGET_EPS);
+    match levels {
+        1 => normed(tokens),
+        _ => {
+            let apart = ops::reshaped(tokens, [batch, count * levels, d]);
+            ops::reshaped(normed(apart), [batch, count, width])
+        }
+    }
+}
+
+/// Of such tokens those at `targets[block][image]`: `[blocks·masks·batch, k, levels·d]`, each block once for each of `masks` context
 /// masks.
 ///
 /// # Errors
-/// [`Error::BadMask`] for indices that do not fit the output or each other.
-pub fn targets(
-    tokens: Tensor<3>,
+/// [`Error::BadMask`] for indices that do not fit the tokens or each other.
+pub fn taken(
+    normed: Tensor<3>,
     targets: &[Vec<Vec<usize>>],
     masks: usize,
-    levels: usize,
     device: &Device,
 ) -> Result<Tensor<3>> {
-    let [batch, count, width] = tokens.dims();
+    let [batch, count, _] = normed.dims();
     if check_targets(targets, count)? != batch {
         return Err(Error::BadMask(format!(
             "the masks are of {} pictures, and there are {batch}",
             targets[0].len()
         )));
     }
-    let d = width / levels;
-    let one = |value: f32| ops::uploaded::<1>(TensorData::new(vec![value; d], [d]), device);
-    let apart = match levels {
-        1 => tokens,
-        _ => ops::reshaped(tokens, [batch, count * levels, d]),
-    };
-    let normed = ops::norm(apart, &one(1.0), &one(0.0), TARGET_EPS);
-    let normed = match levels {
-        1 => normed,
-        _ => ops::reshaped(normed, [batch, count, width]),
-    };
     Ok(gathered(normed, targets, masks, device))
 }
 

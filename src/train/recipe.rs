@@ -94,6 +94,15 @@ pub enum Objective {
 }
 
 impl Objective {
+    /// The distance of predictions from their targets; none where nothing is predicted.
+    pub fn distance(self) -> Option<Distance> {
+        match self {
+            Self::Ijepa { beta, .. } => Some(Distance::SmoothL1 { beta }),
+            Self::Vjepa { power, .. } => Some(Distance::L1 { power }),
+            Self::Lejepa { .. } => None,
+        }
+    }
+
     /// Its `kind`.
     pub fn name(self) -> &'static str {
         match self {
@@ -138,7 +147,7 @@ impl ContextLoss {
             return self.weight;
         }
         let gone = step.saturating_sub(self.from_step) as f64;
-        self.weight * gone / (self.full_step - self.from_step) as f64
+        self.weight * gone / (self.full_step - self.from_step).max(1) as f64
     }
 }
 
@@ -540,12 +549,9 @@ impl Recipe {
         }
         match self.objective {
             Objective::Ijepa { .. } | Objective::Vjepa { .. } => {
-                match self.objective {
-                    Objective::Ijepa { beta, .. } => Distance::SmoothL1 { beta },
-                    Objective::Vjepa { power, .. } => Distance::L1 { power },
-                    Objective::Lejepa { .. } => Distance::Mse,
+                if let Some(distance) = self.objective.distance() {
+                    distance.check()?;
                 }
-                .check()?;
                 let name = self.objective.name();
                 if views != 1 {
                     return Err(bad(format!("{name} takes one view, not {views}")));

@@ -16,7 +16,7 @@ use crate::checkpoint::{
     Dtype, Header, Parameter, TensorData, hugging_face, parameters, predictor_parameters,
 };
 use crate::config::System;
-use crate::input::evaluated_edge;
+use crate::input::{evaluated_edge, file_name};
 use crate::nn::Value;
 use crate::probe::monitor::Spread;
 use crate::train::projector;
@@ -218,20 +218,21 @@ impl Trainer {
             "resample": 2,
             "rescale_factor": 1.0 / 255.0,
         });
-        let name = if recipe.model.is_video() {
+        if recipe.model.is_video() {
             preprocessor["crop_size"] = json!({ "height": height, "width": width });
             preprocessor["do_center_crop"] = json!(true);
             preprocessor["size"] = json!({ "shortest_edge": evaluated_edge([height, width]) });
             preprocessor["video_processor_type"] = json!("VJEPA2VideoProcessor");
-            "video_preprocessor_config.json"
         } else {
             preprocessor["image_processor_type"] = json!("ViTImageProcessor");
             preprocessor["size"] = json!({ "height": height, "width": width });
-            "preprocessor_config.json"
-        };
+        }
         Files::from([
             ("config.json", format!("{config:#}\n").into_bytes()),
-            (name, format!("{preprocessor:#}\n").into_bytes()),
+            (
+                file_name(&recipe.model),
+                format!("{preprocessor:#}\n").into_bytes(),
+            ),
             ("model.safetensors", weights),
         ])
     }

@@ -18,12 +18,11 @@ use crate::device::{Precision, read_values};
 use crate::input::ImageView;
 use crate::input::augment::Augmenter;
 use crate::mask::Masks;
-use crate::model::predictor::Predicting;
-use crate::model::{Encoder, Pictures, Predictor, targets};
+use crate::model::predictor::{Masked, normalised, taken};
+use crate::model::{Encoder, Pictures, Predictor};
 use crate::nn::ops;
 use crate::nn::ops::update::AdamW;
 use crate::nn::{Parameters, Value};
-use crate::objective::distance::Distance;
 use crate::probe::monitor::Spread;
 use crate::rng::{Generator, Stream};
 use crate::{Error, Result};
@@ -69,9 +68,8 @@ pub struct Batch {
     sizes: Vec<[usize; 2]>,
     /// Frames of a clip; 1 for pictures.
     frames: usize,
-    pictures: usize,
-    /// Frames of the clip that is being filled.
-    begun: usize,
+    /// Frames so far.
+    pushed: usize,
     random: Option<Stream>,
     masks: Option<Vec<Masks>>,
 }
@@ -79,7 +77,7 @@ pub struct Batch {
 impl Batch {
     /// Pictures so far, or whole clips.
     pub fn pictures(&self) -> usize {
-        self.pictures
+        self.pushed / self.frames.max(1)
     }
 
     /// A batch of model input, `[batch, channels, height, width]`, for objectives of one view; with masks of the caller's,
@@ -89,8 +87,7 @@ impl Batch {
             views: vec![pictures.pixels],
             sizes: vec![pictures.size],
             frames: pictures.frames,
-            pictures: pictures.batch,
-            begun: 0,
+            pushed: pictures.batch * pictures.frames,
             random: None,
             masks,
         }
@@ -314,8 +311,7 @@ impl Trainer {
             views: vec![Vec::new(); sizes.len()],
             sizes,
             frames: self.recipe.model.frames,
-            pictures: 0,
-            begun: 0,
+            pushed: 0,
             random: Some(Stream::new(self.recipe.seed, "augmentation", self.step)),
             masks: None,
         }
@@ -341,11 +337,9 @@ impl Trainer {
         for (view, pixels) in batch.views.iter_mut().zip(made) {
             view.extend(pixels);
         }
-        batch.begun += 1;
-        if batch.begun == batch.frames {
+        batch.pushed += 1;
+        if batch.pushed.is_multiple_of(batch.frames) {
             *random = of_frame;
-            batch.begun = 0;
-            batch.pictures += 1;
         }
         Ok(())
     }
@@ -473,7 +467,7 @@ impl Trainer {
         }
         self.step = step;
 
-        let spread = match batch.pictures {
+        let spread = match batch.pictures() {
             1 => Spread {
                 std: f64::NAN,
                 effective_rank: f64::NAN,
@@ -525,16 +519,17 @@ impl Trainer {
     /// All accumulated batches of a step.
     async fn accumulated(&mut self, batch: &Batch) -> Result<Pass> {
         let (count, accumulate) = (self.recipe.batch_size, self.recipe.accumulate);
-        if batch.begun > 0 {
+        if !batch.pushed.is_multiple_of(batch.frames) {
             return Err(Error::BadInput(format!(
                 "the last clip of the batch has {} frames, and the model takes {}",
-                batch.begun, batch.frames
+                batch.pushed % batch.frames,
+                batch.frames
             )));
         }
-        if batch.pictures != count * accumulate {
+        if batch.pictures() != count * accumulate {
             return Err(Error::BadInput(format!(
                 "the batch has {} pictures, and a step takes {}",
-                batch.pictures,
+                batch.pictures(),
                 count * accumulate
             )));
         }
@@ -617,18 +612,14 @@ impl Trainer {
         part: usize,
         given: Option<Masks>,
     ) -> Result<Pass> {
-        let (distance, stop_gradient, dense) = match self.recipe.objective {
-            Objective::Ijepa {
-                beta,
-                stop_gradient,
-            } => (Distance::SmoothL1 { beta }, stop_gradient, None),
-            Objective::Vjepa {
-                power,
-                context_loss,
-            } => (Distance::L1 { power }, true, context_loss),
-            Objective::Lejepa { .. } => {
-                return Err(Error::Internal("the objective has no masks".into()));
-            }
+        let objective = self.recipe.objective;
+        let distance = objective
+            .distance()
+            .ok_or_else(|| Error::Internal("the objective has no masks".into()))?;
+        let (stop_gradient, dense) = match objective {
+            Objective::Ijepa { stop_gradient, .. } => (stop_gradient, None),
+            Objective::Vjepa { context_loss, .. } => (true, context_loss),
+            Objective::Lejepa { .. } => (true, None),
         };
         let config = &self.recipe.model;
         let grid = config.grid_of(pictures.frames, pictures.size)?;
@@ -661,6 +652,7 @@ impl Trainer {
             _ => online.levels(pictures, None, levels)?,
         };
         let embeddings = ops::pooled(every_token.clone().inner());
+        let normed = normalised(every_token, levels, &device);
 
         let weigh = |rows: &Tensor<1>, weights: Vec<f32>| {
             let weights = TensorData::new(weights, rows.dims());
@@ -682,22 +674,18 @@ impl Trainer {
                 1 => online.levels(pictures, Some(&kind.context), levels)?,
                 _ => online.levels(&pictures.repeated(times), Some(&kind.context), levels)?,
             };
-            let how = Predicting {
+            let masked = Masked {
+                context: &kind.context,
+                targets: &kind.targets,
+                grid,
                 mask_index: kind.mask_index,
                 picture: pictures.frames == 1,
             };
-            let of = |tokens: &[Vec<Vec<usize>>]| {
-                targets(every_token.clone(), tokens, times, levels, &device)
-            };
+            let wanted_at =
+                |tokens: &[Vec<Vec<usize>>]| taken(normed.clone(), tokens, times, &device);
             let predicted = if context_weight > 0.0 {
-                let [predicted, at_context] = predictor.forward_with_context(
-                    seen,
-                    &kind.context,
-                    &kind.targets,
-                    grid,
-                    how,
-                )?;
-                let wanted = of(std::slice::from_ref(&kind.context))?;
+                let [predicted, at_context] = predictor.forward_with_context(seen, masked)?;
+                let wanted = wanted_at(std::slice::from_ref(&kind.context))?;
                 let rows = ops::distance(at_context, wanted, distance);
                 let weights = match dense {
                     Some(dense) if dense.by_distance => kind.closeness(grid),
@@ -716,9 +704,9 @@ impl Trainer {
                     .sum::<f64>();
                 predicted
             } else {
-                predictor.forward(seen, &kind.context, &kind.targets, grid, how)?
+                predictor.forward(seen, masked)?
             };
-            let wanted = of(&kind.targets)?;
+            let wanted = wanted_at(&kind.targets)?;
             let rows = ops::distance(predicted.clone(), wanted.clone(), distance);
             let count = rows.dims()[0];
             let even = weigh(&rows, vec![(share / count as f64) as f32; count]);

@@ -493,8 +493,7 @@ struct ModelBatch {
     size: Option<[usize; 2]>,
     /// Frames of a clip.
     frames: usize,
-    /// Frames of the clip that is being filled.
-    begun: usize,
+    /// Each frame counts as one of the batch until there are all.
     pictures: Option<Pictures>,
 }
 
@@ -548,7 +547,7 @@ impl Batch {
     #[wasm_bindgen(getter)]
     pub fn length(&self) -> usize {
         match &self.0 {
-            Filling::Model(batch) => batch.pictures.as_ref().map_or(0, |p| p.batch),
+            Filling::Model(batch) => batch.pictures.as_ref().map_or(0, |p| p.batch) / batch.frames,
             Filling::Trainer(views) => views.pictures(),
         }
     }
@@ -566,7 +565,6 @@ impl Batch {
             config: config.clone(),
             size,
             frames,
-            begun: 0,
             pictures: None,
         }))
     }
@@ -597,15 +595,18 @@ impl Batch {
                 "a trainer's batch was given to a model".into(),
             ));
         };
-        if batch.begun > 0 {
+        let frames = batch.frames;
+        let mut pictures = batch
+            .pictures
+            .ok_or_else(|| Error::BadInput("the batch has no pictures".into()))?;
+        if !pictures.batch.is_multiple_of(frames) {
             return Err(Error::BadInput(format!(
-                "the last clip of the batch has {} frames and the others have {}",
-                batch.begun, batch.frames
+                "the last clip of the batch has {} frames and the others have {frames}",
+                pictures.batch % frames
             )));
         }
-        batch
-            .pictures
-            .ok_or_else(|| Error::BadInput("the batch has no pictures".into()))
+        pictures.batch /= frames;
+        Ok(pictures)
     }
 }
 
@@ -630,11 +631,7 @@ impl ModelBatch {
             size,
         });
         pictures.pixels.extend(planar);
-        self.begun += 1;
-        if self.begun == self.frames {
-            self.begun = 0;
-            pictures.batch += 1;
-        }
+        pictures.batch += 1;
         Ok(())
     }
 }

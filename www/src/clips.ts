@@ -56,22 +56,25 @@ export async function captureClips(input: ImageInput | ClipInput | readonly Clip
 
 /** Clips of one length, frame after frame. */
 export async function captureList(clips: readonly ClipInput[], number: Numbering, prepared: boolean): Promise<{ pictures: Picture[]; frames: number }> {
-  const named = (i: number) => (number(i) === undefined ? "The clip" : `Clip ${number(i)}`);
+  const named = (i: number) => clipName(number(i));
   const lists = clips.map((clip, i) => framesOf(clip, named(i)));
   const frames = lists[0]!.length;
   const other = lists.findIndex(({ length }) => length !== frames);
   if (other >= 0) throw new JepaError("bad-input", `${named(other)} has ${lists[other]!.length} frames and ${named(0).toLowerCase()} has ${frames}: clips of one call are of one length.`);
-  const name: Numbering = (i) => `${named(Math.floor(i / frames))}, frame ${i % frames}`;
-  return { pictures: await captureAll(lists.flat(), name, prepared), frames };
+  return { pictures: await captureAll(lists.flat(), nameFrames(number, frames), prepared), frames };
 }
 
-/** What messages call the frames of clips, from what they call the clips. */
+function clipName(number: ReturnType<Numbering>): string {
+  return number === undefined ? "The clip" : `Clip ${number}`;
+}
+
+function nameFrames(number: Numbering, frames: number): Numbering {
+  return (i) => `${clipName(number(Math.floor(i / frames)))}, frame ${i % frames}`;
+}
+
+/** What messages call the frames of clips, from what they call the clips; a clip of one frame is called a picture. */
 export function frameNumbering(number: Numbering, frames: number): Numbering {
-  if (frames === 1) return number;
-  return (i) => {
-    const clip = number(Math.floor(i / frames));
-    return `${clip === undefined ? "The clip" : `Clip ${clip}`}, frame ${i % frames}`;
-  };
+  return frames === 1 ? number : nameFrames(number, frames);
 }
 
 function framesOf(clip: ClipInput, name: string): readonly ImageInput[] {

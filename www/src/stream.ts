@@ -1,7 +1,7 @@
 // Frames as they come: from a video element, a camera or a stream, in windows that overlap.
 
 import { JepaError, messageOf, throwIfAborted } from "./errors.js";
-import { capture, decode, type ImageInput, type PixelData } from "./inputs.js";
+import { capture, decode, namePicture, type ImageInput, type PixelData } from "./inputs.js";
 
 /** Frames in order: an array, anything that can be iterated, or a stream, such as that of a MediaStreamTrackProcessor. */
 export type FrameSource = Iterable<ImageInput> | AsyncIterable<ImageInput> | ReadableStream<ImageInput>;
@@ -48,11 +48,15 @@ async function pixelsOf(frame: ImageInput, number: number, signal: AbortSignal |
   try {
     return await decode(await capture(frame), signal);
   } catch (error) {
-    if (error instanceof JepaError && error.code !== "aborted") throw new JepaError(error.code, `Frame ${number}: ${error.message}`, { cause: error.cause });
-    throw error;
+    throw namePicture(error, `Frame ${number}`);
   } finally {
-    if (Object.prototype.toString.call(frame) === "[object VideoFrame]") (frame as VideoFrame).close();
+    release(frame);
   }
+}
+
+/** Gives a frame of a camera back. */
+function release(frame: ImageInput): void {
+  if (Object.prototype.toString.call(frame) === "[object VideoFrame]") (frame as VideoFrame).close();
 }
 
 /**
@@ -68,7 +72,7 @@ export async function* windowed(source: FrameSource, { window, hop, stride, tube
   for await (const frame of iterated(source)) {
     throwIfAborted(signal);
     if (seen++ % stride > 0) {
-      if (Object.prototype.toString.call(frame) === "[object VideoFrame]") (frame as VideoFrame).close();
+      release(frame);
       continue;
     }
     held.push(await pixelsOf(frame, seen - 1, signal));

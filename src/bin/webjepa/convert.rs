@@ -8,6 +8,7 @@ use webjepa::checkpoint::{
     Dtype, OTHER, TensorData, assemble, predictor_parameters, safetensors, to_f16,
 };
 use webjepa::config::{ModelConfig, System};
+use webjepa::input::file_name;
 use webjepa::train::network::HostTensor;
 use webjepa::train::save::hugging_face_tensors;
 use webjepa::{Error, Result};
@@ -22,7 +23,8 @@ use super::{Model, unwritable};
 pub struct Convert {
     #[command(flatten)]
     model: Model,
-    /// Folder to write config.json, preprocessor_config.json and model.safetensors into; it is made if need be.
+    /// Folder to write config.json, preprocessor_config.json (of a model of video video_preprocessor_config.json) and
+    /// model.safetensors into; it is made if need be.
     out: PathBuf,
     /// Type of the written numbers: f32 or f16.
     #[arg(long, default_value = "f16", value_parser = dtype)]
@@ -67,6 +69,7 @@ pub fn run(arguments: &Convert) -> Result<()> {
         Ok(())
     })?;
     let mut config = opened.config;
+    let processor_file = file_name(&config);
     let predictor: Vec<String> = predictor_parameters(&config)
         .into_iter()
         .map(|parameter| parameter.name)
@@ -103,10 +106,7 @@ pub fn run(arguments: &Convert) -> Result<()> {
         .map_err(|e| Error::Internal(format!("the preprocessing cannot be written: {e}")))?;
     for (name, bytes) in [
         ("config.json", format!("{config:#}\n").into_bytes()),
-        (
-            "preprocessor_config.json",
-            format!("{processor:#}\n").into_bytes(),
-        ),
+        (processor_file, format!("{processor:#}\n").into_bytes()),
         ("model.safetensors", file),
     ] {
         let path = out.join(name);

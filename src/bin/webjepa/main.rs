@@ -13,7 +13,7 @@ use webjepa::checkpoint::{self, EncoderChoice, Header, Plan, Selection, assemble
 use webjepa::config::ModelConfig;
 use webjepa::data::Picture;
 use webjepa::device::{Backend, Precision};
-use webjepa::input::Processor;
+use webjepa::input::{Processor, file_name};
 use webjepa::model::{Encoder, Pictures};
 use webjepa::nn::Parameters;
 use webjepa::probe::pool::{Pool, pool};
@@ -263,11 +263,8 @@ impl Model {
             }
         };
         Encoder::check(&config)?;
-        let video = config
-            .is_video()
-            .then(|| beside("video_preprocessor_config.json"))
-            .flatten();
-        let processor = match video.or_else(|| beside("preprocessor_config.json")) {
+        let named = beside(file_name(&config));
+        let processor = match named.or_else(|| beside("preprocessor_config.json")) {
             Some(path) => Processor::from_json(&text(&path)?)?,
             None => Processor::published_for(&config)?,
         };

@@ -1,6 +1,7 @@
 //! `webjepa pretrain`: trains an encoder on labelled pictures, or on clips of them in motion, without their labels, and measures with
 //! them what it learns.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -155,11 +156,7 @@ pub fn run(arguments: &Pretrain) -> Result<()> {
     while trainer.step_count() < last {
         let mut batch = trainer.new_batch();
         for index in trainer.next_indices(pictures.len())? {
-            let picture = &pictures.pictures[index];
-            let frames = match &moving {
-                None => vec![picture.clone()],
-                Some(moving) => moving.clip(picture, index)?.0,
-            };
+            let (frames, _) = frames_of(&pictures.pictures[index], index, moving.as_ref())?;
             // A model of pictures takes one of them, another in each step.
             let native = trainer.recipe().model.frames;
             let first = (trainer.step_count() as usize + index) % (frames.len() - native + 1);
@@ -195,6 +192,21 @@ pub fn run(arguments: &Pretrain) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What is shown of a picture: its clip and the direction in which it moves, or itself.
+fn frames_of<'a>(
+    picture: &'a Picture,
+    number: usize,
+    moving: Option<&Moving>,
+) -> Result<(Cow<'a, [Picture]>, Option<usize>)> {
+    Ok(match moving {
+        None => (Cow::Borrowed(std::slice::from_ref(picture)), None),
+        Some(moving) => {
+            let (clip, direction) = moving.clip(picture, number)?;
+            (Cow::Owned(clip), Some(direction))
+        }
+    })
 }
 
 /// A new run: from fresh weights, or from those of a checkpoint.
@@ -315,17 +327,11 @@ impl Probe {
                 let mut pixels = Vec::new();
                 let mut frames = 1;
                 for (i, picture) in pictures.iter().enumerate() {
-                    let clip: Vec<Picture> = match &self.moving {
-                        None => vec![picture.clone()],
-                        Some(moving) => {
-                            let number = first + chunk * AT_ONCE + i;
-                            let (clip, direction) = moving.clip(picture, number)?;
-                            directions.push(direction);
-                            clip
-                        }
-                    };
+                    let number = first + chunk * AT_ONCE + i;
+                    let (clip, direction) = frames_of(picture, number, self.moving.as_ref())?;
+                    directions.extend(direction);
                     frames = clip.len();
-                    for frame in &clip {
+                    for frame in clip.iter() {
                         pixels.extend(processor.apply(&frame.view())?);
                     }
                 }

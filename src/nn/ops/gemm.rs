@@ -1,5 +1,5 @@
 //! Products of f32 matrices in WebAssembly. burn-flex's own are nearly as fast there, but cannot be told what to do with the rows of a
-//! product while they are in the cache, and are a twentieth of the module, with a kernel for every type of number.
+//! product while they are in the cache, and bring a kernel for every type of number into the module.
 //!
 //! Both factors are packed into panels, of which a tile of the product is computed in registers (Goto and van de Geijn,
 //! "Anatomy of High-Performance Matrix Multiplication", 2008). Eight accumulators of four lanes and what feeds them fit the
@@ -162,7 +162,7 @@ fn pack<'a, const WIDTH: usize>(
 
 #[cfg(target_family = "wasm")]
 mod lanes {
-    use std::arch::wasm32::{f32x4, f32x4_extract_lane, f32x4_splat, v128};
+    use std::arch::wasm32::{f32x4, f32x4_add, f32x4_extract_lane, f32x4_mul, f32x4_splat, v128};
 
     pub type Lanes = v128;
 
@@ -186,13 +186,9 @@ mod lanes {
         ]
     }
 
-    /// `a · b + c`, rounded once in the build for relaxed SIMD where the processor can.
     #[inline(always)]
     pub fn madd(a: Lanes, b: Lanes, c: Lanes) -> Lanes {
-        #[cfg(target_feature = "relaxed-simd")]
-        return std::arch::wasm32::f32x4_relaxed_madd(a, b, c);
-        #[cfg(not(target_feature = "relaxed-simd"))]
-        std::arch::wasm32::f32x4_add(std::arch::wasm32::f32x4_mul(a, b), c)
+        f32x4_add(f32x4_mul(a, b), c)
     }
 }
 

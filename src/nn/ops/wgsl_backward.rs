@@ -11,19 +11,24 @@ use super::wgsl::{
 };
 use crate::objective::distance::Distance;
 
-/// Number of the invocation among all, for kernels whose invocations are independent.
-const NUMBER: &str = "(group.y * groups.x + group.x) * WIDEu + lane";
 const BUILTINS: &str = "@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32";
+
+/// The beginning of a kernel whose invocations are independent; `name` is the number of the invocation among all.
+fn main_of_each(name: &str) -> String {
+    format!(
+        "@compute @workgroup_size({ROW_GROUP})
+fn main({BUILTINS}) {{
+    let {name} = (group.y * groups.x + group.x) * {ROW_GROUP}u + lane;"
+    )
+}
 
 /// `y[row, quad]`, each by one invocation: `body` gives the value of `row` and `i`.
 fn each_quad(s: &mut String, width: u32, before: &str, value: &str) {
     let quads = width.div_ceil(4);
-    let number = NUMBER.replace("WIDE", &ROW_GROUP.to_string());
+    let main = main_of_each("number");
     let _ = write!(
         s,
-        "@compute @workgroup_size({ROW_GROUP})
-fn main({BUILTINS}) {{
-    let number = {number};
+        "{main}
     let row = number / {quads}u;
     let i = number % {quads}u;
     if (row >= y_rows()) {{ return; }}
@@ -258,12 +263,10 @@ impl NormRows {
         let quads = width.div_ceil(4);
         // As in the forward kernel, padding reads as zero; against `h`, which is zero there, it counts for nothing.
         let padding = f64::from(4 * quads - width);
-        let number = NUMBER.replace("WIDE", &ROW_GROUP.to_string());
+        let main = main_of_each("row");
         let _ = write!(
             s,
-            "@compute @workgroup_size({ROW_GROUP})
-fn main({BUILTINS}) {{
-    let row = {number};
+            "{main}
     if (row >= y_rows()) {{ return; }}
     var total = vec4<f32>();
     for (var i = 0u; i < {quads}u; i++) {{ total += x_at(row, i); }}
@@ -463,12 +466,10 @@ impl Attend {
         heads_of(&mut s, 1, "kv", 2, shape, false);
         heads_of(&mut s, 2, "y", 1, shape, true);
         s.push_str("@group(0) @binding(3) var<storage, read_write> sums: array<f32>;\n");
-        let number = NUMBER.replace("WIDE", &ROW_GROUP.to_string());
+        let main = main_of_each("number");
         let _ = write!(
             s,
-            "@compute @workgroup_size({ROW_GROUP})
-fn main({BUILTINS}) {{
-    let number = {number};
+            "{main}
     if (number >= arrayLength(&sums)) {{ return; }}
     let head = number % {heads}u;
     let sequence = number / {heads}u;
@@ -526,12 +527,10 @@ impl AttendKeys {
         heads_of(&mut s, 4, "dy", 1, shape, false);
         heads_of(&mut s, 5, "d", 2, shape, true);
         s.push_str("@group(0) @binding(6) var<storage, read_write> slopes: array<f32>;\n");
-        let number = NUMBER.replace("WIDE", &ROW_GROUP.to_string());
+        let main = main_of_each("number");
         let _ = write!(
             s,
-            "@compute @workgroup_size({ROW_GROUP})
-fn main({BUILTINS}) {{
-    let number = {number};
+            "{main}
     if (number >= arrayLength(&slopes)) {{ return; }}
     let head = number % {heads}u;
     let token = number / {heads}u;
@@ -577,12 +576,10 @@ impl AttendQuery {
         heads_of(&mut s, 0, "kv", 2, shape, false);
         s.push_str("@group(0) @binding(1) var<storage, read> slopes: array<f32>;\n");
         heads_of(&mut s, 2, "d", 1, shape, true);
-        let number = NUMBER.replace("WIDE", &ROW_GROUP.to_string());
+        let main = main_of_each("number");
         let _ = write!(
             s,
-            "@compute @workgroup_size({ROW_GROUP})
-fn main({BUILTINS}) {{
-    let number = {number};
+            "{main}
     if (number >= {all}u) {{ return; }}
     let head = number / {quads}u;
     let i = number % {quads}u;
@@ -784,16 +781,14 @@ impl RowDistance {
             let _ = write!(
                 s,
                 "@group(0) @binding(2) var<storage, read_write> y: array<f32>;
-@compute @workgroup_size({ROW_GROUP})
-fn main({BUILTINS}) {{
-    let row = {number};
+{main}
     if (row >= arrayLength(&y)) {{ return; }}
     var sum = vec4<f32>();
     for (var i = 0u; i < {quads}u; i++) {{ sum += value(p_at(row, i) - t_at(row, i)); }}
     y[row] = dot(sum, vec4<f32>(1.0)) * {share:?};
 }}
 ",
-                number = NUMBER.replace("WIDE", &ROW_GROUP.to_string()),
+                main = main_of_each("row"),
                 quads = width.div_ceil(4)
             );
         }

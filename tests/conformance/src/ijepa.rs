@@ -4,9 +4,9 @@ use burn::tensor::Device;
 use serde_json::Value;
 use webjepa::checkpoint::EncoderChoice;
 use webjepa::config::{ModelConfig, Positions, PredictorConfig, System};
-use webjepa::input::{ImageView, Processor};
+use webjepa::input::{ImageView, Processor, file_name};
 use webjepa::mask::Masks;
-use webjepa::model::predictor::Predicting;
+use webjepa::model::predictor::Masked;
 use webjepa::model::{Encoder, Pictures, Predictor, read};
 use webjepa::nn::{norm, positions};
 use webjepa::probe::pool;
@@ -173,15 +173,14 @@ async fn training(
         .forward(&repeated, Some(&masks.context), 1)
         .map_err(text)?
         .remove(0);
-    let predicted = predictor
-        .forward(
-            seen,
-            &masks.context,
-            &masks.targets,
-            config.grid(),
-            Predicting::default(),
-        )
-        .map_err(text)?;
+    let masked = Masked {
+        context: &masks.context,
+        targets: &masks.targets,
+        grid: config.grid(),
+        mask_index: 0,
+        picture: true,
+    };
+    let predicted = predictor.forward(seen, masked).map_err(text)?;
     let predicted = read(predicted).await.map_err(text)?;
     report.compare(
         "pred",
@@ -303,8 +302,7 @@ pub async fn photo(folder: &Folder, file: &str, device: &Device, report: &mut Re
     let entry = folder.entry(file)?;
     let hf = entry["hf_folder"].as_str().ok_or("no hf_folder")?;
     let config = hf_config(folder, hf)?;
-    let preprocessor = folder.bytes(&format!("{hf}/preprocessor_config.json"))?;
-    let processor = Processor::from_json(&String::from_utf8_lossy(preprocessor)).map_err(text)?;
+    let processor = hf_processor(folder, hf, &config)?;
     let encoder = folder.encoder(
         &format!("{hf}/model.safetensors"),
         &config,
@@ -336,13 +334,7 @@ pub async fn photo(folder: &Folder, file: &str, device: &Device, report: &mut Re
         size,
     };
 
-    let mut rms = Vec::new();
-    for hidden in encoder.hidden_states(&pictures).map_err(text)? {
-        let values = read(hidden).await.map_err(text)?.data;
-        let squares: f64 = values.iter().map(|&v| f64::from(v).powi(2)).sum();
-        rms.push((squares / values.len() as f64).sqrt() as f32);
-    }
-    report.compare("layer_rms", &rms, &expected["layer_rms"], Quantity::Photo)?;
+    layer_rms(report, &encoder, &pictures, &expected["layer_rms"]).await?;
 
     let tokens = encode(&encoder, &pictures, None).await?;
     output(
@@ -356,13 +348,12 @@ pub async fn photo(folder: &Folder, file: &str, device: &Device, report: &mut Re
 
     let view = ImageView::from_u8(&raw, raw_size[1], raw_size[0], raw_channels);
     let own = processor.apply(&view).map_err(text)?;
-    let level = 1.0
-        / (255.0
-            * flat(&expected["preprocess"]["std"])
-                .first()
-                .copied()
-                .ok_or("no std")?);
-    resize_agreement(report, &own, &pictures.pixels, level);
+    resize_agreement(
+        report,
+        &own,
+        &pictures.pixels,
+        &expected["preprocess"]["std"],
+    )?;
     let own = Pictures {
         pixels: own,
         batch: 1,
@@ -425,7 +416,13 @@ pub(crate) fn output(
 }
 
 /// Our resize against the reference's resized picture: at most one level apart, and in few values (README, section 7).
-pub(crate) fn resize_agreement(report: &mut Report, own: &[f32], reference: &[f32], level: f64) {
+pub(crate) fn resize_agreement(
+    report: &mut Report,
+    own: &[f32],
+    reference: &[f32],
+    std: &Value,
+) -> Outcome {
+    let level = 1.0 / (255.0 * flat(std).first().copied().ok_or("no std")?);
     let reference: Vec<f64> = reference.iter().map(|&v| f64::from(v)).collect();
     report.number(
         "resized picture: levels apart",
@@ -442,6 +439,23 @@ pub(crate) fn resize_agreement(report: &mut Report, own: &[f32], reference: &[f3
         other as f64 / own.len() as f64,
         0.02,
     );
+    Ok(())
+}
+
+/// The root mean square of what each layer gives.
+pub(crate) async fn layer_rms(
+    report: &mut Report,
+    encoder: &Encoder,
+    pictures: &Pictures,
+    expected: &Value,
+) -> Outcome {
+    let mut rms = Vec::new();
+    for hidden in encoder.hidden_states(pictures).map_err(text)? {
+        let values = read(hidden).await.map_err(text)?.data;
+        let squares: f64 = values.iter().map(|&v| f64::from(v).powi(2)).sum();
+        rms.push((squares / values.len() as f64).sqrt() as f32);
+    }
+    report.compare("layer_rms", &rms, expected, Quantity::Photo)
 }
 
 pub(crate) async fn encode(
@@ -482,6 +496,15 @@ fn tiny_config(params: &Value, input: &[usize]) -> Result<ModelConfig, String> {
 pub(crate) fn hf_config(folder: &Folder, hf: &str) -> Result<ModelConfig, String> {
     let config = folder.bytes(&format!("{hf}/config.json"))?;
     ModelConfig::from_hf_json(&String::from_utf8_lossy(config)).map_err(text)
+}
+
+pub(crate) fn hf_processor(
+    folder: &Folder,
+    hf: &str,
+    config: &ModelConfig,
+) -> Result<Processor, String> {
+    let processor = folder.bytes(&format!("{hf}/{}", file_name(config)))?;
+    Processor::from_json(&String::from_utf8_lossy(processor)).map_err(text)
 }
 
 pub(crate) fn lists(masks: &Value) -> Vec<Vec<usize>> {

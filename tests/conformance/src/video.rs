@@ -7,9 +7,9 @@ use webjepa::config::{ModelConfig, Positions, PredictorConfig, System};
 use webjepa::device::read_values;
 use webjepa::input::{ImageView, Processor};
 use webjepa::mask::Masks;
-use webjepa::model::predictor::Predicting;
+use webjepa::model::predictor::{Masked, normalised, taken};
 use webjepa::model::{
-    AttentiveProbe, ContextFrom, Encoder, Pictures, Predictor, ProbeConfig, predict, read, targets,
+    AttentiveProbe, ContextFrom, Encoder, Pictures, Predictor, ProbeConfig, predict, read,
 };
 use webjepa::nn::norm;
 use webjepa::nn::ops;
@@ -20,7 +20,10 @@ use webjepa::train::trainer::{Batch, Loaded, Trainer};
 
 use crate::expected::flat;
 use crate::folder::{Folder, sizes};
-use crate::ijepa::{decoded, encode, lists, number, output, resize_agreement, size, text};
+use crate::ijepa::{
+    decoded, encode, hf_config, hf_processor, layer_rms, lists, number, output, resize_agreement,
+    size, text,
+};
 use crate::report::Report;
 use crate::tolerance::Quantity;
 
@@ -166,14 +169,14 @@ impl<'a> Tiny<'a> {
         seen: &Tensor<3>,
         mask_index: usize,
     ) -> Result<Vec<f32>, String> {
-        let how = Predicting {
+        let masked = Masked {
+            context: &self.masks("ctx"),
+            targets: &[self.masks("tgt")],
+            grid: self.config.grid(),
             mask_index,
             picture: false,
         };
-        let (context, targets) = (self.masks("ctx"), [self.masks("tgt")]);
-        let predicted = predictor
-            .forward(seen.clone(), &context, &targets, self.config.grid(), how)
-            .map_err(text)?;
+        let predicted = predictor.forward(seen.clone(), masked).map_err(text)?;
         Ok(read(predicted).await.map_err(text)?.data)
     }
 
@@ -252,7 +255,8 @@ impl<'a> Tiny<'a> {
 
     /// The normalised targets.
     async fn targets(&self, tokens: Tensor<3>) -> Result<Vec<f32>, String> {
-        let wanted = targets(tokens, &[self.masks("tgt")], 1, 1, self.device).map_err(text)?;
+        let normed = normalised(tokens, 1, self.device);
+        let wanted = taken(normed, &[self.masks("tgt")], 1, self.device).map_err(text)?;
         Ok(read(wanted).await.map_err(text)?.data)
     }
 }
@@ -418,8 +422,7 @@ async fn rotations(tiny: &Tiny<'_>, report: &mut Report) -> Outcome {
 /// The same numbers from Hugging Face's layout, and what Hugging Face predicts.
 async fn hugging_face(tiny: &Tiny<'_>, clip: &Pictures, report: &mut Report) -> Outcome {
     let hf = tiny.entry["hf_folder"].as_str().ok_or("no hf_folder")?;
-    let config = tiny.folder.bytes(&format!("{hf}/config.json"))?;
-    let config = ModelConfig::from_hf_json(&String::from_utf8_lossy(config)).map_err(text)?;
+    let config = hf_config(tiny.folder, hf)?;
     let weights = format!("{hf}/model.safetensors");
     let encoder = tiny
         .folder
@@ -481,13 +484,14 @@ pub async fn vjepa21(folder: &Folder, file: &str, device: &Device, report: &mut 
     tiny.compare(report, "enc_hier_ctx", &values)?;
 
     let predictor = tiny.predictor(tiny.weights()?, &tiny.config)?;
-    let how = Predicting {
+    let masked = Masked {
+        context: &context,
+        targets: &wanted,
+        grid: tiny.config.grid(),
         mask_index: size(&tiny.entry["params"], "mask_index").unwrap_or(0),
         picture: false,
     };
-    let outputs = predictor
-        .forward_with_context(seen, &context, &wanted, tiny.config.grid(), how)
-        .map_err(text)?;
+    let outputs = predictor.forward_with_context(seen, masked).map_err(text)?;
     for (check, output) in ["pred", "pred_ctx"].into_iter().zip(outputs) {
         let output = read(output).await.map_err(text)?.data;
         tiny.compare(report, check, &output)?;
@@ -499,10 +503,8 @@ pub async fn pan(folder: &Folder, file: &str, device: &Device, report: &mut Repo
     let expected = folder.json(file)?;
     let entry = folder.entry(file)?;
     let hf = entry["hf_folder"].as_str().ok_or("no hf_folder")?;
-    let config = folder.bytes(&format!("{hf}/config.json"))?;
-    let config = ModelConfig::from_hf_json(&String::from_utf8_lossy(config)).map_err(text)?;
-    let preprocessor = folder.bytes(&format!("{hf}/video_preprocessor_config.json"))?;
-    let processor = Processor::from_json(&String::from_utf8_lossy(preprocessor)).map_err(text)?;
+    let config = hf_config(folder, hf)?;
+    let processor = hf_processor(folder, hf, &config)?;
     let weights = format!("{hf}/model.safetensors");
     let encoder = folder.encoder(&weights, &config, EncoderChoice::Auto, device)?;
     let mut parameters = folder.parameters(&weights, &config, EncoderChoice::Auto, true, device)?;
@@ -541,13 +543,7 @@ pub async fn pan(folder: &Folder, file: &str, device: &Device, report: &mut Repo
         Quantity::Pixels,
     )?;
     if !expected["layer_rms"].is_null() {
-        let mut rms = Vec::new();
-        for hidden in encoder.hidden_states(&reference).map_err(text)? {
-            let values = read(hidden).await.map_err(text)?.data;
-            let squares: f64 = values.iter().map(|&v| f64::from(v).powi(2)).sum();
-            rms.push((squares / values.len() as f64).sqrt() as f32);
-        }
-        report.compare("layer_rms", &rms, &expected["layer_rms"], Quantity::Photo)?;
+        layer_rms(report, &encoder, &reference, &expected["layer_rms"]).await?;
     }
 
     let masks = Masks {
@@ -555,13 +551,12 @@ pub async fn pan(folder: &Folder, file: &str, device: &Device, report: &mut Repo
         targets: vec![lists(&expected["target_mask"])],
     };
     let own = processed("files")?;
-    let level = 1.0
-        / (255.0
-            * flat(&expected["preprocess"]["std"])
-                .first()
-                .copied()
-                .ok_or("no std")?);
-    resize_agreement(report, &own.pixels, &reference.pixels, level);
+    resize_agreement(
+        report,
+        &own.pixels,
+        &reference.pixels,
+        &expected["preprocess"]["std"],
+    )?;
     for (what, clip, each, pooled) in [
         ("resized clip", &reference, Quantity::Photo, Quantity::Photo),
         ("raw clip", &own, Quantity::RawTokens, Quantity::RawPooled),

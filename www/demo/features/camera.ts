@@ -1,14 +1,9 @@
 import { pca, type Pca } from "webjepa";
+import { closeCamera, openCamera } from "../shared/camera";
 import { byId } from "../shared/dom";
 import { problemOf } from "../shared/problems";
 import { addPictures } from "./pictures";
 import type { Store } from "./state";
-
-const REASONS: Record<string, string> = {
-  NotAllowedError: "The browser was not allowed to use the camera. Allow it in the address bar and try again.",
-  NotFoundError: "No camera was found.",
-  NotReadableError: "The camera is in use by another program.",
-};
 
 /** A dialog that shows the camera, takes pictures, and maps the features live; the camera is on only while the dialog is open. */
 export function mountCamera(store: Store, open: HTMLButtonElement): void {
@@ -26,17 +21,15 @@ export function mountCamera(store: Store, open: HTMLButtonElement): void {
     live.disabled = true;
     dialog.showModal();
     try {
-      if (!navigator.mediaDevices) throw new DOMException("Cameras can be used on secure (https) pages only.", "SecurityError");
-      const stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1280 }, height: { ideal: 960 } } });
-      if (!dialog.open) return stop(stream);
+      const stream = await openCamera({ width: { ideal: 1280 }, height: { ideal: 960 } });
+      if (!dialog.open) return closeCamera(stream);
       video.srcObject = stream;
       await video.play();
       take.disabled = false;
       live.disabled = !store.state.model;
       take.focus();
     } catch (error) {
-      if (!(error instanceof DOMException)) throw error;
-      problem.textContent = REASONS[error.name] ?? error.message;
+      problem.textContent = problemOf(error).detail;
     }
   });
 
@@ -72,7 +65,7 @@ export function mountCamera(store: Store, open: HTMLButtonElement): void {
   byId("camera-close", HTMLButtonElement).addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", () => {
     endLive();
-    if (video.srcObject instanceof MediaStream) stop(video.srcObject);
+    if (video.srcObject instanceof MediaStream) closeCamera(video.srcObject);
     video.srcObject = null;
   });
 }
@@ -95,8 +88,4 @@ async function mapLive({ state }: Store, video: HTMLVideoElement, signal: AbortS
     // Rests while the page is in the background.
     await new Promise(requestAnimationFrame);
   }
-}
-
-function stop(stream: MediaStream): void {
-  for (const track of stream.getTracks()) track.stop();
 }

@@ -1,11 +1,8 @@
+import { closeCamera, openCamera } from "../shared/camera";
 import { byId } from "../shared/dom";
+import { problemOf } from "../shared/problems";
 import type { OwnPicture } from "./own-pictures";
 
-const REASONS: Record<string, string> = {
-  NotAllowedError: "The browser was not allowed to use the camera. Allow it in the address bar and try again.",
-  NotFoundError: "No camera was found.",
-  NotReadableError: "The camera is in use by another program.",
-};
 /** Milliseconds between two pictures while they are being taken: enough for the scene to change. */
 const EVERY = 250;
 
@@ -48,19 +45,17 @@ export async function picturesOfCamera(): Promise<OwnPicture[]> {
   dialog.showModal();
   let stream: MediaStream | undefined;
   try {
-    if (!navigator.mediaDevices) throw new DOMException("Cameras can be used on secure (https) pages only.", "SecurityError");
-    stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 640 }, height: { ideal: 480 } } });
+    stream = await openCamera({ width: { ideal: 640 }, height: { ideal: 480 } });
     video.srcObject = stream;
     await video.play();
     take.disabled = false;
     take.focus();
   } catch (error) {
-    if (!(error instanceof DOMException)) throw error;
-    problem.textContent = REASONS[error.name] ?? error.message;
+    problem.textContent = problemOf(error).detail;
   }
   await closed;
   stop();
-  stream?.getTracks().forEach((track) => track.stop());
+  if (stream) closeCamera(stream);
   video.srcObject = null;
   return taken;
 }

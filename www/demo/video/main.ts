@@ -1,6 +1,7 @@
 import "../shared/parts.css";
 import "./video.css";
 import { Jepa, videoFrames, type PixelData } from "webjepa";
+import { closeCamera, openCamera } from "../shared/camera";
 import { Chart } from "../shared/charts";
 import { INFERNO_CSS, writeInferno } from "../shared/colours";
 import { byId, h } from "../shared/dom";
@@ -197,15 +198,13 @@ file.addEventListener("change", () => {
 byId("camera", HTMLButtonElement).addEventListener("click", async () => {
   const signal = begin();
   try {
-    if (!navigator.mediaDevices) throw new DOMException("Cameras can be used on secure (https) pages only.", "SecurityError");
-    const stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 320 } } });
-    signal.addEventListener("abort", () => stream.getTracks().forEach((track) => track.stop()));
+    const stream = await openCamera({ width: { ideal: 320 } });
+    signal.addEventListener("abort", () => closeCamera(stream));
     video.srcObject = stream;
     await video.play();
     await watch("Camera", played(signal));
   } catch (error) {
-    const refused = error instanceof DOMException && error.name === "NotAllowedError";
-    store.change({ problem: { title: "The camera cannot be used", detail: refused ? "The browser was not allowed to use it. Allow it in the address bar and try again." : problemOf(error).detail } });
+    store.change({ problem: { title: "The camera cannot be used", detail: problemOf(error).detail } });
   }
 });
 byId("stop", HTMLButtonElement).addEventListener("click", () => begin());
