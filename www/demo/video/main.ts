@@ -20,6 +20,7 @@ const FPS = 8;
 const KEPT_EVERY = 8;
 const MOST_KEPT = 60;
 const MOST_SHOWN = 8;
+const ABOUT_FRAME = "As the model sees it: its own size, and grey.";
 
 interface Shown {
   canvas: CanvasImageSource & { width: number; height: number };
@@ -36,10 +37,12 @@ interface State {
 const store = new Store<State>({ running: false, text: "Loading the built-in model" });
 const video = byId("video", HTMLVideoElement);
 const file = byId("file", HTMLInputElement);
+const note = byId("frame-note", HTMLElement);
 const canvases = { frame: byId("frame", HTMLCanvasElement), map: byId("map", HTMLCanvasElement), surprise: byId("surprise", HTMLCanvasElement), masks: byId("masks", HTMLCanvasElement) };
-const line = new Chart({ title: "Surprise", about: "Mean distance of the predicted embeddings from the real ones, over the newest clip; at frame numbers.", format: (value) => value.toFixed(2) });
+const line = new Chart({ title: "Surprise", about: "Mean distance of the predicted embeddings from the real ones, over the newest clip; at frame numbers.", format: (value) => value.toFixed(3) });
 let stopping = new AbortController();
 
+note.textContent = ABOUT_FRAME;
 mountLayout("../");
 mountProblem(byId("problem", HTMLElement), store);
 byId("line", HTMLElement).append(line.root);
@@ -115,12 +118,12 @@ function showAlike(kept: readonly Kept[], sight: Sight): void {
   const items = alike(kept, sight.embedding).slice(0, MOST_SHOWN).map(({ clip, similarity }) => {
     const canvas = h("canvas", { role: "img", "aria-label": `The clip that ended at frame ${clip.at}` });
     put(canvas, clip.picture);
-    return h("li", {}, canvas, h("span", { class: "label mono" }, `${similarity.toFixed(2)}, frame ${clip.at}`));
+    return h("li", {}, canvas, h("span", { class: "label mono" }, `${similarity.toFixed(2)}, at ${clip.at}`));
   });
   byId("clips", HTMLElement).replaceChildren(...items);
 }
 
-async function watch(name: string, frames: AsyncIterable<Shown>): Promise<void> {
+async function watch(name: string, signal: AbortSignal, frames: AsyncIterable<Shown>): Promise<void> {
   const { jepa } = store.state;
   if (!jepa) return;
   const [side] = [jepa.config.imageSize].flat() as [number];
@@ -129,6 +132,7 @@ async function watch(name: string, frames: AsyncIterable<Shown>): Promise<void> 
   const [numbers, values, recent, kept]: [number[], number[], OffscreenCanvas[], Kept[]] = [[], [], [], []];
   let clips = 0;
   let number = 0;
+  note.textContent = ABOUT_FRAME;
   store.change({ running: true, problem: undefined, text: `${name}: waiting for ${watcher.window} frames` });
   try {
     for await (const shown of frames) {
@@ -136,7 +140,7 @@ async function watch(name: string, frames: AsyncIterable<Shown>): Promise<void> 
       recent.push(square);
       if (recent.length > watcher.window) recent.shift();
       put(canvases.frame, square);
-      if (shown.note) byId("frame-note", HTMLElement).textContent = shown.note;
+      if (shown.note) note.textContent = shown.note;
       const started = performance.now();
       const sight = await watcher.see(pixelsOf(square), ++number);
       if (!sight) continue;
@@ -153,7 +157,7 @@ async function watch(name: string, frames: AsyncIterable<Shown>): Promise<void> 
     }
     store.change({ text: `${name}: ended after ${number} frames` });
   } catch (error) {
-    if (!stopping.signal.aborted) store.change({ problem: problemOf(error) });
+    if (!signal.aborted) store.change({ problem: problemOf(error) });
     store.change({ text: `${name}: stopped after ${number} frames` });
   } finally {
     store.change({ running: false });
@@ -184,7 +188,8 @@ function begin(): AbortSignal {
 
 byId("scene", HTMLButtonElement).addEventListener("click", () => {
   const [side] = [store.state.jepa!.config.imageSize].flat() as [number];
-  void watch("Built-in scene", builtIn(side, begin()));
+  const signal = begin();
+  void watch("Built-in scene", signal, builtIn(side, signal));
 });
 byId("choose", HTMLButtonElement).addEventListener("click", () => file.click());
 file.addEventListener("change", () => {
@@ -193,7 +198,8 @@ file.addEventListener("change", () => {
   if (!chosen) return;
   URL.revokeObjectURL(video.src);
   Object.assign(video, { srcObject: null, src: URL.createObjectURL(chosen) });
-  void watch(chosen.name, played(begin()));
+  const signal = begin();
+  void watch(chosen.name, signal, played(signal));
 });
 byId("camera", HTMLButtonElement).addEventListener("click", async () => {
   const signal = begin();
@@ -202,7 +208,7 @@ byId("camera", HTMLButtonElement).addEventListener("click", async () => {
     signal.addEventListener("abort", () => closeCamera(stream));
     video.srcObject = stream;
     await video.play();
-    await watch("Camera", played(signal));
+    await watch("Camera", signal, played(signal));
   } catch (error) {
     store.change({ problem: { title: "The camera cannot be used", detail: problemOf(error).detail } });
   }
