@@ -1,6 +1,7 @@
 //! Where the numbers are computed, and how weights are kept there.
 
 use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
@@ -82,7 +83,8 @@ pub async fn read_values<const D: usize>(x: Tensor<D>) -> Result<Vec<f32>> {
 }
 
 /// How weight matrices are kept in memory. Arithmetic is f32 in every case; norms, biases and positions stay f32.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// Four bytes a weight.
     #[default]

@@ -3,6 +3,7 @@
 
 mod common;
 
+use half::f16;
 use pollster::block_on;
 use serde_json::{Value, json};
 use webjepa::checkpoint::Header;
@@ -99,7 +100,7 @@ fn lejepa() -> Value {
 
 #[test]
 fn both_objectives_lower_their_loss() {
-    for change in [json!({}), lejepa()] {
+    for change in [json!({}), lejepa(), json!({ "dtype": "f16" })] {
         let mut trainer = trainer(change).unwrap();
         let reports = run(&mut trainer, 40);
         let (early, late) = (mean_loss(&reports[..5]), mean_loss(&reports[35..]));
@@ -112,6 +113,7 @@ fn a_resumed_run_is_the_same_to_the_bit() {
     for change in [
         json!({}),
         lejepa(),
+        json!({ "dtype": "f16" }),
         json!({ "accumulate": 2, "batchSize": 4, "optimizer": { "clip": 0.1 } }),
     ] {
         let mut whole = trainer(change.clone()).unwrap();
@@ -196,6 +198,50 @@ fn clipping_bounds_the_norm_of_what_the_optimizer_sees() {
         "{}",
         squares.sqrt()
     );
+}
+
+#[test]
+fn in_f16_passes_see_rounded_matrices_and_training_goes_on_in_f32() {
+    let whole = trainer(json!({})).unwrap();
+    let mut rounded = block_on(whole.save()).unwrap();
+    let (header, _) = opened(&rounded);
+    for tensor in &header.tensors {
+        let stays = tensor.shape.len() < 2
+            || tensor.name.ends_with("pos_embed")
+            || tensor.name.ends_with("mask_token");
+        if stays {
+            continue;
+        }
+        let data = header.data_start as usize;
+        for bytes in
+            rounded[data + tensor.begin as usize..data + tensor.end as usize].chunks_exact_mut(4)
+        {
+            let value = f32::from_le_bytes(bytes.try_into().unwrap());
+            bytes.copy_from_slice(&f16::from_f32(value).to_f32().to_le_bytes());
+        }
+    }
+    let mut rounded = Trainer::resume(&rounded, &device()).unwrap();
+    let mut halved = trainer(json!({ "dtype": "f16" })).unwrap();
+    let mut whole = whole;
+    let [of_whole, of_rounded, of_halved] =
+        [&mut whole, &mut rounded, &mut halved].map(|t| run(t, 1).remove(0));
+    let apart = |a: &StepReport, b: &StepReport| (a.loss - b.loss).abs() / b.loss;
+    let [near, far] = [&of_rounded, &of_whole].map(|other| apart(&of_halved, other));
+    assert!(near < 1e-6 && 10.0 * near < far, "{near} and {far}");
+    let norms = (of_halved.grad_norm - of_rounded.grad_norm).abs() / of_rounded.grad_norm;
+    assert!(norms < 1e-5, "{norms}");
+
+    // What f16 cannot express is kept: the parameters stay those of the run in f32, but for the steps' own differences.
+    let [of_whole, of_halved] = [&whole, &halved].map(|t| block_on(t.tensors()).unwrap());
+    let name = "encoder.blocks.0.mlp.fc1.weight";
+    let pairs = named(&of_whole, name)
+        .data
+        .iter()
+        .zip(&named(&of_halved, name).data);
+    let lr = whole.recipe().schedule.start_lr;
+    for (a, b) in pairs {
+        assert!((a - b).abs() <= 2.0 * lr as f32 + 1e-7, "{a} became {b}");
+    }
 }
 
 #[test]
@@ -348,7 +394,7 @@ fn exported_models_embed_as_the_trained_one() {
         frames: 1,
         size: [32, 32],
     };
-    let mut parameters = trainer.encoder_network().fixed(&device());
+    let mut parameters = trainer.encoder_network().fixed(&device(), Precision::F32);
     let encoder = Encoder::new(
         &trainer.recipe().model,
         Precision::F32,

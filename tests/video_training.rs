@@ -245,7 +245,7 @@ fn exported_models_embed_as_the_trained_one() {
     for system in SYSTEMS {
         let mut trainer = trainer(system, json!({})).unwrap();
         run(&mut trainer, 2);
-        let mut parameters = trainer.encoder_network().fixed(&device());
+        let mut parameters = trainer.encoder_network().fixed(&device(), Precision::F32);
         let config = trainer.recipe().model.clone();
         let encoder = Encoder::new(&config, Precision::F32, &device(), &mut parameters).unwrap();
         let expected = block_on(encoder.encode(&clip, None, 1))

@@ -225,13 +225,18 @@ impl Parameters {
         self.vectors.remove(name).ok_or_else(|| missing(name))
     }
 
-    /// Puts in a parameter that is on the device already.
+    /// Puts in a parameter that is on the device already, a matrix as f16 where that is the precision: its gradient goes to the f32
+    /// values. (int8 has none, and is never trained.)
     pub fn put_value(&mut self, name: &str, value: Value) {
         match value {
             Value::Matrix(matrix) => {
                 let [d_in, d_out] = matrix.dims();
-                self.bytes += Precision::F32.bytes(d_in, d_out);
-                self.weights.insert(name.to_owned(), Weight::Full(matrix));
+                self.bytes += self.precision.bytes(d_in, d_out);
+                let weight = match self.precision {
+                    Precision::F16 => Weight::Half(ops::halved(matrix)),
+                    Precision::F32 | Precision::Q8 => Weight::Full(matrix),
+                };
+                self.weights.insert(name.to_owned(), weight);
             }
             Value::Vector(vector) => {
                 self.bytes += 4 * vector.dims()[0];

@@ -4,7 +4,7 @@ use burn::tensor::{Device, Gradients, Tensor, TensorData};
 
 use crate::checkpoint::{Parameter, predictor_parameters};
 use crate::config::ModelConfig;
-use crate::device::read_values;
+use crate::device::{Precision, read_values};
 use crate::nn::ops;
 use crate::nn::ops::update::{self, SQUARE_LANES};
 use crate::nn::positions::exchanged;
@@ -128,9 +128,10 @@ impl Network {
         copy
     }
 
-    /// The parameters for a model that is not trained.
-    pub fn fixed(&self, device: &Device) -> Parameters {
-        self.view(device, self.parameters.iter().map(|p| p.value.clone()))
+    /// The parameters for a model that is not trained, its matrices in `precision`.
+    pub fn fixed(&self, device: &Device, precision: Precision) -> Parameters {
+        let values = self.parameters.iter().map(|p| p.value.clone());
+        self.view(device, precision, values)
     }
 
     /// The same network with other values, in the order of the parameters.
@@ -143,9 +144,9 @@ impl Network {
     }
 
     /// The parameters for a model whose gradients are wanted, and the leaves that will have them, in order.
-    pub fn tracked(&self, device: &Device) -> (Parameters, Vec<Value>) {
+    pub fn tracked(&self, device: &Device, precision: Precision) -> (Parameters, Vec<Value>) {
         let leaves = self.leaves();
-        (self.view(device, leaves.iter().cloned()), leaves)
+        (self.view(device, precision, leaves.iter().cloned()), leaves)
     }
 
     /// The values in order, tracked where they are trained.
@@ -158,8 +159,13 @@ impl Network {
     }
 
     /// These values, in the order of the parameters, under their names, and the tables.
-    pub fn view(&self, device: &Device, values: impl Iterator<Item = Value>) -> Parameters {
-        let mut parameters = Parameters::new(device.clone(), crate::device::Precision::F32);
+    pub fn view(
+        &self,
+        device: &Device,
+        precision: Precision,
+        values: impl Iterator<Item = Value>,
+    ) -> Parameters {
+        let mut parameters = Parameters::new(device.clone(), precision);
         for (parameter, value) in self.parameters.iter().zip(values) {
             parameters.put_value(&parameter.name, value);
         }

@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 use super::lora::Lora;
 use super::schedule::Schedule;
 use crate::config::{ModelConfig, System};
+use crate::device::Precision;
 use crate::input::augment::Augmentation;
 use crate::input::processor::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::mask::{MaskType, Multiblock, Multiblock3d, Strategy};
@@ -49,6 +50,8 @@ pub struct Recipe {
     pub normalization: Normalization,
     /// Whether fresh weights are rescaled by depth; see [`super::init::fresh`].
     pub depth_rescale: bool,
+    /// How passes read matrices: as they are (f32), or rounded (f16). What is trained, its moments and its gradients are f32.
+    pub dtype: Precision,
 }
 
 /// Views that are made alike.
@@ -277,6 +280,8 @@ pub struct Options {
     pub normalization: Option<Normalization>,
     /// Default false, and true for V-JEPA 2 and later, as published.
     pub depth_rescale: Option<bool>,
+    /// `"f32"` or `"f16"`. Default f32.
+    pub dtype: Precision,
 }
 
 #[derive(Deserialize)]
@@ -369,6 +374,7 @@ impl Options {
             projector: self.projector.unwrap_or_default(),
             train: self.train.unwrap_or_default(),
             depth_rescale: self.depth_rescale.unwrap_or(rescales),
+            dtype: self.dtype,
         };
         recipe.check()?;
         Ok(recipe)
@@ -494,6 +500,11 @@ impl Recipe {
         };
         within("batchSize", self.batch_size, MAX_BATCH)?;
         within("accumulate", self.accumulate, MAX_ACCUMULATE)?;
+        if self.dtype == Precision::Q8 {
+            return Err(bad(
+                "training reads weights in \"f32\" or \"f16\": int8 has no gradient",
+            ));
+        }
         self.schedule.check()?;
         let Optimizer {
             beta1,

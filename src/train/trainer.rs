@@ -14,7 +14,7 @@ use super::recipe::{Objective, Recipe, Train};
 use super::schedule::steps_per_epoch;
 use crate::checkpoint::{Parameter, last_norm, parameters, predictor_parameters};
 use crate::config::System;
-use crate::device::{Precision, read_values};
+use crate::device::read_values;
 use crate::input::ImageView;
 use crate::input::augment::Augmenter;
 use crate::mask::Masks;
@@ -581,11 +581,12 @@ impl Trainer {
             ([encoder, _, adapters], Train::Lora(lora)) => {
                 let leaves = adapters.leaves();
                 let values = lora.merged(encoder, &leaves, &self.device);
-                let parameters = encoder.view(&self.device, values.into_iter());
+                let dtype = self.recipe.dtype;
+                let parameters = encoder.view(&self.device, dtype, values.into_iter());
                 (parameters, vec![encoder.leaves(), leaves])
             }
             _ => {
-                let (parameters, leaves) = self.online[0].tracked(&self.device);
+                let (parameters, leaves) = self.online[0].tracked(&self.device, self.recipe.dtype);
                 (parameters, vec![leaves])
             }
         }
@@ -599,7 +600,7 @@ impl Trainer {
     fn encoder(&self, mut parameters: Parameters) -> Result<Encoder> {
         Encoder::new(
             &self.recipe.model,
-            Precision::F32,
+            self.recipe.dtype,
             &self.device,
             &mut parameters,
         )
@@ -640,14 +641,14 @@ impl Trainer {
         let kinds = self.kinds(&masks, pictures.batch)?;
         let device = self.device.clone();
         let (online, mut leaves) = self.tracked_encoder();
-        let (mut predictor, predictor_leaves) = self.online[1].tracked(&device);
+        let (mut predictor, predictor_leaves) = self.online[1].tracked(&device, self.recipe.dtype);
         let online = self.encoder(online)?;
         let predictor = Predictor::take(config, &device, &mut predictor)?;
         let levels = predictor.levels();
 
         let every_token = match (&self.target, stop_gradient) {
             (Some(target), true) => self
-                .encoder(target.fixed(&device))?
+                .encoder(target.fixed(&device, self.recipe.dtype))?
                 .levels(pictures, None, levels)?,
             _ => online.levels(pictures, None, levels)?,
         };
@@ -772,7 +773,7 @@ impl Trainer {
             .lejepa()
             .ok_or_else(|| Error::Internal("the objective is not LeJEPA".into()))?;
         let (online, mut leaves) = self.tracked_encoder();
-        let (mut head, head_leaves) = self.online[1].tracked(&device);
+        let (mut head, head_leaves) = self.online[1].tracked(&device, self.recipe.dtype);
         let online = self.encoder(online)?;
         let head = Head::take(&mut head)?;
 

@@ -318,15 +318,21 @@ impl Model {
         processor: Processor,
     ) -> Result<Self> {
         let device = device()?;
-        let mut parameters = run.encoder_network().fixed(&device);
+        let mut parameters = run.encoder_network().fixed(&device, Precision::F32);
         let config = &run.recipe().model;
         let encoder =
             |parameters: &mut Parameters| Encoder::new(config, Precision::F32, &device, parameters);
         let predicting = match run.predictor_network() {
             None => None,
             Some(network) => Some(Rc::new(Predicting {
-                predictor: Predictor::take(config, &device, &mut network.fixed(&device))?,
-                other: Some(encoder(&mut run.online_network().fixed(&device))?),
+                predictor: Predictor::take(
+                    config,
+                    &device,
+                    &mut network.fixed(&device, Precision::F32),
+                )?,
+                other: Some(encoder(
+                    &mut run.online_network().fixed(&device, Precision::F32),
+                )?),
                 embeds_with_target: true,
             })),
         };

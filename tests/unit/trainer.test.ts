@@ -673,6 +673,7 @@ describe.each([
     ["no options", undefined, "bad-input", /object/],
     ["neither model nor checkpoint", {}, "bad-input", /model.*from/],
     ["an option that there is not", { ...OPTIONS, batchsize: 3 }, "bad-input", /no option batchsize; there are .*batchSize/],
+    ["a dtype that has no gradient", { ...OPTIONS, dtype: "q8" }, "bad-input", /dtype.*"f32", "f16"/],
     ["a schedule's option that there is not", { ...OPTIONS, schedule: { warmup: 3 } }, "bad-input", /no option schedule\.warmup; .*warmupSteps/],
     ["a schedule that is none", { ...OPTIONS, schedule: 100 }, "bad-input", /schedule is an object, not 100/],
     ["steps that are no whole number", { ...OPTIONS, schedule: { steps: 1.5 } }, "bad-input", /schedule\.steps is a whole number/],

@@ -101,6 +101,7 @@ export interface GlueTrainerOptions {
   projector?: object;
   /** Whether fresh weights are rescaled by depth. */
   depthRescale?: boolean;
+  dtype?: "f32" | "f16";
   /** What is trained of a loaded model: everything, its last blocks, or low-rank adapters. */
   train?: "full" | { lastBlocks: number } | { lora: { rank: number; alpha?: number } };
   /** Batches whose gradients are summed before a step of the optimizer. */

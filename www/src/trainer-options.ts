@@ -206,6 +206,11 @@ export interface TrainerOptions extends TrainerHost {
    * have the adapters merged into the matrices. Default `"full"`.
    */
   train?: "full" | { lastBlocks: number } | { lora: { rank: number; alpha?: number | undefined } } | undefined;
+  /**
+   * How passes read weight matrices: as they are, or rounded to f16, which halves what large models read. What is trained, its gradients
+   * and the optimizer stay f32. Default `"f32"`.
+   */
+  dtype?: "f32" | "f16" | undefined;
   /** Mean and deviation of each channel, of values from 0 to 1. Default: ImageNet's for three channels, else 0.5 and 0.5. */
   normalization?: { mean: number[]; std: number[] } | undefined;
 }
@@ -251,6 +256,7 @@ const OPTIONS: Record<keyof TrainerOptions, Rule> = {
   augmentation: anObject,
   projector: anObject,
   depthRescale: aBoolean,
+  dtype: anything,
   train: anything,
   normalization: anObject,
 };
@@ -259,13 +265,14 @@ const OPTIONS: Record<keyof TrainerOptions, Rule> = {
 export function trainingOf(options: TrainerOptions): Omit<GlueTrainerOptions, "model"> {
   checkFields("", options, OPTIONS);
   checkAutosave(options);
-  const { objective = "ijepa", seed = 0, batchSize = 16, accumulate = 1, schedule, optimizer, masks, augmentation, projector, depthRescale, train, normalization } = options;
+  const { objective = "ijepa", seed = 0, batchSize = 16, accumulate = 1, schedule, optimizer, masks, augmentation, projector, depthRescale, dtype, train, normalization } = options;
   if (schedule) checkFields("schedule", schedule, SCHEDULE);
   if (optimizer) checkFields("optimizer", optimizer, OPTIMIZER);
   if (normalization) checkFields("normalization", normalization, { mean: numbers, std: numbers });
+  if (dtype !== undefined) oneOf("dtype", dtype, ["f32", "f16"]);
   if (train !== undefined && train !== "full") checkTrain(train);
   oneOf(typeof objective === "string" ? "objective" : "objective.kind", typeof objective === "string" ? objective : objective?.kind, OBJECTIVES);
-  const training = { objective, seed, batchSize, accumulate, schedule, optimizer, masks: masks && strategyOf("masks", masks), augmentation, projector, depthRescale, train, normalization };
+  const training = { objective, seed, batchSize, accumulate, schedule, optimizer, masks: masks && strategyOf("masks", masks), augmentation, projector, depthRescale, dtype, train, normalization };
   // Leaves out what is undefined, and keeps later changes of the caller's objects away.
   return JSON.parse(JSON.stringify(training)) as Omit<GlueTrainerOptions, "model">;
 }

@@ -312,7 +312,7 @@ impl Probe {
     fn embeddings(&self, trainer: &Trainer) -> Result<(Accuracy, Option<Accuracy>)> {
         let recipe = trainer.recipe();
         let device = pollster::block_on(Backend::Cpu.device())?;
-        let mut parameters = trainer.encoder_network().fixed(&device);
+        let mut parameters = trainer.encoder_network().fixed(&device, Precision::F32);
         let encoder = Encoder::new(&recipe.model, Precision::F32, &device, &mut parameters)?;
         let normalization = &recipe.normalization;
         // Pictures and canvases are of the model's size, and are not cropped.

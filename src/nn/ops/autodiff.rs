@@ -195,6 +195,12 @@ backward!(ReshapedStep, 1, Shape, |nodes, shape, dy, grads| {
     }
 });
 
+backward!(HalvedStep, 1, (), |nodes, (), dy, grads| {
+    if let [Some(node)] = nodes {
+        grads.register::<B>(node.id, dy);
+    }
+});
+
 backward!(PooledStep, 1, usize, |nodes, tokens, dy, grads| {
     if let [Some(node)] = nodes {
         grads.register::<B>(node.id, B::pooled_gradient(dy, tokens));
@@ -238,8 +244,8 @@ impl<B: BackwardOps, C: CheckpointStrategy> Ops for Autodiff<B, C> {
         let bias_value = bias.primitive().clone();
         let no_gradient = || Self::from_inner(bias_value.clone()).node();
         let weight_node = match &weight {
-            WeightPrimitive::Full(weight) => weight.node(),
-            WeightPrimitive::Half(_) | WeightPrimitive::Quantized { .. } => no_gradient(),
+            WeightPrimitive::Full(weight) | WeightPrimitive::Half(weight) => weight.node(),
+            WeightPrimitive::Quantized { .. } => no_gradient(),
         };
         let (residual, residual_node): (ResidualPrimitive<B>, _) = match residual {
             ResidualPrimitive::Nothing => (ResidualPrimitive::Nothing, no_gradient()),
@@ -450,6 +456,14 @@ impl<B: BackwardOps, C: CheckpointStrategy> Ops for Autodiff<B, C> {
         match ReshapedStep.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(before, B::reshaped(x, shape)),
             OpsKind::UnTracked(prep) => prep.finish(B::reshaped(x, shape)),
+        }
+    }
+
+    fn halved(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        match HalvedStep.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((), B::halved(x)),
+            OpsKind::UnTracked(prep) => prep.finish(B::halved(x)),
         }
     }
 

@@ -6,7 +6,7 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Flex, TensorMetadata};
-use burn::tensor::Shape;
+use burn::tensor::{Shape, TensorData};
 use half::f16;
 
 use super::cpu_backward::{dot, tensor};
@@ -219,6 +219,16 @@ impl Ops for Flex {
 
     fn reshaped(x: FloatTensor<Self>, shape: Vec<usize>) -> FloatTensor<Self> {
         Self::float_reshape(x, Shape::from(shape))
+    }
+
+    fn halved(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let x = x.to_contiguous();
+        let largest = f16::MAX.to_f32();
+        let halves = values(&x)
+            .iter()
+            .map(|v| f16::from_f32(v.clamp(-largest, largest)))
+            .collect::<Vec<_>>();
+        FlexTensor::from_data(TensorData::new(halves, x.shape()))
     }
 
     fn pooled(x: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -149,6 +149,10 @@ pub trait Ops: Backend {
     /// The same values in another shape. (burn's own gradient of it brings its reductions along.)
     fn reshaped(x: FloatTensor<Self>, shape: Vec<usize>) -> FloatTensor<Self>;
 
+    /// The values of a contiguous f32 tensor in f16, as [`WeightPrimitive::Half`] has them; what lies beyond f16's largest value
+    /// becomes that. Its gradient is f32, and passed on as it is.
+    fn halved(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
     /// The mean over tokens: `[batch, tokens, d]` → `[batch, d]`.
     fn pooled(x: FloatTensor<Self>) -> FloatTensor<Self>;
 
@@ -433,6 +437,11 @@ pub fn reshaped<const D: usize, const R: usize>(x: Tensor<D>, shape: [usize; R])
         x.into_dispatch(),
         shape.to_vec(),
     ))
+}
+
+/// See [`Ops::halved`].
+pub fn halved<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as Ops>::halved(x.into_dispatch()))
 }
 
 /// See [`Ops::pooled`].

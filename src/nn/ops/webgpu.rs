@@ -14,7 +14,7 @@ use super::wgsl::{
 };
 use super::wgsl_backward::{
     Activate, AdamWStep, AddSquares, Attend, AttendKeys, AttendQuery, AttentionKeys,
-    AttentionQueries, Averaged, BatchNorm, BatchNormGradients, Clipped, LinearInput,
+    AttentionQueries, Averaged, BatchNorm, BatchNormGradients, Clipped, Halved, LinearInput,
     LinearParameters, NormColumns, NormRows, Pooled, RowDistance, Scaled, Select, SelectGradient,
     Sum,
 };
@@ -171,6 +171,10 @@ impl Ops for CubeBackend {
         Self::float_reshape(x, Shape::from(shape))
     }
 
+    fn halved(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        webgpu_backward::halved(x)
+    }
+
     fn pooled(x: FloatTensor<Self>) -> FloatTensor<Self> {
         webgpu_backward::pooled(x)
     }
@@ -301,6 +305,7 @@ kernel_source!(
     BatchNorm,
     BatchNormGradients,
     Clipped,
+    Halved,
     LinearInput,
     LinearParameters,
     NormColumns,

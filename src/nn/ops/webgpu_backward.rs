@@ -2,6 +2,7 @@
 
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::tensor::DType;
 use burn_wgpu::{CubeBackend, CubeTensor};
 
 use super::backward::BackwardOps;
@@ -10,9 +11,9 @@ use super::webgpu::{attention_grid, empty, grid, kept, launch, launch_into, row_
 use super::wgsl::{LINEAR_GROUP, Linear, ROW_GROUP, SelfAttention};
 use super::wgsl_backward::{
     Activate, AdamWStep, AddSquares, Attend, AttendKeys, AttendQuery, AttentionKeys,
-    AttentionQueries, Averaged, BatchNorm, BatchNormGradients, Clipped, INPUT_COLUMNS, LinearInput,
-    LinearParameters, NormColumns, NormRows, PARAMETER_QUADS, Pooled, Pooling, RowDistance, Scaled,
-    Select, SelectGradient, Sum, distance_wgsl,
+    AttentionQueries, Averaged, BatchNorm, BatchNormGradients, Clipped, Halved, INPUT_COLUMNS,
+    LinearInput, LinearParameters, NormColumns, NormRows, PARAMETER_QUADS, Pooled, Pooling,
+    RowDistance, Scaled, Select, SelectGradient, Sum, distance_wgsl,
 };
 use super::{Activation, ResidualPrimitive, WeightPrimitive, product_sizes, selected_shape};
 use crate::objective::distance::Distance;
@@ -159,6 +160,20 @@ pub(super) fn batch_norm(
 }
 
 /// A tensor `[1]` of zero, made by nothing but its upload.
+pub(super) fn halved(x: CubeTensor) -> CubeTensor {
+    let shape = x.shape();
+    let words = shape.num_elements().div_ceil(2);
+    let output = CubeTensor::new_contiguous(
+        x.client.clone(),
+        x.device.clone(),
+        shape,
+        x.client.empty(words * size_of::<u32>()),
+        DType::F16,
+    );
+    let [output] = launch_into(Halved, ROWS, row_grid(words as u32), vec![x], [output]);
+    output
+}
+
 pub(super) fn zero(like: &CubeTensor) -> CubeTensor {
     let handle = like.client.create_from_slice(&0f32.to_le_bytes());
     let mut zero = empty(like, vec![1]);

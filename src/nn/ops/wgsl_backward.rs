@@ -1068,6 +1068,27 @@ fn main(@builtin(local_invocation_index) lane: u32) {{
     }
 }
 
+/// Values in f16, two to a word.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Halved;
+
+impl Halved {
+    pub fn wgsl(&self) -> String {
+        format!(
+            "@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<u32>;
+{main}
+    if (number >= arrayLength(&y)) {{ return; }}
+    var pair = vec2<f32>(x[2u * number], 0.0);
+    if (2u * number + 1u < arrayLength(&x)) {{ pair.y = x[2u * number + 1u]; }}
+    y[number] = pack2x16float(clamp(pair, vec2<f32>(-65504.0), vec2<f32>(65504.0)));
+}}
+",
+            main = main_of_each("number")
+        )
+    }
+}
+
 /// The factor that clips gradients, in its place among the numbers of a step.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Clipped;
@@ -1169,6 +1190,7 @@ mod tests {
             }
         }
         assert_valid(&Clipped.wgsl());
+        assert_valid(&Halved.wgsl());
         for (heads, head_dim) in [(1, 1), (3, 64), (4, 6)] {
             assert_valid(&AttentionQueries { heads, head_dim }.wgsl());
             assert_valid(&AttentionKeys { heads, head_dim }.wgsl());

@@ -255,3 +255,64 @@ pub async fn finite_differences(device: &Device, report: &mut Report) -> Result<
     }
     Ok(())
 }
+
+/// The value in f16 that is nearest to `x`, of which none is subnormal here.
+fn nearest_half(x: f32) -> f32 {
+    let x = f64::from(x);
+    let step = (x.abs().log2().floor() - 10.0).exp2();
+    ((x / step).round_ties_even() * step) as f32
+}
+
+/// Checks that a product with halved weights, and its gradients, are those of the rounded weights.
+pub async fn halves(device: &Device, report: &mut Report) -> Result<(), String> {
+    report.file("gradients");
+    let tracking = device.clone().autodiff();
+    let [rows, d_in, d_out] = [5, 7, 9];
+    let on = |values: &[f32], device: &Device| {
+        Tensor::<1>::from_data(TensorData::new(values.to_vec(), [values.len()]), device)
+    };
+    let weights = numbers(7, d_in * d_out);
+    let rounded: Vec<f32> = weights.iter().map(|&w| nearest_half(w)).collect();
+    let mut results = Vec::new();
+    for (values, halve) in [(&weights, true), (&rounded, false)] {
+        let x = on(&numbers(8, rows * d_in), &tracking).require_grad();
+        let weight = on(values, &tracking).require_grad();
+        let matrix = weight.clone().reshape([d_in, d_out]);
+        let matrix = match halve {
+            true => Weight::Half(ops::halved(matrix)),
+            false => Weight::Full(matrix),
+        };
+        let y = ops::linear(
+            x.clone().reshape([rows, d_in]),
+            &matrix,
+            &on(&numbers(9, d_out), &tracking),
+            None,
+            false,
+        );
+        let slopes = on(&numbers(10, rows * d_out), device).reshape([rows, d_out]);
+        let gradients = ops::with_gradient(y.clone(), slopes).backward();
+        let gradient = |leaf: &Tensor<1>| leaf.grad(&gradients).ok_or("a leaf has no gradient");
+        let (d_x, d_weight) = (gradient(&x)?, gradient(&weight)?);
+        for tensor in [y.inner().reshape([rows * d_out]), d_x, d_weight] {
+            results.push(read_values(tensor).await.map_err(|e| e.to_string())?);
+        }
+    }
+    let (halved, full) = results.split_at(3);
+    let names = [
+        "product",
+        "gradient of the input",
+        "gradient of the weights",
+    ];
+    for ((name, halved), full) in names.iter().zip(halved).zip(full) {
+        let difference = halved
+            .iter()
+            .zip(full)
+            .map(|(a, b)| f64::from((a - b).abs()));
+        report.number(
+            &format!("weights in f16: {name}"),
+            difference.fold(0.0, f64::max),
+            Quantity::Gradient.tolerance(report.arithmetic()),
+        );
+    }
+    Ok(())
+}

@@ -76,8 +76,15 @@ pub async fn run(folder: &Folder, only: &[String]) -> Report {
         }
     }
     let wanted = only.is_empty() || only.iter().any(|part| "gradients".contains(part.as_str()));
-    if wanted && let Err(why) = gradients::finite_differences(&device, &mut report).await {
-        report.failed("gradients", "could be checked", &why);
+    if wanted {
+        for result in [
+            gradients::finite_differences(&device, &mut report).await,
+            gradients::halves(&device, &mut report).await,
+        ] {
+            if let Err(why) = result {
+                report.failed("gradients", "could be checked", &why);
+            }
+        }
     }
     report
 }
