@@ -5,6 +5,7 @@
 //! - [`train`]: runs of training: recipes, schedules, the trainer.
 //! - `model`: one file per published system.
 //! - [`probe`]: what is read off embeddings: pooling, classes, signs of collapse.
+//! - [`world`]: planners: actions that bring a world model's prediction to a goal. No tensors.
 //! - [`objective`]: losses of training and their gradients, on the host.
 //! - `nn`: the parts that systems share, and the kernels under them.
 //! - `device`: where the numbers are computed, and how weights are kept there.
@@ -38,5 +39,6 @@ pub mod rng;
 pub mod train;
 #[cfg(target_family = "wasm")]
 mod wasm;
+pub mod world;
 
 pub use error::{Error, Result};
