@@ -189,6 +189,30 @@ backward!(SumStep, 2, (), |nodes, (), dy, grads| {
     }
 });
 
+backward!(
+    MultiplyAddStep,
+    3,
+    (Primitive<B>, Primitive<B>, Option<Shape>),
+    |nodes, (a, b, residual), dy, grads| {
+        let [node_a, node_b, node_c] = nodes;
+        let shrunk = |gradient: Primitive<B>, shape: Shape| match gradient.shape() == shape {
+            true => gradient,
+            false => B::repeated_gradient(gradient, shape.to_vec()),
+        };
+        if let (Some(node), Some(shape)) = (node_c, residual) {
+            grads.register::<B>(node.id, shrunk(dy.clone(), shape));
+        }
+        if let Some(node) = node_b {
+            let product = B::multiply_add(dy.clone(), a, ResidualPrimitive::Nothing);
+            grads.register::<B>(node.id, shrunk(product, b.shape()));
+        }
+        if let Some(node) = node_a {
+            let product = B::multiply_add(dy, b, ResidualPrimitive::Nothing);
+            grads.register::<B>(node.id, product);
+        }
+    }
+);
+
 backward!(ReshapedStep, 1, Shape, |nodes, shape, dy, grads| {
     if let [Some(node)] = nodes {
         grads.register::<B>(node.id, B::reshaped(dy, shape.to_vec()));
@@ -448,6 +472,40 @@ impl<B: BackwardOps, C: CheckpointStrategy> Ops for Autodiff<B, C> {
             .prepare::<C>([a_node, b_node])
             .compute_bound()
             .stateless(B::sum(a, b))
+    }
+
+    fn multiply_add(
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        c: ResidualPrimitive<Self>,
+    ) -> FloatTensor<Self> {
+        let (a, a_node) = a.into_parts();
+        let (b, b_node) = b.into_parts();
+        let (c, c_node): (ResidualPrimitive<B>, _) = match c {
+            ResidualPrimitive::Nothing => (
+                ResidualPrimitive::Nothing,
+                Self::from_inner(b.clone()).node(),
+            ),
+            ResidualPrimitive::Rows(rows) => {
+                let (rows, node) = rows.into_parts();
+                (ResidualPrimitive::Rows(rows), node)
+            }
+        };
+        match MultiplyAddStep
+            .prepare::<C>([a_node, b_node, c_node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prep) => {
+                let residual = match &c {
+                    ResidualPrimitive::Nothing => None,
+                    ResidualPrimitive::Rows(rows) => Some(rows.shape()),
+                };
+                let y = <B as Ops>::multiply_add(a.clone(), b.clone(), c);
+                prep.finish((a, b, residual), y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(<B as Ops>::multiply_add(a, b, c)),
+        }
     }
 
     fn reshaped(x: FloatTensor<Self>, shape: Vec<usize>) -> FloatTensor<Self> {

@@ -150,6 +150,7 @@ impl Ops for Flex {
         match activation {
             Activation::Gelu => values.iter_mut().for_each(|v| *v = gelu(*v)),
             Activation::Relu => values.iter_mut().for_each(|v| *v = v.max(0.0)),
+            Activation::Silu => values.iter_mut().for_each(|v| *v *= logistic(*v)),
         }
         x
     }
@@ -215,6 +216,27 @@ impl Ops for Flex {
         let pairs = sum.storage_mut::<f32>().iter_mut().zip(values(&b));
         pairs.for_each(|(sum, b)| *sum += b);
         sum
+    }
+
+    fn multiply_add(
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        c: ResidualPrimitive<Self>,
+    ) -> FloatTensor<Self> {
+        let mut y = a.to_contiguous();
+        drop(a);
+        let (b, c) = (b.to_contiguous(), contiguous(c));
+        let y_values: &mut [f32] = y.storage_mut();
+        // Repeated where there are fewer rows.
+        for block in y_values.chunks_mut(values(&b).len()) {
+            block.iter_mut().zip(values(&b)).for_each(|(y, b)| *y *= b);
+        }
+        if let Some(c) = &c {
+            for block in y_values.chunks_mut(values(c).len()) {
+                block.iter_mut().zip(values(c)).for_each(|(y, c)| *y += c);
+            }
+        }
+        y
     }
 
     fn reshaped(x: FloatTensor<Self>, shape: Vec<usize>) -> FloatTensor<Self> {
@@ -494,6 +516,13 @@ pub(super) fn reduced(row: &[f32], start: f32, combine: impl Fn(f32, f32) -> f32
             .for_each(|(lane, &v)| *lane = combine(*lane, v));
     }
     lanes.iter().chain(rest).fold(start, |a, &b| combine(a, b))
+}
+
+/// `1 / (1 + e^−x)`.
+#[inline]
+pub(super) fn logistic(x: f32) -> f32 {
+    let e = exp_of_negative(-x.abs());
+    (if x < 0.0 { e } else { 1.0 }) / (1.0 + e)
 }
 
 /// `e^x` for `x ≤ 0`, 0 below -87, without branches or calls: Cephes' `expf`, relative error below 2e-7.

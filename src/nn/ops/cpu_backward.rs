@@ -8,7 +8,8 @@ use burn::tensor::{Shape, TensorData};
 
 use super::backward::BackwardOps;
 use super::cpu::{
-    attention_groups, contiguous, exp_of_negative, matmul, reduced, rows_of, split_heads, values,
+    attention_groups, contiguous, exp_of_negative, logistic, matmul, reduced, rows_of, split_heads,
+    values,
 };
 use super::gelu::gelu_slope;
 use super::update::{SQUARE_LANES, UpdateOps};
@@ -66,6 +67,12 @@ impl BackwardOps for Flex {
                 .collect(),
             Activation::Relu => pairs
                 .map(|(&x, &g)| if x > 0.0 { g } else { 0.0 })
+                .collect(),
+            Activation::Silu => pairs
+                .map(|(&x, &g)| {
+                    let share = logistic(x);
+                    g * share * (1.0 + x * (1.0 - share))
+                })
                 .collect(),
         };
         tensor(data, shape)

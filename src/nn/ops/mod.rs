@@ -68,6 +68,8 @@ pub enum Activation {
     Gelu,
     /// `max(x, 0)`.
     Relu,
+    /// `x / (1 + exp(−x))`.
+    Silu,
 }
 
 /// Operations of a forward pass and of a loss.
@@ -145,6 +147,13 @@ pub trait Ops: Backend {
     /// The sum of two tensors of one shape. (burn's own brings its arithmetic of quantized tensors along, a quarter of the
     /// CPU module.)
     fn sum(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// `a · b + c`, element by element, with `a [.., d]`; `b` and `c` have its shape, or fewer rows of `d`, which are repeated.
+    fn multiply_add(
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        #[extension_type] c: ResidualPrimitive<Self>,
+    ) -> FloatTensor<Self>;
 
     /// The same values in another shape. (burn's own gradient of it brings its reductions along.)
     fn reshaped(x: FloatTensor<Self>, shape: Vec<usize>) -> FloatTensor<Self>;
@@ -429,6 +438,19 @@ pub fn distance<const D: usize>(
 /// See [`Ops::sum`].
 pub fn sum<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as Ops>::sum(a.into_dispatch(), b.into_dispatch()))
+}
+
+/// See [`Ops::multiply_add`].
+pub fn multiply_add<const D: usize, const R: usize>(
+    a: Tensor<D>,
+    b: Tensor<R>,
+    c: Option<Tensor<R>>,
+) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as Ops>::multiply_add(
+        a.into_dispatch(),
+        b.into_dispatch(),
+        optional(c),
+    ))
 }
 
 /// See [`Ops::reshaped`].

@@ -15,8 +15,8 @@ use super::wgsl::{
 use super::wgsl_backward::{
     Activate, AdamWStep, AddSquares, Attend, AttendKeys, AttendQuery, AttentionKeys,
     AttentionQueries, Averaged, BatchNorm, BatchNormGradients, Clipped, Halved, LinearInput,
-    LinearParameters, NormColumns, NormRows, Pooled, RowDistance, Scaled, Select, SelectGradient,
-    Sum,
+    LinearParameters, MultiplyAdd, NormColumns, NormRows, Pooled, RowDistance, Scaled, Select,
+    SelectGradient, Sum,
 };
 use super::{Activation, Ops, ResidualPrimitive, WeightPrimitive, product_sizes, webgpu_backward};
 use crate::objective::distance::Distance;
@@ -167,6 +167,14 @@ impl Ops for CubeBackend {
         webgpu_backward::sum(a, b)
     }
 
+    fn multiply_add(
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        c: ResidualPrimitive<Self>,
+    ) -> FloatTensor<Self> {
+        webgpu_backward::multiply_add(a, b, c)
+    }
+
     fn reshaped(x: FloatTensor<Self>, shape: Vec<usize>) -> FloatTensor<Self> {
         Self::float_reshape(x, Shape::from(shape))
     }
@@ -308,6 +316,7 @@ kernel_source!(
     Halved,
     LinearInput,
     LinearParameters,
+    MultiplyAdd,
     NormColumns,
     NormRows,
     Pooled,

@@ -12,8 +12,8 @@ use super::wgsl::{LINEAR_GROUP, Linear, ROW_GROUP, SelfAttention};
 use super::wgsl_backward::{
     Activate, AdamWStep, AddSquares, Attend, AttendKeys, AttendQuery, AttentionKeys,
     AttentionQueries, Averaged, BatchNorm, BatchNormGradients, Clipped, Halved, INPUT_COLUMNS,
-    LinearInput, LinearParameters, NormColumns, NormRows, PARAMETER_QUADS, Pooled, Pooling,
-    RowDistance, Scaled, Select, SelectGradient, Sum, distance_wgsl,
+    LinearInput, LinearParameters, MultiplyAdd, NormColumns, NormRows, PARAMETER_QUADS, Pooled,
+    Pooling, RowDistance, Scaled, Select, SelectGradient, Sum, distance_wgsl,
 };
 use super::{Activation, ResidualPrimitive, WeightPrimitive, product_sizes, selected_shape};
 use crate::objective::distance::Distance;
@@ -126,6 +126,23 @@ pub(super) fn distance(
 pub(super) fn sum(a: CubeTensor, b: CubeTensor) -> CubeTensor {
     let (width, dims) = (flat_width(&a), a.shape().to_vec());
     each_quad(Sum { width }, width as usize, vec![a, b], dims)
+}
+
+pub(super) fn multiply_add(
+    a: CubeTensor,
+    b: CubeTensor,
+    c: ResidualPrimitive<CubeBackend>,
+) -> CubeTensor {
+    let (width, dims) = (width_of(&a), a.shape().to_vec());
+    let mut inputs = vec![a, b];
+    if let ResidualPrimitive::Rows(rows) = c {
+        inputs.push(rows);
+    }
+    let kernel = MultiplyAdd {
+        width: width as u32,
+        added: inputs.len() > 2,
+    };
+    each_quad(kernel, width, inputs, dims)
 }
 
 pub(super) fn pooled(x: CubeTensor) -> CubeTensor {

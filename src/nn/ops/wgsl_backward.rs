@@ -208,6 +208,18 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
     }
 }
 
+/// In terms of a number that is not positive, whose exponential does not overflow.
+const LOGISTIC: &str = "fn logistic(x: vec4<f32>) -> vec4<f32> {
+    let e = exp(-abs(x));
+    return select(vec4<f32>(1.0), e, x < vec4<f32>()) / (1.0 + e);
+}
+";
+const SILU_SLOPE: &str = "fn silu_slope(x: vec4<f32>) -> vec4<f32> {
+    let share = logistic(x);
+    return share * (1.0 + x * (1.0 - share));
+}
+";
+
 /// An activation of the elements of a buffer, as rows of `width`; or, given the gradient of its output, its gradient.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Activate {
@@ -237,6 +249,16 @@ impl Activate {
             (Activation::Relu, false) => "max(x_at(row, i), vec4<f32>())",
             (Activation::Relu, true) => {
                 "select(vec4<f32>(), dy_at(row, i), x_at(row, i) > vec4<f32>())"
+            }
+            (Activation::Silu, gradient) => {
+                s.push_str(LOGISTIC);
+                match gradient {
+                    false => "x_at(row, i) * logistic(x_at(row, i))",
+                    true => {
+                        s.push_str(SILU_SLOPE);
+                        "dy_at(row, i) * silu_slope(x_at(row, i))"
+                    }
+                }
             }
         };
         each_quad(&mut s, self.width, "", value);
@@ -954,6 +976,31 @@ impl Sum {
     }
 }
 
+/// `a · b + c`, where `c` may be left out; `b` and `c` may have fewer rows, which are repeated.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MultiplyAdd {
+    pub width: u32,
+    pub added: bool,
+}
+
+impl MultiplyAdd {
+    pub fn wgsl(&self) -> String {
+        let Self { width, added } = *self;
+        let mut s = String::new();
+        rows_of_f32(&mut s, 0, "a", width);
+        rows_of_f32(&mut s, 1, "b", width);
+        let repeated = |name: &str| format!("{name}_at(row % {}, i)", rows_in(name, width));
+        let mut value = format!("a_at(row, i) * {}", repeated("b"));
+        if added {
+            rows_of_f32(&mut s, 2, "c", width);
+            let _ = write!(value, " + {}", repeated("c"));
+        }
+        output_rows(&mut s, 2 + u32::from(added), "y", width);
+        each_quad(&mut s, width, "", &value);
+        s
+    }
+}
+
 /// The elements of a buffer times the first of another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scaled {
@@ -1135,7 +1182,7 @@ mod tests {
         let eps = 1e-6f32.to_bits();
         for width in [1, 4, 30, 1408] {
             for gradient in [false, true] {
-                for activation in [Activation::Gelu, Activation::Relu] {
+                for activation in [Activation::Gelu, Activation::Relu, Activation::Silu] {
                     assert_valid(
                         &Activate {
                             width,
@@ -1183,6 +1230,9 @@ mod tests {
             }
             assert_valid(&Scaled { width }.wgsl());
             assert_valid(&Sum { width }.wgsl());
+            for added in [false, true] {
+                assert_valid(&MultiplyAdd { width, added }.wgsl());
+            }
             assert_valid(&AdamWStep { width }.wgsl());
             assert_valid(&Averaged { width }.wgsl());
             for minus in [false, true] {

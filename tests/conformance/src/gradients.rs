@@ -145,6 +145,30 @@ fn cases() -> Vec<Case> {
     cases.push(case("GELU", &[&[30]], |x, _| {
         ops::activate(x[0].clone(), Activation::Gelu)
     }));
+    cases.push(case("SiLU", &[&[30]], |x, _| {
+        ops::activate(x[0].clone(), Activation::Silu)
+    }));
+    cases.push(case(
+        "multiply and add",
+        &[&[2, 3, 6], &[2, 3, 6], &[2, 3, 6]],
+        |x, _| {
+            let [a, b, c] = [0, 1, 2].map(|i| x[i].clone().reshape([2, 3, 6]));
+            ops::multiply_add(a, b, Some(c)).reshape([36])
+        },
+    ));
+    cases.push(case(
+        "multiply and add, repeated rows",
+        &[&[4, 3, 8], &[3, 8], &[3, 8]],
+        |x, _| {
+            let [b, c] = [1, 2].map(|i| x[i].clone().reshape([3, 8]));
+            ops::multiply_add(x[0].clone().reshape([4, 3, 8]), b, Some(c)).reshape([96])
+        },
+    ));
+    cases.push(case(
+        "multiply, a repeated row",
+        &[&[5, 6], &[6]],
+        |x, _| ops::multiply_add(x[0].clone().reshape([5, 6]), x[1].clone(), None).reshape([30]),
+    ));
     cases.push(case("select", &[&[3, 2, 6], &[2, 6]], |x, device| {
         let index = [vec![0, 5, 5, 7], vec![6, 2, 7, 0]];
         let rows = Rows::new(&index, 8, device);
