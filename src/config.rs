@@ -6,8 +6,12 @@
 //! them [validate](ModelConfig::validate), so that the methods of a configuration that came from one of them can neither
 //! overflow nor divide by zero.
 
+mod lewm;
+
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+
+pub use lewm::LeWmConfig;
 
 use crate::{Error, Result};
 
@@ -59,6 +63,9 @@ pub enum System {
     /// V-JEPA 2.1: clips and pictures, with rotary positions that are rotations and scale with the grid, and four levels of output.
     #[serde(rename = "vjepa2.1")]
     VJepa21,
+    /// LeWorldModel: pictures as single embeddings, and how actions change them. Its encoder is a ViT with a class token.
+    #[serde(rename = "lewm")]
+    LeWm,
 }
 
 /// Sizes of the narrow transformer that predicts the embeddings of masked tokens.
@@ -114,8 +121,10 @@ pub struct ModelConfig {
     pub positions: Positions,
     /// Patches on a side of the grid to which V-JEPA 2.1 scales rows and columns before it rotates: that of its pretraining.
     pub rope_grid: Option<usize>,
-    /// Sizes of the predictor, where the model has one.
+    /// Sizes of the predictor of masked tokens, where the model has one.
     pub predictor: Option<PredictorConfig>,
+    /// Sizes of what LeWorldModel has beside its encoder.
+    pub lewm: Option<LeWmConfig>,
 }
 
 impl ModelConfig {
@@ -179,6 +188,7 @@ impl ModelConfig {
             positions: Positions::Sincos,
             rope_grid: None,
             predictor: None,
+            lewm: None,
         })
     }
 
@@ -210,6 +220,7 @@ impl ModelConfig {
                 levels: 1,
                 output_size: hidden_size,
             }),
+            lewm: None,
         })
     }
 
@@ -218,7 +229,8 @@ impl ModelConfig {
     /// for clips), `mlpRatio` (4), `layerNormEps` (1e-6), `qkvBias` (true), `positions` (the system's), `system` and `predictor`
     /// have the published defaults in parentheses. Without `system`, clips with `"rope"` are V-JEPA 2's, clips otherwise V-JEPA 1's,
     /// and pictures I-JEPA's. `ropeGrid` is V-JEPA 2.1's (16 for patches of 16 pixels). `predictor` is `{ hiddenSize (384), layers (12), heads, mlpRatio (4), maskTokens, levels, outputSize }`,
-    /// of which the others default to the system's, or null for a model without one. An unknown key is an error.
+    /// of which the others default to the system's, or null for a model without one. The system `"lewm"` has no such predictor, an
+    /// epsilon of 1e-12, and [`lewm`](LeWmConfig), an object with an `actionSize`. An unknown key is an error.
     pub fn from_json(text: &str) -> Result<Self> {
         let object = parse_object(text)?;
         let fields = Fields::new(&object, "");
@@ -238,6 +250,7 @@ impl ModelConfig {
             "system",
             "ropeGrid",
             "predictor",
+            "lewm",
         ])?;
         let system = match fields.text("system")? {
             None => None,
@@ -245,10 +258,11 @@ impl ModelConfig {
             Some("vjepa") => Some(System::VJepa),
             Some("vjepa2") => Some(System::VJepa2),
             Some("vjepa2.1") => Some(System::VJepa21),
+            Some("lewm") => Some(System::LeWm),
             Some(other) => {
                 return Err(unexpected(
                     "system",
-                    "\"ijepa\", \"vjepa\", \"vjepa2\" or \"vjepa2.1\"",
+                    "\"ijepa\", \"vjepa\", \"vjepa2\", \"vjepa2.1\" or \"lewm\"",
                     &Value::from(other),
                 ));
             }
@@ -282,7 +296,7 @@ impl ModelConfig {
         let published = PredictorConfig::published(system, hidden_size, heads, 12);
         let predictor = match object.get("predictor") {
             Some(Value::Null) => None,
-            None => Some(published),
+            None => Some(published).filter(|_| system != System::LeWm),
             Some(Value::Object(object)) => {
                 let fields = Fields::new(object, "predictor.");
                 fields.only(&[
@@ -310,6 +324,11 @@ impl ModelConfig {
             }
             Some(other) => return Err(unexpected("predictor", "an object or null", other)),
         };
+        let lewm = match object.get("lewm") {
+            None | Some(Value::Null) => None,
+            Some(Value::Object(object)) => Some(LeWmConfig::read(object, hidden_size)?),
+            Some(other) => return Err(unexpected("lewm", "an object", other)),
+        };
         let config = Self {
             system,
             image_size,
@@ -321,7 +340,9 @@ impl ModelConfig {
             layers,
             heads,
             mlp_hidden: mlp_hidden(hidden_size, fields.number("mlpRatio")?.unwrap_or(4.0)),
-            layer_norm_eps: fields.number("layerNormEps")?.unwrap_or(1e-6),
+            layer_norm_eps: fields
+                .number("layerNormEps")?
+                .unwrap_or(system.layer_norm_eps()),
             qkv_bias: fields.flag("qkvBias")?.unwrap_or(true),
             positions: positions.unwrap_or(system.positions()),
             rope_grid: match fields.size("ropeGrid")? {
@@ -329,6 +350,7 @@ impl ModelConfig {
                 None => system.rope_grid(patch_size),
             },
             predictor,
+            lewm,
         };
         config.validate()?;
         Ok(config)
@@ -407,17 +429,21 @@ impl ModelConfig {
     /// IMAGE is 224, 256 and 384 unless given, and SIZE may also be `gigantic` (`G`); clips are of 16, 64 and 16 frames, or of N
     /// with `-fpcN`, as in `vjepa2-vitl-fpc16-256`. The spellings of published checkpoints are understood too: `vit-huge-14`,
     /// `vit_huge`, `ijepa-vith14`, `vjepa2-vitg-fpc64-384`, `vjepa2_1_vitb_dist_vitG_384`, in any case of letters but for g and G.
+    /// `lewm` is LeWorldModel.
     pub fn preset(name: &str) -> Result<Self> {
         let unknown = || {
             Error::BadConfig(format!(
                 "there is no preset {:?}: the names are vit-tiny, vit-small, vit-base, vit-large, vit-huge and vit-giant, \
-                 optionally with a patch and an image size as in vit-huge/14@224, and for clips the same after vjepa-, vjepa2- or \
-                 vjepa2.1-",
+                 optionally with a patch and an image size as in vit-huge/14@224, for clips the same after vjepa-, vjepa2- or \
+                 vjepa2.1-, and lewm",
                 excerpt(name)
             ))
         };
         let spelled = name.replace('_', "-");
         let lower = spelled.to_ascii_lowercase();
+        if lower == System::LeWm.name() {
+            return Ok(Self::lewm());
+        }
         const SYSTEMS: [(&str, System); 6] = [
             ("ijepa-", System::IJepa),
             ("vjepa2.1-", System::VJepa21),
@@ -470,7 +496,7 @@ impl ModelConfig {
         let image = match image {
             Some(image) => image.parse().map_err(|_| unknown())?,
             None => match system {
-                System::IJepa | System::VJepa => 224,
+                System::IJepa | System::VJepa | System::LeWm => 224,
                 System::VJepa2 => 256,
                 System::VJepa21 => 384,
             },
@@ -517,6 +543,7 @@ impl ModelConfig {
             positions: system.positions(),
             rope_grid: system.rope_grid(patch.unwrap_or(default_patch)),
             predictor: Some(predictor),
+            lewm: None,
         };
         config.validate()?;
         Ok(config)
@@ -600,6 +627,7 @@ impl ModelConfig {
         let fitting: &[Positions] = match self.system {
             System::IJepa => &[Positions::Sincos, Positions::Learned],
             System::VJepa => &[Positions::Sincos],
+            System::LeWm => &[Positions::Learned],
             System::VJepa2 | System::VJepa21 => &[Positions::Rope],
         };
         if !fitting.contains(&self.positions) {
@@ -621,6 +649,13 @@ impl ModelConfig {
                 "{name} has {LEVELS} levels of output, and {} layers do not",
                 self.layers
             ));
+        }
+        match (&self.lewm, self.system == System::LeWm) {
+            (Some(_), false) => return bad(format!("lewm is for the system lewm, not for {name}")),
+            (None, true) => return bad("the system lewm needs lewm, with an actionSize".into()),
+            (Some(lewm), true) if self.predictor.is_none() => lewm.check()?,
+            (Some(_), true) => return bad("the sizes of lewm's predictor are in lewm".into()),
+            (None, false) => {}
         }
         let Some(predictor) = &self.predictor else {
             return Ok(());
@@ -745,7 +780,7 @@ impl ModelConfig {
 
     /// Whether tokens span time, so that the patch embedding is a convolution over it too.
     pub fn is_video(&self) -> bool {
-        self.system != System::IJepa
+        !matches!(self.system, System::IJepa | System::LeWm)
     }
 
     /// Shape of the patch embedding's kernel: `[hidden, channels, (tubelet,) patch, patch]`.
@@ -771,12 +806,18 @@ impl ModelConfig {
             System::VJepa21 => {
                 one + d * self.patch_elements() / self.tubelet as u64 + d + 2 * d + 3 * 2 * d
             }
+            // A class token and its position.
+            System::LeWm => one + 2 * d,
             _ => one,
         }
     }
 
-    /// Parameters of the predictor, its position table and mask token included; 0 where there is none.
+    /// Parameters of the predictor, its position table and mask token included, or of everything that LeWorldModel has beside its
+    /// encoder; 0 where there is none.
     pub fn predictor_parameter_count(&self) -> u64 {
+        if let Some(lewm) = &self.lewm {
+            return lewm.parameter_count(self.hidden_size as u64);
+        }
         let Some(predictor) = &self.predictor else {
             return 0;
         };
@@ -800,6 +841,11 @@ impl ModelConfig {
         embed + masks + positions + blocks + 2 * p + (p * out + out) + rest
     }
 
+    /// Whether a predictor is described, of masked tokens or of what actions do.
+    pub fn has_predictor(&self) -> bool {
+        self.predictor.is_some() || self.lewm.is_some()
+    }
+
     /// Numbers in one patch of the input.
     fn patch_elements(&self) -> u64 {
         (self.channels * self.tubelet) as u64 * (self.patch_size * self.patch_size) as u64
@@ -814,20 +860,29 @@ impl System {
             Self::VJepa => "vjepa",
             Self::VJepa2 => "vjepa2",
             Self::VJepa21 => "vjepa2.1",
+            Self::LeWm => "lewm",
+        }
+    }
+
+    /// The epsilon of published encoders.
+    fn layer_norm_eps(self) -> f64 {
+        match self {
+            Self::LeWm => 1e-12,
+            _ => 1e-6,
         }
     }
 
     /// Frames of a clip in training.
     fn frames(self) -> usize {
         match self {
-            Self::IJepa => 1,
+            Self::IJepa | Self::LeWm => 1,
             Self::VJepa | Self::VJepa2 | Self::VJepa21 => 16,
         }
     }
 
     fn tubelet(self) -> usize {
         match self {
-            Self::IJepa => 1,
+            Self::IJepa | Self::LeWm => 1,
             Self::VJepa | Self::VJepa2 | Self::VJepa21 => 2,
         }
     }
@@ -841,6 +896,7 @@ impl System {
         match self {
             Self::IJepa | Self::VJepa => Positions::Sincos,
             Self::VJepa2 | Self::VJepa21 => Positions::Rope,
+            Self::LeWm => Positions::Learned,
         }
     }
 }
@@ -850,7 +906,7 @@ impl PredictorConfig {
     fn published(system: System, encoder: usize, heads: usize, layers: usize) -> Self {
         let levels = if system == System::VJepa21 { LEVELS } else { 1 };
         let (mask_tokens, heads) = match system {
-            System::IJepa => (1, heads),
+            System::IJepa | System::LeWm => (1, heads),
             System::VJepa => (2, heads),
             System::VJepa2 => (10, 12),
             System::VJepa21 => (8, 12),
@@ -955,6 +1011,8 @@ struct OwnFormat {
     #[serde(skip_serializing_if = "Option::is_none")]
     rope_grid: Option<usize>,
     predictor: Option<OwnPredictor>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lewm: Option<LeWmConfig>,
 }
 
 #[derive(Serialize)]
@@ -995,6 +1053,7 @@ impl From<ModelConfig> for OwnFormat {
                 levels: predictor.levels,
                 output_size: predictor.output_size,
             }),
+            lewm: config.lewm,
         }
     }
 }
@@ -1209,6 +1268,22 @@ mod tests {
     }
 
     #[test]
+    fn le_world_model_has_the_published_parameter_counts() {
+        let config = ModelConfig::preset("lewm").unwrap();
+        assert_eq!(config.validate(), Ok(()));
+        assert_eq!(config.parameter_count(), 5_501_376);
+        let rest = config.predictor_parameter_count();
+        assert_eq!(rest, 2 * 792_768 + 156_206 + 10_791_360);
+        assert_eq!(config.parameter_count() + rest, 18_034_478);
+        assert_eq!(ModelConfig::preset("LeWM").as_ref(), Ok(&config));
+        let written = r#"{"system":"lewm","imageSize":224,"patchSize":14,"hiddenSize":192,"layers":12,"heads":3,
+            "lewm":{"actionSize":10}}"#;
+        assert_eq!(ModelConfig::from_json(written).as_ref(), Ok(&config));
+        let again = ModelConfig::from_json(&serde_json::to_string(&config).unwrap());
+        assert_eq!(again, Ok(config));
+    }
+
+    #[test]
     fn presets_have_several_spellings() {
         let huge = ModelConfig::preset("vit-huge/14@224").unwrap();
         for name in [
@@ -1365,6 +1440,34 @@ mod tests {
             (r#","frames":3,"tubelet":2"#, "tubelet"),
             (r#","system":"vjepa3""#, "system"),
             (r#","system":"ijepa","frames":2"#, "ijepa"),
+            (r#","system":"lewm""#, "actionSize"),
+            (r#","system":"lewm","lewm":{}"#, "lewm.actionSize"),
+            (r#","system":"lewm","lewm":3"#, "lewm"),
+            (
+                r#","system":"lewm","lewm":{"actionSize":0}"#,
+                "action block",
+            ),
+            (
+                r#","system":"lewm","lewm":{"actionSize":2,"heads":16384,"headDim":16384}"#,
+                "heads",
+            ),
+            (
+                r#","system":"lewm","lewm":{"actionSize":2,"size":3}"#,
+                "lewm.size",
+            ),
+            (
+                r#","system":"lewm","lewm":{"actionSize":2},"predictor":{"heads":3}"#,
+                "in lewm",
+            ),
+            (
+                r#","system":"lewm","lewm":{"actionSize":2},"frames":4"#,
+                "pictures",
+            ),
+            (
+                r#","system":"lewm","lewm":{"actionSize":2},"positions":"sincos""#,
+                "positions",
+            ),
+            (r#","lewm":{"actionSize":2}"#, "not for ijepa"),
             (r#","system":"vjepa2","positions":"sincos""#, "vjepa2"),
             (r#","system":"vjepa2.1""#, "levels"),
             (r#","system":"vjepa2","ropeGrid":16"#, "ropeGrid"),

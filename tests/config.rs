@@ -1,7 +1,7 @@
 //! Model configurations: the fixtures' files, and properties that hold for every text.
 
 use proptest::prelude::*;
-use webjepa::config::{LEVELS, ModelConfig, Positions, PredictorConfig, System};
+use webjepa::config::{LEVELS, LeWmConfig, ModelConfig, Positions, PredictorConfig, System};
 
 #[test]
 fn the_fixtures_have_the_sizes_that_they_say() {
@@ -94,7 +94,7 @@ fn configs() -> impl Strategy<Value = ModelConfig> {
         any::<bool>(),
         1e-12f64..1.0,
         proptest::option::of(sizes),
-        (0usize..4, 1usize..4, 1usize..4, 1usize..40),
+        (0usize..5, 1usize..4, 1usize..4, 1usize..40),
     );
     (encoder, rest).prop_map(
         |(encoder, (channels, qkv_bias, learned, layer_norm_eps, sizes, time))| {
@@ -105,8 +105,10 @@ fn configs() -> impl Strategy<Value = ModelConfig> {
                 System::VJepa,
                 System::VJepa2,
                 System::VJepa21,
+                System::LeWm,
             ][system];
-            let video = system != System::IJepa;
+            let of_actions = system == System::LeWm;
+            let video = system != System::IJepa && !of_actions;
             let tubelet = if video { tubelet } else { 1 };
             let hidden_size = 8 * width * heads;
             ModelConfig {
@@ -126,9 +128,13 @@ fn configs() -> impl Strategy<Value = ModelConfig> {
                     System::IJepa if learned => Positions::Learned,
                     System::IJepa | System::VJepa => Positions::Sincos,
                     System::VJepa2 | System::VJepa21 => Positions::Rope,
+                    System::LeWm => Positions::Learned,
                 },
                 rope_grid: (system == System::VJepa21).then_some(side),
-                predictor: sizes.map(|sizes| predictor(system, hidden_size, sizes)),
+                predictor: sizes
+                    .filter(|_| !of_actions)
+                    .map(|sizes| predictor(system, hidden_size, sizes)),
+                lewm: of_actions.then(|| LeWmConfig::published(side, hidden_size)),
             }
         },
     )

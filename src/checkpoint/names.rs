@@ -28,7 +28,7 @@
 //! | `predictor_blocks.i` | `predictor.layer.i` |
 //! | `predictor_norm`, `predictor_proj` | `predictor.layernorm`, `predictor.proj` |
 
-use crate::config::{LEVELS, ModelConfig, Positions, System};
+use crate::config::{LEVELS, LeWmConfig, ModelConfig, Positions, System};
 use crate::{Error, Result};
 
 /// One parameter of a model.
@@ -73,7 +73,12 @@ impl std::str::FromStr for EncoderChoice {
 pub fn parameters(config: &ModelConfig) -> Vec<Parameter> {
     let d = config.hidden_size;
     let mut list = List::default();
-    list.positions("pos_embed", config, d);
+    if config.system == System::LeWm {
+        list.push("cls_token", &[1, 1, d]);
+        list.push("position_embeddings", &[1, 1 + config.tokens(), d]);
+    } else {
+        list.positions("pos_embed", config, d);
+    }
     let mut kernel = config.patch_kernel();
     list.affine("patch_embed.proj", &kernel, d);
     if config.system == System::VJepa21 {
@@ -105,8 +110,12 @@ pub fn last_norm(system: System) -> &'static str {
     }
 }
 
-/// The parameters of the predictor that `config` describes; none where it describes none.
+/// The parameters of the predictor that `config` describes, or of everything that LeWorldModel has beside its encoder; none where it
+/// describes none.
 pub fn predictor_parameters(config: &ModelConfig) -> Vec<Parameter> {
+    if let Some(lewm) = &config.lewm {
+        return lewm_parameters(lewm, config.hidden_size);
+    }
     let Some(predictor) = &config.predictor else {
         return Vec::new();
     };
@@ -141,6 +150,46 @@ pub fn predictor_parameters(config: &ModelConfig) -> Vec<Parameter> {
     if config.system == System::VJepa21 {
         list.affine("predictor_proj_context", &[out, p], out);
     }
+    list.0
+}
+
+/// LeWorldModel's parameters but for those of its encoder, under their published names.
+fn lewm_parameters(config: &LeWmConfig, d: usize) -> Vec<Parameter> {
+    let LeWmConfig {
+        action_size,
+        history,
+        action_channels,
+        action_hidden,
+        projector_hidden,
+        mlp_hidden,
+        ..
+    } = *config;
+    let inner = config.inner();
+    let mut list = List::default();
+    for projector in ["projector", "pred_proj"] {
+        let of = |part| format!("{projector}.net.{part}");
+        list.linear(&of(0), d, projector_hidden);
+        list.affine(&of(1), &[projector_hidden], projector_hidden);
+        list.push(&format!("{}.running_mean", of(1)), &[projector_hidden]);
+        list.push(&format!("{}.running_var", of(1)), &[projector_hidden]);
+        list.linear(&of(3), projector_hidden, d);
+    }
+    let kernel = [action_channels, action_size, 1];
+    list.affine("action_encoder.patch_embed", &kernel, action_channels);
+    list.linear("action_encoder.embed.0", action_channels, action_hidden);
+    list.linear("action_encoder.embed.2", action_hidden, d);
+    list.push("predictor.pos_embedding", &[1, history, d]);
+    for layer in 0..config.layers {
+        let of = |part: &str| format!("predictor.transformer.layers.{layer}.{part}");
+        list.linear(&of("adaLN_modulation.1"), d, 6 * d);
+        list.affine(&of("attn.norm"), &[d], d);
+        list.push(&of("attn.to_qkv.weight"), &[3 * inner, d]);
+        list.linear(&of("attn.to_out.0"), inner, d);
+        list.affine(&of("mlp.net.0"), &[d], d);
+        list.linear(&of("mlp.net.1"), d, mlp_hidden);
+        list.linear(&of("mlp.net.4"), mlp_hidden, d);
+    }
+    list.affine("predictor.transformer.norm", &[d], d);
     list.0
 }
 
@@ -197,6 +246,10 @@ impl List {
     fn affine(&mut self, name: &str, weight: &[usize], bias: usize) {
         self.push(&format!("{name}.weight"), weight);
         self.push(&format!("{name}.bias"), &[bias]);
+    }
+
+    fn linear(&mut self, name: &str, d_in: usize, d_out: usize) {
+        self.affine(name, &[d_out, d_in], d_out);
     }
 
     fn blocks(&mut self, name: &str, layers: usize, d: usize, mlp: usize, qkv_bias: bool) {
@@ -277,6 +330,12 @@ pub(super) fn single(system: System) -> Vec<Scheme> {
             (Layout::HfMemory, "ijepa."),
         ],
         System::VJepa2 => &[(Layout::HfVideo, ""), (Layout::HfVideo, "vjepa2.")],
+        System::LeWm => &[
+            (Layout::HfDisk, "encoder."),
+            (Layout::HfMemory, "encoder."),
+            (Layout::HfDisk, ""),
+            (Layout::HfMemory, ""),
+        ],
         System::VJepa | System::VJepa21 => &[],
     };
     let hugging_face = hugging_face
@@ -285,7 +344,16 @@ pub(super) fn single(system: System) -> Vec<Scheme> {
     let originals = ["", "module.", "backbone.", "module.backbone."].map(original);
     hugging_face.chain(originals).collect()
 }
-pub(super) const PREDICTOR: [Scheme; 6] = [
+/// Of the predictor of `system`.
+pub(super) fn predictor(system: System) -> &'static [Scheme] {
+    match system {
+        System::LeWm => &LEWM,
+        _ => &PREDICTOR,
+    }
+}
+/// LeWorldModel's parts have names of their own.
+const LEWM: [Scheme; 1] = [original("")];
+const PREDICTOR: [Scheme; 6] = [
     original("predictor."),
     original("predictor.module."),
     original("predictor.backbone."),
@@ -361,8 +429,10 @@ impl Scheme {
     }
 
     fn hf_names(self, name: &str) -> Vec<String> {
-        if name == "pos_embed" {
-            return vec!["embeddings.position_embeddings".into()];
+        match name {
+            "pos_embed" => return vec!["embeddings.position_embeddings".into()],
+            "cls_token" | "position_embeddings" => return vec![format!("embeddings.{name}")],
+            _ => {}
         }
         let (module, kind) = name.rsplit_once('.').unwrap_or((name, ""));
         if module == "patch_embed.proj" {
@@ -479,8 +549,11 @@ pub fn is_of_predictor(name: &str) -> bool {
 /// of a training checkpoint where `containers` says that it is one, heads, and the state of training.
 pub(super) fn is_ignored(name: &str, containers: bool, positions: Positions) -> bool {
     const NETWORKS: [&str; 3] = ["encoder.", "target_encoder.", "ema_encoder."];
-    const PREFIXES: [&str; 9] = [
+    const PREFIXES: [&str; 12] = [
         "predictor.",
+        "projector.",
+        "pred_proj.",
+        "action_encoder.",
         "probe.",
         "vjepa2.predictor.",
         "classifier.",
@@ -503,6 +576,8 @@ pub(super) fn is_ignored(name: &str, containers: bool, positions: Positions) -> 
     ];
     NAMES.contains(&name)
         || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        // BatchNorm counts batches, which nothing depends on.
+        || name.ends_with(".num_batches_tracked")
         // V-JEPA 2 has rotary positions, and its files a table all the same.
         || positions == Positions::Rope && name.ends_with("pos_embed")
         || containers && NETWORKS.iter().any(|prefix| name.starts_with(prefix))
@@ -536,6 +611,7 @@ mod tests {
             r#""positions":"rope""#,
             r#""system":"vjepa2.1","ropeGrid":3"#,
             r#""system":"vjepa2.1","predictor":{"levels":1,"outputSize":40}"#,
+            r#""system":"lewm","lewm":{"actionSize":3,"headDim":5}"#,
         ] {
             let sizes = r#""imageSize":[32,48],"patchSize":8,"hiddenSize":24,"layers":4,"heads":3"#;
             let text = format!("{{{sizes},{change}}}").replace(r#","x""#, "");
@@ -545,8 +621,10 @@ mod tests {
                 config.parameter_count(),
                 "{text}"
             );
+            let mut predictor = predictor_parameters(&config);
+            predictor.retain(|parameter| !parameter.name.contains(".running_"));
             assert_eq!(
-                count(&predictor_parameters(&config)),
+                count(&predictor),
                 config.predictor_parameter_count(),
                 "{text}"
             );

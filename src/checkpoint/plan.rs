@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{
     Dtype, EncoderChoice, Header, TensorInfo,
-    names::{self, CONTEXT, PREDICTOR, PROBE, Parameter, Scheme, TARGET},
+    names::{self, CONTEXT, PROBE, Parameter, Scheme, TARGET},
 };
 use crate::{Error, Result, config::ModelConfig};
 
@@ -97,13 +97,7 @@ impl Plan {
         }
         wanted.extend(encoder.into_iter().map(|parameter| (scheme, parameter, "")));
         if selection.predictor {
-            if config.predictor.is_none() {
-                return Err(Error::BadConfig(
-                    "the configuration does not describe a predictor to be read".into(),
-                ));
-            }
-            let predictor = names::predictor_parameters(config);
-            let scheme = tensors.best(&PREDICTOR, &predictor).1;
+            let (scheme, predictor) = tensors.predictor(config)?;
             wanted.extend(
                 predictor
                     .into_iter()
@@ -112,11 +106,9 @@ impl Plan {
         }
 
         let mut plan = Self {
-            files: files.iter().map(|file| file.name.clone()).collect(),
-            reads: Vec::new(),
-            slots: Vec::new(),
             has_predictor: tensors.0.keys().any(|name| names::is_of_predictor(name)),
             is_target,
+            ..Self::empty(files)
         };
         let mut problems = Problems::default();
         for (scheme, parameter, prefix) in wanted {
@@ -178,21 +170,52 @@ impl Plan {
                 .take_while(|&i| named(scheme, &block(i)).is_some())
                 .count();
         let sizes = [d, depth, mlp, classes];
-        let mut plan = Self {
+        let plan = Self::of_parameters(files, &tensors, scheme, names::probe_parameters(sizes))?;
+        Ok((plan, sizes))
+    }
+
+    /// What `files` hold of the predictor that `config` describes, or of everything that LeWorldModel has beside its encoder, whatever
+    /// else they hold.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn predictor(files: &[File], config: &ModelConfig) -> Result<Self> {
+        config.validate()?;
+        let tensors = Tensors::new(files)?;
+        let (scheme, parameters) = tensors.predictor(config)?;
+        let plan = Self::of_parameters(files, &tensors, scheme, parameters)?;
+        Ok(Self {
+            has_predictor: true,
+            ..plan
+        })
+    }
+
+    fn empty(files: &[File]) -> Self {
+        Self {
             files: files.iter().map(|file| file.name.clone()).collect(),
             reads: Vec::new(),
             slots: Vec::new(),
             has_predictor: false,
             is_target: false,
-        };
+        }
+    }
+
+    /// What to read for these parameters alone.
+    fn of_parameters(
+        files: &[File],
+        tensors: &Tensors<'_>,
+        scheme: Scheme,
+        parameters: Vec<Parameter>,
+    ) -> Result<Self> {
+        let mut plan = Self::empty(files);
         let mut problems = Problems::default();
-        for parameter in names::probe_parameters(sizes) {
-            plan.add(files, &tensors, scheme, parameter, "", &mut problems);
+        for parameter in parameters {
+            plan.add(files, tensors, scheme, parameter, "", &mut problems);
         }
         problems.into_result()?;
         plan.reads
             .sort_unstable_by_key(|read| (read.file, read.begin));
-        Ok((plan, sizes))
+        Ok(plan)
     }
 
     /// Names of the files, as given.
@@ -335,6 +358,18 @@ impl<'a> Tensors<'a> {
             .find(|candidate| candidate.0 > 0)
             .unwrap_or(order[2]);
         (scheme, !single.contains(&scheme))
+    }
+
+    /// How the predictor is spelled, and its parameters.
+    fn predictor(&self, config: &ModelConfig) -> Result<(Scheme, Vec<Parameter>)> {
+        let parameters = names::predictor_parameters(config);
+        if parameters.is_empty() {
+            return Err(Error::BadConfig(
+                "the configuration does not describe a predictor to be read".into(),
+            ));
+        }
+        let (_, scheme) = self.best(names::predictor(config.system), &parameters);
+        Ok((scheme, parameters))
     }
 
     /// Of several spellings, the one that finds most, and how much it finds.

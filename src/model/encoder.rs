@@ -1,4 +1,4 @@
-//! The encoder of every Meta JEPA, context or target: a plain ViT without a class token. Patches, of one frame or of a tubelet of
+//! The encoder of every JEPA, context or target: a plain ViT, without a class token but for LeWorldModel's. Patches, of one frame or of a tubelet of
 //! several, through pre-norm blocks and a final norm.
 //!
 //! - I-JEPA: Assran et al., "Self-Supervised Learning from Images with a Joint-Embedding Predictive Architecture" (arXiv 2301.08243),
@@ -8,6 +8,7 @@
 //! - V-JEPA 2: Assran et al. (arXiv 2506.09985), facebookresearch/vjepa2. No table; queries and keys are turned by their positions.
 //! - V-JEPA 2.1 (arXiv 2603.14482). A patch embedding for single pictures beside that for clips, a learned token added to all patches of a
 //!   modality, and four levels of output with a norm each.
+//! - LeWorldModel (arXiv 2603.19312): the ViT of Hugging Face, with a class token and learned positions.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,9 +16,9 @@ use std::collections::HashMap;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::checkpoint::last_norm;
-use crate::config::{LEVELS, ModelConfig, System};
+use crate::config::{LEVELS, ModelConfig, Positions, System};
 use crate::device::{Precision, read_values};
-use crate::nn::ops::{self, Rows};
+use crate::nn::ops::{self, Rows, Weight};
 use crate::nn::rope::Rope;
 use crate::nn::{Block, LayerNorm, Linear, Parameters, patch, positions};
 use crate::{Error, Result};
@@ -39,11 +40,19 @@ pub struct Encoder {
 }
 
 /// How tokens get their positions.
+#[expect(clippy::large_enum_variant, reason = "a model has one of them")]
 enum Places {
     /// A table for the native grid, added to the patches.
     Added {
         table: Vec<f32>,
         uploaded: RefCell<HashMap<[usize; 3], Tensor<3>>>,
+    },
+    /// A trained table, the class token's row first, added to patches and class token.
+    Learned {
+        /// `[d]`.
+        class: Tensor<1>,
+        /// `[1 + tokens, d]`.
+        table: Tensor<2>,
     },
     /// Queries and keys are turned.
     Turned {
@@ -87,12 +96,15 @@ pub struct Tokens {
 
 impl Encoder {
     /// # Errors
-    /// [`Error::Unsupported`] for what `config` describes that no encoder here has: learned positions.
+    /// [`Error::Unsupported`] for what `config` describes that no encoder here has: learned positions, but for LeWorldModel's.
     pub fn check(config: &ModelConfig) -> Result<()> {
         match config.positions {
-            crate::config::Positions::Learned => Err(Error::Unsupported(
-                "this version has no encoders with learned positions".into(),
-            )),
+            Positions::Learned if config.system != System::LeWm => {
+                Err(Error::Unsupported(format!(
+                    "this version has no encoders of {} with learned positions",
+                    config.system.name()
+                )))
+            }
             _ => Ok(()),
         }
     }
@@ -115,6 +127,13 @@ impl Encoder {
                 rope,
                 uploaded: RefCell::default(),
             },
+            None if config.system == System::LeWm => {
+                let table = parameters.vector("position_embeddings")?;
+                Places::Learned {
+                    class: parameters.vector("cls_token")?,
+                    table: ops::reshaped(table, [1 + config.tokens(), config.hidden_size]),
+                }
+            }
             None => Places::Added {
                 table: parameters
                     .table("pos_embed")
@@ -172,11 +191,11 @@ impl Encoder {
         self.config.grid_of(pictures.frames, pictures.size)
     }
 
-    /// The position table of a grid of patches, `[time·height·width, d]`: the stored one, or its interpolation; None where positions
-    /// are rotary.
+    /// The fixed position table of a grid of patches, `[time·height·width, d]`: the stored one, or its interpolation; None where
+    /// positions are rotary or trained.
     pub fn positions(&self, grid: [usize; 3]) -> Result<Option<Vec<f32>>> {
         match &self.places {
-            Places::Turned { .. } => Ok(None),
+            Places::Turned { .. } | Places::Learned { .. } => Ok(None),
             Places::Added { table, .. } => {
                 positions::resampled(table, self.config.grid(), grid, self.config.hidden_size)
                     .map(Some)
@@ -190,7 +209,8 @@ impl Encoder {
         Ok(embed.forward(patches))
     }
 
-    /// The last blocks' outputs, each after the final norm: `last` of them, the earliest first, `[batch, tokens, d]`.
+    /// The last blocks' outputs, each after the final norm: `last` of them, the earliest first, `[batch, tokens, d]`, without a class
+    /// token.
     ///
     /// `tokens` gives the indices to encode for each clip, all of one length; they get their positions before the others are
     /// dropped. `None` encodes every token.
@@ -206,10 +226,52 @@ impl Encoder {
         let mut outputs = Vec::with_capacity(last);
         self.walk(pictures, tokens, |depth, x| {
             if depth + last > self.blocks.len() {
-                outputs.push(self.norm.forward(x.clone()));
+                outputs.push(self.norm.forward(self.of_patches(x.clone())));
             }
         })?;
         Ok(outputs)
+    }
+
+    /// The class token after the final norm, `[batch, d]`, of an encoder that has one.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward); [`Error::Unsupported`] where there is none.
+    pub fn class_token(&self, pictures: &Pictures) -> Result<Tensor<2>> {
+        let Places::Learned { .. } = self.places else {
+            return Err(Error::Unsupported(format!(
+                "encoders of {} have no class token",
+                self.config.system.name()
+            )));
+        };
+        let mut last = None;
+        self.walk(pictures, None, |depth, x| {
+            if depth == self.blocks.len() {
+                last = Some(self.rows(x.clone(), 0, 1));
+            }
+        })?;
+        let last = last.ok_or_else(|| Error::Internal("the encoder has no last block".into()))?;
+        let [batch, _, d] = last.dims();
+        Ok(ops::reshaped(self.norm.forward(last), [batch, d]))
+    }
+
+    /// The tokens of patches alone.
+    fn of_patches(&self, x: Tensor<3>) -> Tensor<3> {
+        match self.places {
+            Places::Learned { .. } => {
+                let count = x.dims()[1];
+                self.rows(x, 1, count)
+            }
+            Places::Added { .. } | Places::Turned { .. } => x,
+        }
+    }
+
+    /// Tokens `first .. end` of every sequence.
+    fn rows(&self, x: Tensor<3>, first: usize, end: usize) -> Tensor<3> {
+        let [batch, count, _] = x.dims();
+        let of_sequence = |b: usize| (b * count + first..b * count + end).collect();
+        let index: Vec<Vec<usize>> = (0..batch).map(of_sequence).collect();
+        let rows = Rows::new(&index, batch * count, &self.device);
+        ops::select(x, None, &rows, None)
     }
 
     /// The levels that a predictor of `levels` of them is given: the last one, or all, each after its own norm and one after the other
@@ -239,7 +301,7 @@ impl Encoder {
     }
 
     /// What enters the first block, and every block's output, all before the final norm: `layers + 1` tensors
-    /// `[batch, tokens, d]`.
+    /// `[batch, tokens, d]`, a class token first where there is one.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
@@ -270,6 +332,9 @@ impl Encoder {
             }
             (None, None) => embed.forward(patches),
         };
+        if let Places::Learned { class, table } = &self.places {
+            x = self.with_class(x, class, table);
+        }
         visit(0, &x);
         for (i, block) in self.blocks.iter().enumerate() {
             x = block.forward(x, rotary.as_ref());
@@ -338,8 +403,65 @@ impl Encoder {
         Ok((ops::uploaded(data, &self.device), embed, token))
     }
 
+    /// Patches after the class token, which gets the first row of its table of positions.
+    fn with_class(&self, x: Tensor<3>, class: &Tensor<1>, table: &Tensor<2>) -> Tensor<3> {
+        let [batch, count, d] = x.dims();
+        let first = Rows::new(&[vec![0]], 1 + self.config.tokens(), &self.device);
+        let first = ops::select(table.clone(), None, &first, None);
+        let class = ops::sum(class.clone(), ops::reshaped(first, [d]));
+        let of_sequence = |b: usize| {
+            let patches = b * count..(b + 1) * count;
+            std::iter::once(batch * count).chain(patches).collect()
+        };
+        let index: Vec<Vec<usize>> = (0..batch).map(of_sequence).collect();
+        let rows = Rows::new(&index, batch * count + 1, &self.device);
+        ops::select(x, Some(class), &rows, None)
+    }
+
+    /// The rows of a trained table to add to patches, `[1 or batch, tokens, d]`. Interpolation is a product, so that it has a gradient.
+    fn learned(
+        &self,
+        table: &Tensor<2>,
+        grid: [usize; 3],
+        tokens: Option<&[Vec<usize>]>,
+    ) -> Result<Tensor<3>> {
+        let native = self.config.tokens();
+        let picked = |table: Tensor<2>, first: usize, tokens: &[Vec<usize>]| {
+            let index: Vec<Vec<usize>> = tokens
+                .iter()
+                .map(|mask| mask.iter().map(|token| first + token).collect())
+                .collect();
+            let rows = Rows::new(&index, table.dims()[0], &self.device);
+            ops::select(table, None, &rows, None)
+        };
+        let every = |count: usize| vec![(0..count).collect::<Vec<_>>()];
+        if grid == self.config.grid() {
+            return Ok(match tokens {
+                Some(tokens) => picked(table.clone(), 1, tokens),
+                None => picked(table.clone(), 1, &every(native)),
+            });
+        }
+        let d = self.config.hidden_size;
+        let of_patches = picked(table.clone(), 1, &every(native));
+        let of_patches = Weight::Full(ops::reshaped(of_patches, [native, d]));
+        let mut unit = vec![0.0; native * native];
+        unit.iter_mut().step_by(native + 1).for_each(|v| *v = 1.0);
+        let weights = positions::interpolated(&unit, self.config.grid(), grid, native)?;
+        let count = weights.len() / native;
+        let weights = ops::uploaded(TensorData::new(weights, [1, count, native]), &self.device);
+        let none = ops::uploaded(TensorData::new(vec![0f32; d], [d]), &self.device);
+        let all: Tensor<3> = ops::linear(weights, &of_patches, &none, None, false);
+        Ok(match tokens {
+            Some(tokens) => picked(ops::reshaped(all, [count, d]), 0, tokens),
+            None => all,
+        })
+    }
+
     /// The position rows to add to patches.
     fn added(&self, grid: [usize; 3], tokens: Option<&[Vec<usize>]>) -> Result<Option<Tensor<3>>> {
+        if let Places::Learned { table, .. } = &self.places {
+            return self.learned(table, grid, tokens).map(Some);
+        }
         let Places::Added { uploaded, .. } = &self.places else {
             return Ok(None);
         };

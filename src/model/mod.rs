@@ -1,10 +1,12 @@
 //! Encoder and predictor, which all published systems share but for what the configuration's
-//! [`System`](crate::config::System) decides.
+//! [`System`](crate::config::System) decides; and LeWorldModel, which predicts what actions do.
 
 pub mod attentive;
 pub mod encoder;
+pub mod lewm;
 pub mod predictor;
 
 pub use attentive::{AttentiveProbe, ProbeConfig};
 pub use encoder::{Encoder, Pictures, Tokens, read};
+pub use lewm::{Dynamics, LeWm};
 pub use predictor::{ContextFrom, Masked, Prediction, Predictor, predict};

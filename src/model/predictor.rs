@@ -307,6 +307,7 @@ pub fn trained_distance(system: System) -> Distance {
     match system {
         System::IJepa => Distance::SmoothL1 { beta: 1.0 },
         System::VJepa | System::VJepa2 | System::VJepa21 => Distance::L1 { power: 1.0 },
+        System::LeWm => Distance::Mse,
     }
 }
 
@@ -378,8 +379,8 @@ pub async fn predict(
 pub fn normalised(tokens: Tensor<3>, levels: usize, device: &Device) -> Tensor<3> {
     let [batch, count, width] = tokens.dims();
     let d = width / levels;
-    let one = |value: f32| ops::uploaded::<1>(TensorData::new(vec![value; d], [d]), device);
-    let normed = |x| ops::norm(x, &one(1.0), &one(0.0), TARGET_EPS);
+    let plain = LayerNorm::plain(d, TARGET_EPS, device);
+    let normed = |x| plain.forward(x);
     match levels {
         1 => normed(tokens),
         _ => {

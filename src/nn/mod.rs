@@ -1,6 +1,7 @@
 //! The parts that every system shares. Nothing here knows a system's name.
 
 pub mod block;
+pub mod conditioned;
 pub mod linear;
 pub mod norm;
 pub mod ops;

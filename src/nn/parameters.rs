@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use burn::tensor::{DType, Device, Element, Tensor, TensorData, kind::Basic};
 use half::f16;
 
+use super::norm::BatchNorm;
 use super::ops::{self, Weight};
 use super::{LayerNorm, Linear};
 use crate::checkpoint::{Piece, Q8, reserve, to_f16};
@@ -16,8 +17,26 @@ use crate::{Error, Result};
 pub enum Value {
     /// A matrix `[d_in, d_out]` in f32.
     Matrix(Tensor<2>),
-    /// `[d]`.
+    /// `[d]`, or rows `[1, n, d]` one after the other.
     Vector(Tensor<1>),
+}
+
+/// Whether a parameter of this shape is kept as a [`Value::Vector`], in f32 whatever the precision: a vector, a token, or a trained table
+/// of positions. (A convolution over one position, `[1, d_in, 1]`, is a matrix.)
+pub fn is_vector(shape: &[usize]) -> bool {
+    match shape {
+        [_] => true,
+        [1, _, d] => *d > 1,
+        _ => false,
+    }
+}
+
+/// Whether a parameter stays on the host: fixed position tables, which are resampled there, and running statistics, which no gradient
+/// changes.
+pub fn is_table(name: &str) -> bool {
+    [".running_mean", ".running_var", "pos_embed"]
+        .iter()
+        .any(|end| name.ends_with(end))
 }
 
 /// A model's parameters by their original names. What is put in goes to the device at once, so that the host never holds
@@ -62,8 +81,7 @@ impl Parameters {
     }
 
     /// Puts in rows of one parameter, in PyTorch's axis order: a vector `[d]`, a linear layer's `[d_out, d_in]`, a
-    /// convolution's `[d_out, channels, ..]`, a token `[1, 1, d]`; anything whose name ends in `pos_embed` stays on the host as
-    /// a table.
+    /// convolution's `[d_out, channels, ..]`, a token `[1, 1, d]` or a table `[1, n, d]`. What [`is_table`] names stays on the host.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a value that does not fit the precision, [`Error::OutOfMemory`].
@@ -110,7 +128,7 @@ impl Parameters {
     /// Room for a parameter.
     fn room(&self, name: &str, shape: &[usize]) -> Result<Partial> {
         let missing = shape.iter().product();
-        let room = if is_table(name) || matches!(shape, [_] | [1, 1, _]) {
+        let room = if is_table(name) || is_vector(shape) {
             Room::Host(zeros(missing, name)?)
         } else {
             let dims = [missing / shape[0], shape[0]];
@@ -220,7 +238,19 @@ impl Parameters {
         })
     }
 
-    /// Takes out a vector, or a token `[1, 1, d]` as one.
+    /// Takes out `{name}.weight` and `{name}.bias` of a BatchNorm, and its running statistics where there are some.
+    pub fn batch_norm(&mut self, name: &str, device: &Device) -> Result<BatchNorm> {
+        let mut running = |what| self.tables.remove(&format!("{name}.running_{what}"));
+        let running = match (running("mean"), running("var")) {
+            (Some(mean), Some(variance)) => Some([mean, variance]),
+            _ => None,
+        };
+        let weight = self.vector(&format!("{name}.weight"))?;
+        let bias = self.vector(&format!("{name}.bias"))?;
+        Ok(BatchNorm::new(weight, bias, running, device))
+    }
+
+    /// Takes out a vector, or a token `[1, 1, d]` or table `[1, n, d]` as one.
     pub fn vector(&mut self, name: &str) -> Result<Tensor<1>> {
         self.vectors.remove(name).ok_or_else(|| missing(name))
     }
@@ -270,10 +300,6 @@ impl Parameters {
 
 fn missing(name: &str) -> Error {
     Error::MissingTensor(format!("the checkpoint has no tensor for {name}"))
-}
-
-fn is_table(name: &str) -> bool {
-    name.ends_with("pos_embed")
 }
 
 /// # Errors

@@ -30,7 +30,7 @@ impl Rope {
     /// Those of a model's encoder, or of its predictor, which never scales positions; None where it has a table instead.
     pub fn of(config: &ModelConfig, predictor: bool) -> Option<Self> {
         let frequencies = match config.system {
-            System::IJepa | System::VJepa => return None,
+            System::IJepa | System::VJepa | System::LeWm => return None,
             System::VJepa2 => Frequencies::Tiled,
             System::VJepa21 => Frequencies::Interleaved,
         };

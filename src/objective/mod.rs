@@ -3,6 +3,7 @@
 //! - [`distance`]: between predicted and target tokens.
 //! - [`sigreg`]: how far embeddings are from an isotropic Gaussian.
 //! - [`lejepa`]: the total losses of LeJEPA.
+//! - [`lewm`]: the loss of LeWorldModel.
 //! - [`vicreg`]: variance, invariance and covariance, as EB-JEPA has them.
 //!
 //! Sums are in f64, whatever computes the network. NaN and infinity in the embeddings come out in the loss.
@@ -11,6 +12,7 @@
 mod difference;
 pub mod distance;
 pub mod lejepa;
+pub mod lewm;
 pub mod sigreg;
 pub mod vicreg;
 

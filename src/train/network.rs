@@ -5,8 +5,10 @@ use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use crate::checkpoint::{Parameter, predictor_parameters};
 use crate::config::ModelConfig;
 use crate::device::{Precision, read_values};
+use crate::nn::norm::BatchStatistics;
 use crate::nn::ops;
 use crate::nn::ops::update::{self, SQUARE_LANES};
+use crate::nn::parameters::{is_table, is_vector};
 use crate::nn::positions::exchanged;
 use crate::nn::{Parameters, Value};
 use crate::{Error, Result};
@@ -51,8 +53,16 @@ pub struct Network {
     pub prefix: &'static str,
     /// In the order of [`crate::checkpoint::parameters`].
     pub parameters: Vec<Trained>,
-    /// Fixed position tables, which are not trained.
+    /// What stays on the host: fixed position tables, which are not trained, and running statistics.
     pub tables: Vec<HostTensor>,
+}
+
+/// What the names of the predictor that `config` describes begin with in a file. LeWorldModel's parts begin with names of their own.
+pub fn predictor_prefix(config: &ModelConfig) -> &'static str {
+    match config.lewm {
+        Some(_) => "",
+        None => "predictor.",
+    }
 }
 
 impl Network {
@@ -65,9 +75,9 @@ impl Network {
         }
     }
 
-    /// Puts in a parameter from the host; a position table stays there.
+    /// Puts in a parameter from the host, where some stay.
     pub fn put(&mut self, tensor: HostTensor, device: &Device) {
-        if tensor.name.ends_with("pos_embed") {
+        if is_table(&tensor.name) {
             self.tables.push(tensor);
             return;
         }
@@ -110,12 +120,16 @@ impl Network {
         Ok(network)
     }
 
-    /// Takes the predictor that `config` describes out of loaded parameters.
+    /// Takes the predictor that `config` describes, or everything that LeWorldModel has beside its encoder, out of loaded parameters.
     ///
     /// # Errors
     /// [`Error::MissingTensor`].
     pub fn predictor(config: &ModelConfig, loaded: &mut Parameters) -> Result<Self> {
-        Self::take("predictor.", &predictor_parameters(config), loaded)
+        Self::take(
+            predictor_prefix(config),
+            &predictor_parameters(config),
+            loaded,
+        )
     }
 
     /// The same values under another prefix, without moments.
@@ -212,6 +226,23 @@ impl Network {
         self.parameters = moved.collect();
     }
 
+    /// Moves the running statistics of the BatchNorm `name` towards those of a batch.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`] where there are none, [`Error::Internal`] when the device fails.
+    pub async fn follow_statistics(&mut self, name: &str, batch: BatchStatistics) -> Result<()> {
+        let names = ["mean", "var"].map(|what| format!("{name}.running_{what}"));
+        let mut running = self.tables.iter_mut().filter(|t| names.contains(&t.name));
+        match (running.next(), running.next()) {
+            (Some(mean), Some(variance)) if mean.name == names[0] => {
+                batch.follow([&mut mean.data, &mut variance.data]).await
+            }
+            _ => Err(Error::MissingTensor(format!(
+                "there are no running statistics {names:?} in this order"
+            ))),
+        }
+    }
+
     /// The root mean square of the differences to `other`, relative to that of `other`.
     ///
     /// # Errors
@@ -280,11 +311,12 @@ pub async fn total(squares: Tensor<1>) -> Result<f64> {
 }
 
 impl Value {
-    /// From the host, in the original project's layout: a vector `[d]`, a token `[1, 1, d]`, or a matrix or convolution
+    /// From the host, in the original project's layout: a vector `[d]`, a token or table `[1, n, d]`, or a matrix or convolution
     /// `[d_out, ..]`.
     pub fn upload(shape: &[usize], data: Vec<f32>, device: &Device) -> Self {
-        if let [d] | [1, 1, d] = *shape {
-            return Self::Vector(ops::uploaded(TensorData::new(data, [d]), device));
+        if is_vector(shape) {
+            let length = data.len();
+            return Self::Vector(ops::uploaded(TensorData::new(data, [length]), device));
         }
         let d_out = shape[0];
         let d_in = data.len() / d_out;

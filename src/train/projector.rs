@@ -1,16 +1,14 @@
 //! LeJEPA's head: `d → hidden → hidden → size`, with BatchNorm and ReLU after the hidden layers (MINIMAL.md of the project).
 //! It is discarded after training, so its BatchNorm needs the statistics of the batch only.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 use super::recipe::Projector;
 use crate::Result;
 use crate::checkpoint::Parameter;
+use crate::nn::norm::BatchNorm;
 use crate::nn::ops::{self, Activation};
 use crate::nn::{Linear, Parameters};
-
-/// PyTorch's default for BatchNorm.
-const EPS: f64 = 1e-5;
 
 /// The head's parameters, by their places in torchvision's `MLP`.
 pub fn parameters(d: usize, projector: Projector) -> Vec<Parameter> {
@@ -41,7 +39,7 @@ pub fn parameters(d: usize, projector: Projector) -> Vec<Parameter> {
 /// The head.
 pub struct Head {
     linear: [Linear; 3],
-    norm: [(Tensor<1>, Tensor<1>); 2],
+    norm: [BatchNorm; 2],
 }
 
 impl Head {
@@ -49,14 +47,11 @@ impl Head {
     ///
     /// # Errors
     /// [`crate::Error::MissingTensor`].
-    pub fn take(parameters: &mut Parameters) -> Result<Self> {
-        let mut norm = |place: usize| -> Result<_> {
-            Ok((
-                parameters.vector(&format!("{place}.weight"))?,
-                parameters.vector(&format!("{place}.bias"))?,
-            ))
-        };
-        let norm = [norm(1)?, norm(4)?];
+    pub fn take(parameters: &mut Parameters, device: &Device) -> Result<Self> {
+        let norm = [
+            parameters.batch_norm("1", device)?,
+            parameters.batch_norm("4", device)?,
+        ];
         Ok(Self {
             linear: [
                 parameters.linear("0")?,
@@ -69,9 +64,8 @@ impl Head {
 
     /// `[rows, d]` → `[rows, size]`.
     pub fn forward(&self, mut x: Tensor<2>) -> Tensor<2> {
-        for (linear, (gain, shift)) in self.linear.iter().zip(&self.norm) {
-            let (y, _, _) = ops::batch_norm(linear.forward(x), gain, shift, EPS);
-            x = ops::activate(y, Activation::Relu);
+        for (linear, norm) in self.linear.iter().zip(&self.norm) {
+            x = ops::activate(norm.forward(linear.forward(x)), Activation::Relu);
         }
         self.linear[2].forward(x)
     }

@@ -775,7 +775,7 @@ impl Trainer {
         let (online, mut leaves) = self.tracked_encoder();
         let (mut head, head_leaves) = self.online[1].tracked(&device, self.recipe.dtype);
         let online = self.encoder(online)?;
-        let head = Head::take(&mut head)?;
+        let head = Head::take(&mut head, &device)?;
 
         let mut pooled: Option<Tensor<2>> = None;
         let mut embeddings = None;

@@ -9,7 +9,7 @@ use webjepa::checkpoint::{
 };
 use webjepa::config::{ModelConfig, System};
 use webjepa::input::file_name;
-use webjepa::train::network::HostTensor;
+use webjepa::train::network::{HostTensor, predictor_prefix};
 use webjepa::train::save::hugging_face_tensors;
 use webjepa::{Error, Result};
 
@@ -75,12 +75,13 @@ pub fn run(arguments: &Convert) -> Result<()> {
         .map(|parameter| parameter.name)
         .collect();
     let (config, tensors) = if tensors.iter().any(|t| predictor.contains(&t.name)) {
+        let of_predictor = predictor_prefix(&config);
         let two = tensors.iter().any(|tensor| tensor.name.starts_with(OTHER));
         for tensor in &mut tensors {
             let (prefix, name) = match tensor.name.strip_prefix(OTHER) {
                 Some(other) if is_target => ("encoder.", other),
                 Some(other) => ("target_encoder.", other),
-                None if predictor.contains(&tensor.name) => ("predictor.", &*tensor.name),
+                None if predictor.contains(&tensor.name) => (of_predictor, &*tensor.name),
                 None if two && is_target => ("target_encoder.", &*tensor.name),
                 None => ("encoder.", &*tensor.name),
             };

@@ -290,7 +290,7 @@ impl Model {
             });
             files.push(file);
         }
-        let predictor = predictor && config.predictor.is_some() && has_predictor(&headers);
+        let predictor = predictor && config.has_predictor() && has_predictor(&headers);
         let plan = Plan::new(
             &headers,
             &config,

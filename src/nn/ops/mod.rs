@@ -276,6 +276,31 @@ pub fn self_attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
     ))
 }
 
+/// Attention of every token to those of its sequence up to itself; else as [`self_attention`].
+pub fn causal_attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
+    let [batch, tokens, width] = qkv.dims();
+    let device = qkv.device();
+    let rows = |first: usize, end: usize, length: usize| {
+        let of_sequence = |b: usize| (b * length + first..b * length + end).collect();
+        let index: Vec<Vec<usize>> = (0..batch).map(of_sequence).collect();
+        Rows::new(&index, batch * length, &device)
+    };
+    let of_last = |end: usize| {
+        let seen = select(qkv.clone(), None, &rows(0, end, tokens), None);
+        let mixed = self_attention(seen, heads);
+        let last = select(mixed, None, &rows(end - 1, end, end), None);
+        reshaped(last, [batch, width / 3])
+    };
+    let mut all = of_last(1);
+    for end in 2..=tokens {
+        all = joined(all, of_last(end), &device);
+    }
+    let of_sequence = |b: usize| (0..tokens).map(|token| token * batch + b).collect();
+    let index: Vec<Vec<usize>> = (0..batch).map(of_sequence).collect();
+    let in_order = Rows::new(&index, batch * tokens, &device);
+    select(all, None, &in_order, None)
+}
+
 /// See [`Ops::attend`].
 pub fn attend(query: Tensor<1>, kv: Tensor<3>, heads: usize) -> Tensor<2> {
     let (y, _) = <Dispatch as Ops>::attend(query.into_dispatch(), kv.into_dispatch(), heads);

@@ -105,6 +105,17 @@ impl Folder {
         Ok(self.read(weights, plan, device)?.1)
     }
 
+    /// The parameters of a predictor alone.
+    pub fn predictor(
+        &self,
+        weights: &str,
+        config: &ModelConfig,
+        device: &burn::tensor::Device,
+    ) -> Result<Parameters, String> {
+        let plan = |file| Ok((Plan::predictor(&[file], config)?, ()));
+        Ok(self.read(weights, plan, device)?.1)
+    }
+
     /// The sizes and the parameters of an attentive probe.
     pub fn probe(
         &self,

@@ -488,6 +488,7 @@ fn tiny_config(params: &Value, input: &[usize]) -> Result<ModelConfig, String> {
         positions: Positions::Sincos,
         rope_grid: None,
         predictor: None,
+        lewm: None,
     };
     config.validate().map_err(text)?;
     Ok(config)

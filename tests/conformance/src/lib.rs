@@ -7,6 +7,7 @@ mod expected;
 mod folder;
 mod gradients;
 mod ijepa;
+mod lewm;
 mod masks;
 mod objectives;
 mod preprocess;
@@ -59,6 +60,8 @@ pub async fn run(folder: &Folder, only: &[String]) -> Report {
             "vjepa2_tiny.json" => video::vjepa2(folder, &file, &device, &mut report).await,
             "vjepa21_tiny.json" => video::vjepa21(folder, &file, &device, &mut report).await,
             "vjepa2_pan/expected.json" => video::pan(folder, &file, &device, &mut report).await,
+            "lewm_tiny.json" => lewm::tiny(folder, &file, &device, &mut report).await,
+            "cem_step.json" => lewm::cem(folder, &file, &mut report),
             "lejepa_loss.json" => objectives::lejepa(folder, &file, &mut report),
             "ijepa_masks.json" | "vjepa_masks.json" => masks::replayed(folder, &file, &mut report),
             "preprocess_ops.json" => {

@@ -75,7 +75,7 @@ impl<'a> Tiny<'a> {
             qkv_bias: true,
             positions: match system {
                 System::IJepa | System::VJepa => Positions::Sincos,
-                System::VJepa2 | System::VJepa21 => Positions::Rope,
+                _ => Positions::Rope,
             },
             rope_grid: params["rope_pretrained_grid"].as_u64().map(|v| v as usize),
             predictor: Some(PredictorConfig {
@@ -87,6 +87,7 @@ impl<'a> Tiny<'a> {
                 levels,
                 output_size: levels * embed,
             }),
+            lewm: None,
         };
         config.validate().map_err(text)?;
         Ok(Self {

@@ -1,0 +1,159 @@
+//! The loss of LeWorldModel (arXiv 2603.19312): predictions come near the embeddings that follow, and embeddings stay Gaussian. No teacher
+//! and no stopped gradient: targets move, too.
+
+use super::distance::Distance;
+use super::sigreg::{Directions, SigReg};
+use super::{checked, combined};
+use crate::{Error, Result};
+
+/// The published weight of SIGReg.
+pub const WEIGHT: f64 = 0.09;
+
+/// `mean (prediction − embedding)² + weight · sigreg`, with one test of SIGReg for each time step, across the batch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LeWmLoss {
+    /// The weight of SIGReg, from 0 on.
+    pub weight: f64,
+    /// The regulariser.
+    pub sigreg: SigReg,
+}
+
+/// The loss of a batch, its terms before they are weighted, and its gradients.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Losses {
+    /// What is minimised.
+    pub loss: f64,
+    /// The mean square error of predictions.
+    pub prediction: f64,
+    /// How far the embeddings of each time step are from a Gaussian; see [`sigreg`](super::sigreg) on how to read it.
+    pub sigreg: f64,
+    /// Of `loss` with respect to the embeddings, `[batch, steps, d]`: as targets, and of SIGReg.
+    pub embeddings: Vec<f32>,
+    /// Of `loss` with respect to the predictions, `[batch, steps − 1, d]`.
+    pub predictions: Vec<f32>,
+}
+
+impl LeWmLoss {
+    /// The loss of embeddings `[batch, steps, d]` and of predictions `[batch, steps − 1, d]` of all of them but the first.
+    ///
+    /// # Errors
+    /// [`Error::BadConfig`] when a constant is out of its range; [`Error::BadInput`] for slices of other sizes, fewer than two steps, or
+    /// directions of another `d`.
+    pub fn evaluate(
+        &self,
+        embeddings: &[f32],
+        predictions: &[f32],
+        [batch, steps, d]: [usize; 3],
+        directions: &Directions,
+    ) -> Result<Losses> {
+        let count = checked("embeddings", embeddings, &[batch, steps, d])?;
+        checked("predictions", predictions, &[batch, steps - 1, d])?;
+        if !(self.weight.is_finite() && self.weight >= 0.0) {
+            return Err(Error::BadConfig(format!(
+                "the weight of SIGReg is {}; use a number from 0 on",
+                self.weight
+            )));
+        }
+        // A window's embeddings after its first.
+        let window = steps * d;
+        let wanted: Vec<f32> = embeddings
+            .chunks_exact(window)
+            .flat_map(|window| &window[d..])
+            .copied()
+            .collect();
+        let compared = Distance::Mse.between(predictions, &wanted, [batch * (steps - 1), d])?;
+        // SIGReg goes by time step: [steps, batch, d].
+        let place = |i: usize| i / window * d + i % window / d * batch * d + i % d;
+        let mut by_step = vec![0.0; count];
+        for (i, &value) in embeddings.iter().enumerate() {
+            by_step[place(i)] = value;
+        }
+        let regular = self
+            .sigreg
+            .evaluate(&by_step, [steps, batch, d], directions)?;
+        // The error is symmetric: a target is pulled the other way.
+        let mut pull = vec![0.0; count];
+        let targets = pull.chunks_exact_mut(window).flat_map(|w| &mut w[d..]);
+        for (pull, &gradient) in targets.zip(&compared.gradient) {
+            *pull = -f64::from(gradient);
+        }
+        let spread: Vec<f64> = (0..count)
+            .map(|i| f64::from(regular.gradient[place(i)]))
+            .collect();
+        Ok(Losses {
+            loss: compared.mean + self.weight * regular.mean,
+            prediction: compared.mean,
+            sigreg: regular.mean,
+            embeddings: combined(&[(1.0, &pull), (self.weight, &spread)]),
+            predictions: compared.gradient,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::difference::{assert_gradient, points};
+    use super::*;
+    use crate::rng::Stream;
+
+    fn loss(weight: f64) -> LeWmLoss {
+        LeWmLoss {
+            weight,
+            sigreg: SigReg {
+                slices: 3,
+                ..SigReg::preset("lewm").unwrap()
+            },
+        }
+    }
+
+    #[test]
+    fn gradients_are_the_finite_differences() {
+        for (seed, shape) in [[3, 2, 1], [2, 4, 3], [1, 3, 2]].into_iter().enumerate() {
+            let [batch, steps, d] = shape;
+            let loss = loss(0.3);
+            let random = &mut Stream::new(seed as u64, "", 0);
+            let directions = loss.sigreg.draw(d, random).unwrap();
+            let embeddings = points(seed as u32, batch * steps * d);
+            let predictions = points(seed as u32 + 9, batch * (steps - 1) * d);
+            let of = |e: &[f32], p: &[f32]| loss.evaluate(e, p, shape, &directions).unwrap();
+            let losses = of(&embeddings, &predictions);
+            assert_gradient(&embeddings, &losses.embeddings, |e| {
+                of(e, &predictions).loss
+            });
+            assert_gradient(&predictions, &losses.predictions, |p| {
+                of(&embeddings, p).loss
+            });
+        }
+    }
+
+    #[test]
+    fn each_step_is_a_test_of_its_own() {
+        // Both windows are alike at the first step and opposite at the second.
+        let embeddings = [1.0, 2.0, 1.0, -2.0];
+        let along = Directions::from_columns(&[1.0], [1, 1]).unwrap();
+        let sigreg = loss(0.5).sigreg;
+        let losses = loss(0.5).evaluate(&embeddings, &[3.0, -3.0], [2, 2, 1], &along);
+        let losses = losses.unwrap();
+        let alone = |x: &[f32]| sigreg.evaluate(x, [1, 2, 1], &along).unwrap().mean;
+        let expected = (alone(&[1.0, 1.0]) + alone(&[2.0, -2.0])) / 2.0;
+        assert!((losses.sigreg - expected).abs() < 1e-12);
+        assert_eq!(losses.prediction, 1.0);
+        assert_eq!(losses.loss, 1.0 + 0.5 * losses.sigreg);
+    }
+
+    #[test]
+    fn what_cannot_be_computed_is_refused() {
+        let along = Directions::from_columns(&[1.0], [1, 1]).unwrap();
+        let code = |weight, predictions: usize, shape| {
+            let losses = loss(weight).evaluate(&[0.0; 6], &vec![0.0; predictions], shape, &along);
+            losses.map_err(|e| e.code()).map(|_| ())
+        };
+        assert_eq!(code(0.09, 4, [2, 3, 1]), Ok(()));
+        assert_eq!(code(0.09, 3, [2, 3, 1]), Err("bad-input"));
+        assert_eq!(code(0.09, 0, [6, 1, 1]), Err("bad-input"));
+        assert_eq!(code(0.09, 4, [2, 0, 1]), Err("bad-input"));
+        assert_eq!(code(0.09, 2, [1, 3, 2]), Err("bad-input"));
+        assert_eq!(code(-0.1, 4, [2, 3, 1]), Err("bad-config"));
+        assert_eq!(code(f64::NAN, 4, [2, 3, 1]), Err("bad-config"));
+    }
+}
