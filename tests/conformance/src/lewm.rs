@@ -5,10 +5,9 @@ use serde_json::Value;
 use webjepa::config::ModelConfig;
 use webjepa::device::{Precision, read_values};
 use webjepa::model::Dynamics;
-use webjepa::nn::{Value as Parameter, ops};
+use webjepa::nn::ops;
 use webjepa::objective::lewm::LeWmLoss;
-use webjepa::objective::sigreg::Directions;
-use webjepa::objective::sigreg::{Quadrature, SigReg};
+use webjepa::objective::sigreg::{Directions, Quadrature, SigReg};
 use webjepa::train::network::Network;
 use webjepa::world::{Axis, Candidates, Cem, Space};
 
@@ -137,14 +136,8 @@ pub async fn tiny(folder: &Folder, file: &str, device: &Device, report: &mut Rep
             "predictor.transformer.layers.0.adaLN_modulation.1.bias",
         ),
     ] {
-        let parameters = network.parameters.iter().zip(&leaves);
-        let of_name = |(parameter, leaf): (_, &Parameter)| {
-            let parameter: &webjepa::train::network::Trained = parameter;
-            (parameter.name == name).then(|| leaf.clone())
-        };
-        let leaf = { parameters }
-            .find_map(of_name)
-            .ok_or(format!("there is no {name}"))?;
+        let place = network.parameters.iter().position(|p| p.name == name);
+        let leaf = &leaves[place.ok_or(format!("there is no {name}"))?];
         let gradient = leaf
             .gradient(&mut gradients)
             .ok_or(format!("{name} has no gradient"))?;
