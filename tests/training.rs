@@ -333,7 +333,10 @@ fn every_epoch_goes_through_different_pictures() {
 fn what_cannot_be_trained_is_refused() {
     let code = |change| trainer(change).map(|_| ()).map_err(|e: Error| e.code());
     for (change, expected) in [
-        (json!({ "objective": "lewm" }), "unsupported"),
+        (json!({ "objective": "vjepa2-ac" }), "unsupported"),
+        (json!({ "objective": "lewm" }), "bad-config"),
+        (json!({ "schedule": 3 }), "bad-config"),
+        (json!({ "schedule": { "rate": 3 } }), "bad-config"),
         (json!({ "objective": "vjepa" }), "bad-config"),
         (json!({ "objective": "mae" }), "bad-config"),
         (

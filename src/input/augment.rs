@@ -130,6 +130,16 @@ impl Augmentation {
         }
     }
 
+    /// The whole of a picture of the view's aspect ratio, else its middle: LeWorldModel changes no frame.
+    pub fn whole(size: [usize; 2]) -> Self {
+        let [height, width] = size;
+        Self {
+            scale: [1.0, 1.0],
+            aspect: [width as f64 / height as f64; 2],
+            ..Self::i_jepa(size)
+        }
+    }
+
     /// V-JEPA's released configurations; every frame of a clip takes the same view. They resize with torch's
     /// `interpolate`, without antialias.
     pub fn v_jepa(size: [usize; 2]) -> Self {

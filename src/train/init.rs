@@ -60,24 +60,30 @@ fn std_of(name: &str, depth_rescale: bool) -> f32 {
     }
 }
 
-/// The parameters of a head as PyTorch's own layers start: weights and biases of a linear layer uniform within
-/// `±1/√d_in`, norms as the identity. `list` has each layer's weight before its bias.
+/// The parameters of a head, or of what LeWorldModel has beside its encoder, as PyTorch's own layers start: weights and biases of a linear
+/// layer uniform within `±1/√d_in`, norms as the identity. LeWorldModel's modulation of its blocks starts at zero (AdaLN-zero), its
+/// positions as standard normals. `list` has each layer's weight before its bias.
 pub fn fresh_head(list: &[Parameter], seed: u64) -> Vec<HostTensor> {
     let mut random = Stream::new(seed, "projector", 0);
     let mut bound = 0.0;
     let tensor = |Parameter { name, shape, .. }: &Parameter| {
         let count = shape.iter().product();
         let is_norm = shape.len() == 1 && name.ends_with("weight");
-        if is_norm {
+        if is_norm || name.contains(".adaLN_modulation.") {
             bound = 0.0;
-        } else if let [_, d_in] = **shape {
+        } else if let [_, d_in] | [_, d_in, 1] = **shape {
             bound = (d_in as f32).sqrt().recip();
         }
-        let data = match is_norm {
-            true => vec![1.0; count],
-            false => (0..count)
+        let data = if is_norm || name.ends_with(".running_var") {
+            vec![1.0; count]
+        } else if name.ends_with(".pos_embedding") {
+            let mut data = vec![0.0; count];
+            random.fill_normal(&mut data);
+            data
+        } else {
+            (0..count)
                 .map(|_| bound * (2.0 * random.uniform() - 1.0))
-                .collect(),
+                .collect()
         };
         HostTensor {
             name: name.clone(),
@@ -146,6 +152,32 @@ mod tests {
             let off = (deviation(&tensor.data) - expected).abs();
             let sampling = 5.0 * expected / (tensor.data.len() as f32).sqrt();
             assert!(off <= sampling, "{}: {off}", tensor.name);
+        }
+    }
+
+    #[test]
+    fn le_world_model_starts_as_published() {
+        let list = predictor_parameters(&ModelConfig::preset("lewm").unwrap());
+        for tensor in fresh_head(&list, 1) {
+            let name = &tensor.name;
+            let all = |value: f32| tensor.data.iter().all(|&v| v == value);
+            let spread = deviation(&tensor.data);
+            let is_norm = tensor.shape.len() == 1 && name.ends_with("weight");
+            if is_norm || name.ends_with("running_var") {
+                assert!(all(1.0), "{name}");
+            } else if ["adaLN_modulation", "running_mean"]
+                .iter()
+                .any(|p| name.contains(p))
+            {
+                assert!(all(0.0), "{name}");
+            } else if name.ends_with("pos_embedding") {
+                // Five standard deviations of the deviation of 576 normals: 5/√(2·576).
+                assert!((spread - 1.0).abs() < 0.15, "{spread}");
+            } else if let [_, d_in] | [_, d_in, 1] = *tensor.shape {
+                let expected = (3.0 * d_in as f32).sqrt().recip();
+                let sampling = 5.0 * expected / (tensor.data.len() as f32).sqrt();
+                assert!((spread - expected).abs() <= sampling, "{name}: {spread}");
+            }
         }
     }
 

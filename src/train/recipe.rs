@@ -12,6 +12,7 @@ use crate::input::processor::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::mask::{MaskType, Multiblock, Multiblock3d, Strategy};
 use crate::objective::distance::Distance;
 use crate::objective::lejepa::{Form, LAMBDA, LeJepa};
+use crate::objective::lewm::{LeWmLoss, WEIGHT};
 use crate::objective::sigreg::SigReg;
 use crate::{Error, Result};
 
@@ -94,6 +95,14 @@ pub enum Objective {
         /// Directions that a step tests.
         slices: usize,
     },
+    /// LeWorldModel: the next embedding from the last ones and the actions between, while embeddings stay Gaussian.
+    #[serde(rename = "lewm", rename_all = "camelCase")]
+    Lewm {
+        /// Weight of SIGReg.
+        weight: f64,
+        /// Directions that a step tests.
+        slices: usize,
+    },
 }
 
 impl Objective {
@@ -102,7 +111,7 @@ impl Objective {
         match self {
             Self::Ijepa { beta, .. } => Some(Distance::SmoothL1 { beta }),
             Self::Vjepa { power, .. } => Some(Distance::L1 { power }),
-            Self::Lejepa { .. } => None,
+            Self::Lejepa { .. } | Self::Lewm { .. } => None,
         }
     }
 
@@ -112,6 +121,7 @@ impl Objective {
             Self::Ijepa { .. } => "ijepa",
             Self::Vjepa { .. } => "vjepa",
             Self::Lejepa { .. } => "lejepa",
+            Self::Lewm { .. } => "lewm",
         }
     }
 }
@@ -256,7 +266,7 @@ impl Normalization {
 pub struct Options {
     /// A preset's name, or [`ModelConfig`]'s own object.
     pub model: Option<Json>,
-    /// `"ijepa"`, `"lejepa"`, or an object with that as its `kind`.
+    /// `"ijepa"`, `"vjepa"`, `"lejepa"`, `"lewm"`, or an object with that as its `kind`.
     pub objective: Option<Json>,
     /// Default 0.
     pub seed: u64,
@@ -264,10 +274,10 @@ pub struct Options {
     pub batch_size: Option<usize>,
     /// Default 1.
     pub accumulate: Option<usize>,
-    /// See [`Schedule`].
-    pub schedule: Option<Schedule>,
-    /// See [`Optimizer`].
-    pub optimizer: Option<Optimizer>,
+    /// What differs from the objective's [`Schedule`].
+    pub schedule: Option<Json>,
+    /// What differs from the objective's [`Optimizer`].
+    pub optimizer: Option<Json>,
     /// See [`Strategy`].
     pub masks: Option<Strategy>,
     /// Of all views, or a list of [`ViewGroup`]s.
@@ -305,6 +315,13 @@ struct LejepaOptions {
     lambda: Option<f64>,
     slices: Option<usize>,
     views: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct LewmOptions {
+    weight: Option<f64>,
+    slices: Option<usize>,
 }
 
 impl Options {
@@ -352,6 +369,20 @@ impl Options {
                 }]
             }
         };
+        let (schedule, optimizer) = match objective {
+            Objective::Lewm { .. } => {
+                let given = self.schedule.as_ref().and_then(|s| s["steps"].as_u64());
+                let clipped = Optimizer {
+                    clip: Some(1.0),
+                    ..Optimizer::default()
+                };
+                (
+                    Schedule::lewm(given.unwrap_or(Schedule::default().steps)),
+                    clipped,
+                )
+            }
+            _ => Default::default(),
+        };
         let rescales = matches!(model.system, System::VJepa2 | System::VJepa21);
         let recipe = Recipe {
             normalization: self
@@ -362,8 +393,8 @@ impl Options {
             seed: self.seed,
             batch_size,
             accumulate: self.accumulate.unwrap_or(1),
-            schedule: self.schedule.unwrap_or_default(),
-            optimizer: self.optimizer.unwrap_or_default(),
+            schedule: changed("schedule", schedule, self.schedule)?,
+            optimizer: changed("optimizer", optimizer, self.optimizer)?,
             masks: self.masks.unwrap_or_else(|| match objective {
                 Objective::Vjepa { .. } => Strategy::Multiblock3d(Multiblock3d {
                     types: vec![MaskType::short_range(), MaskType::long_range()],
@@ -381,11 +412,31 @@ impl Options {
     }
 }
 
+/// The published numbers with those of an object in their place.
+fn changed<T: Serialize + serde::de::DeserializeOwned>(
+    what: &str,
+    published: T,
+    given: Option<Json>,
+) -> Result<T> {
+    let Some(given) = given else {
+        return Ok(published);
+    };
+    let unreadable = |e: &dyn std::fmt::Display| bad(format!("`{what}` cannot be read: {e}"));
+    let Json::Object(given) = given else {
+        return Err(unreadable(&format!("{given} is no object")));
+    };
+    let mut numbers = serde_json::to_value(published).map_err(|e| unreadable(&e))?;
+    for (key, value) in given {
+        numbers[key] = value;
+    }
+    serde_json::from_value(numbers).map_err(|e| unreadable(&e))
+}
+
 fn objective(json: Option<Json>, model: &ModelConfig) -> Result<(Objective, Vec<ViewGroup>)> {
     let mut object = match json {
         None => {
             return Err(bad(
-                "`objective` is missing: \"ijepa\", \"vjepa\" or \"lejepa\"",
+                "`objective` is missing: \"ijepa\", \"vjepa\", \"lejepa\" or \"lewm\"",
             ));
         }
         Some(Json::String(kind)) => serde_json::Map::from_iter([("kind".into(), kind.into())]),
@@ -438,11 +489,19 @@ fn objective(json: Option<Json>, model: &ModelConfig) -> Result<(Objective, Vec<
             };
             Ok((objective, vec![views]))
         }
-        "vjepa2-ac" | "lewm" => Err(Error::Unsupported(format!(
-            "the objective \"{kind}\" is not in this version: use \"ijepa\", \"vjepa\" or \"lejepa\""
+        "lewm" => {
+            let options: LewmOptions = serde_json::from_value(rest).map_err(read)?;
+            let objective = Objective::Lewm {
+                weight: options.weight.unwrap_or(WEIGHT),
+                slices: options.slices.unwrap_or(1024),
+            };
+            Ok((objective, vec![one(Augmentation::whole(size))]))
+        }
+        "vjepa2-ac" => Err(Error::Unsupported(format!(
+            "the objective \"{kind}\" is not in this version: use \"ijepa\", \"vjepa\", \"lejepa\" or \"lewm\""
         ))),
         _ => Err(bad(format!(
-            "the objective \"{kind}\" is unknown: use \"ijepa\", \"vjepa\" or \"lejepa\""
+            "the objective \"{kind}\" is unknown: use \"ijepa\", \"vjepa\", \"lejepa\" or \"lewm\""
         ))),
     }
 }
@@ -543,6 +602,14 @@ impl Recipe {
                 self.model.system.name()
             )));
         }
+        let of_actions = self.model.system == System::LeWm;
+        if of_actions != matches!(self.objective, Objective::Lewm { .. }) {
+            return Err(bad(format!(
+                "the objective \"{}\" is not for the system {}: \"lewm\" is for lewm, and lewm for nothing else",
+                self.objective.name(),
+                self.model.system.name()
+            )));
+        }
         if let Objective::Vjepa {
             context_loss: Some(dense),
             ..
@@ -608,6 +675,22 @@ impl Recipe {
                     loss.sigreg.check()?;
                 }
             }
+            Objective::Lewm { weight, .. } => {
+                if views != 1 {
+                    return Err(bad(format!("lewm takes one view, not {views}")));
+                }
+                if self.batch_size < 2 {
+                    return Err(bad("lewm needs a batch of two windows at least"));
+                }
+                if !(weight.is_finite() && weight >= 0.0) {
+                    return Err(bad(format!(
+                        "the weight of SIGReg is {weight}: use a number from 0 on"
+                    )));
+                }
+                if let Some(loss) = self.lewm() {
+                    loss.sigreg.check()?;
+                }
+            }
         }
         match self.train {
             Train::Full => Ok(()),
@@ -647,6 +730,26 @@ impl Recipe {
             lambda,
             sigreg: SigReg { slices, ..sigreg },
         })
+    }
+
+    /// The loss, where the objective is LeWorldModel's.
+    pub fn lewm(&self) -> Option<LeWmLoss> {
+        let Objective::Lewm { weight, slices } = self.objective else {
+            return None;
+        };
+        let sigreg = SigReg::preset("lewm").ok()?;
+        Some(LeWmLoss {
+            weight,
+            sigreg: SigReg { slices, ..sigreg },
+        })
+    }
+
+    /// Frames that belong together: of a clip, or of a window of LeWorldModel, whose last frame is predicted only.
+    pub fn frames(&self) -> usize {
+        match &self.model.lewm {
+            Some(lewm) => lewm.history + 1,
+            None => self.model.frames,
+        }
     }
 
     /// Pictures of a step: those of all accumulated batches.

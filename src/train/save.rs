@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::lora;
-use super::network::{HostTensor, Network, Trained};
+use super::network::{HostTensor, Network, Trained, predictor_prefix};
 use super::recipe::{Objective, Recipe, Train};
 use super::trainer::{ADAPTERS, Trainer};
 use crate::checkpoint::safetensors;
@@ -106,6 +106,10 @@ impl Trainer {
                 "projector.",
                 projector::parameters(recipe.model.hidden_size, recipe.projector),
             ),
+            Objective::Lewm { .. } => (
+                predictor_prefix(&recipe.model),
+                predictor_parameters(&recipe.model),
+            ),
         };
         let mut online = vec![
             saved.network("encoder.", &encoder, device)?,
@@ -119,7 +123,7 @@ impl Trainer {
             Objective::Ijepa { .. } | Objective::Vjepa { .. } => {
                 Some(saved.network("target_encoder.", &encoder, device)?)
             }
-            Objective::Lejepa { .. } => None,
+            Objective::Lejepa { .. } | Objective::Lewm { .. } => None,
         };
         let mut run = Self::assemble(recipe, device, online, target)?;
         run.step = state.step;
@@ -133,7 +137,7 @@ impl Trainer {
     }
 
     /// All parameters on the host, in the original project's layout and by its names: `encoder.…`, `predictor.…` or
-    /// `projector.…`, `adapters.…`, `target_encoder.…`.
+    /// `projector.…` (of LeWorldModel both, and more), `adapters.…`, `target_encoder.…`.
     ///
     /// # Errors
     /// [`Error::Internal`] when the device fails.
@@ -153,9 +157,14 @@ impl Trainer {
         }
     }
 
-    /// The predictor, where the objective has one.
+    /// The predictor of masked tokens, where the objective has one.
     pub fn predictor_network(&self) -> Option<&Network> {
         self.target.as_ref().map(|_| &self.online[1])
+    }
+
+    /// Everything of LeWorldModel but its encoder, where the objective is its.
+    pub fn dynamics_network(&self) -> Option<&Network> {
+        matches!(self.recipe().objective, Objective::Lewm { .. }).then(|| &self.online[1])
     }
 
     /// The encoder as a folder that transformers loads as an `IJepaModel`, or encoder and predictor as a `VJEPA2Model`.
@@ -194,7 +203,8 @@ impl Trainer {
     /// [`Error::Internal`] when the device fails.
     pub async fn export_original(&self) -> Result<Files> {
         let mut tensors = self.online_network().read().await?;
-        for network in self.predictor_network().into_iter().chain(&self.target) {
+        let second = self.predictor_network().or(self.dynamics_network());
+        for network in second.into_iter().chain(&self.target) {
             tensors.extend(network.read().await?);
         }
         let mut model = self.recipe().model.clone();

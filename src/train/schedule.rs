@@ -56,6 +56,21 @@ impl Default for Schedule {
 }
 
 impl Schedule {
+    /// LeWorldModel's: 5e-5 after a warm-up in a hundredth of the steps, and down to 0 in half a cosine; a constant weight decay of 1e-3;
+    /// no target encoder.
+    pub fn lewm(steps: u64) -> Self {
+        Self {
+            steps,
+            lr: 5e-5,
+            start_lr: 0.0,
+            final_lr: 0.0,
+            warmup_steps: Some(steps / 100),
+            weight_decay: 1e-3,
+            final_weight_decay: 1e-3,
+            ..Self::default()
+        }
+    }
+
     /// # Errors
     /// [`Error::BadConfig`] for numbers out of range.
     pub fn check(&self) -> Result<()> {

@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use serde::Serialize;
 
 use super::init::{fresh, fresh_head};
 use super::lora;
-use super::network::{HostTensor, Network, no_squares, total};
+use super::network::{HostTensor, Network, no_squares, predictor_prefix, total};
 use super::projector::{self, Head};
 use super::recipe::{Objective, Recipe, Train};
 use super::schedule::steps_per_epoch;
@@ -19,9 +20,10 @@ use crate::input::ImageView;
 use crate::input::augment::Augmenter;
 use crate::mask::Masks;
 use crate::model::predictor::{Masked, normalised, taken};
-use crate::model::{Encoder, Pictures, Predictor};
-use crate::nn::ops;
+use crate::model::{Dynamics, Encoder, Pictures, Predictor};
+use crate::nn::norm::BatchStatistics;
 use crate::nn::ops::update::AdamW;
+use crate::nn::ops::{self, Rows};
 use crate::nn::{Parameters, Value};
 use crate::probe::monitor::Spread;
 use crate::rng::{Generator, Stream};
@@ -66,16 +68,17 @@ pub struct Batch {
     /// For each view, in the order of the recipe, the pictures' pixels one after the other.
     views: Vec<Vec<f32>>,
     sizes: Vec<[usize; 2]>,
-    /// Frames of a clip; 1 for pictures.
+    /// Frames of a clip or window; 1 for pictures.
     frames: usize,
     /// Frames so far.
     pushed: usize,
     random: Option<Stream>,
     masks: Option<Vec<Masks>>,
+    actions: Vec<f32>,
 }
 
 impl Batch {
-    /// Pictures so far, or whole clips.
+    /// Pictures so far, or whole clips or windows.
     pub fn pictures(&self) -> usize {
         self.pushed / self.frames.max(1)
     }
@@ -90,7 +93,15 @@ impl Batch {
             pushed: pictures.batch * pictures.frames,
             random: None,
             masks,
+            actions: Vec::new(),
         }
+    }
+
+    /// Adds the action blocks of a window, `[history, action]`, each of what happens between a frame and the next, in the units of
+    /// [`ActionScale`](crate::world::ActionScale). NaN becomes 0.
+    pub fn act(&mut self, actions: &[f32]) {
+        let known = |&v: &f32| if v.is_nan() { 0.0 } else { v };
+        self.actions.extend(actions.iter().map(known));
     }
 }
 
@@ -129,6 +140,8 @@ struct Pass {
     gradients: Vec<Vec<Option<Value>>>,
     /// `[pictures, d]`.
     embeddings: Tensor<2>,
+    /// Of each BatchNorm that keeps running statistics.
+    statistics: Vec<(&'static str, BatchStatistics)>,
 }
 
 impl Trainer {
@@ -145,6 +158,13 @@ impl Trainer {
             }
             network
         };
+        let head = |prefix, list: Vec<Parameter>| {
+            let mut head = Network::new(prefix);
+            for tensor in fresh_head(&list, seed) {
+                head.put(tensor, device);
+            }
+            head
+        };
         let encoder = network("encoder.", parameters(model), "encoder");
         let (second, target) = match recipe.objective {
             Objective::Ijepa { .. } | Objective::Vjepa { .. } => (
@@ -152,13 +172,13 @@ impl Trainer {
                 Some(encoder.copy("target_encoder.")),
             ),
             Objective::Lejepa { .. } => {
-                let mut head = Network::new("projector.");
                 let list = projector::parameters(model.hidden_size, recipe.projector);
-                for tensor in fresh_head(&list, seed) {
-                    head.put(tensor, device);
-                }
-                (head, None)
+                (head("projector.", list), None)
             }
+            Objective::Lewm { .. } => (
+                head(predictor_prefix(model), predictor_parameters(model)),
+                None,
+            ),
         };
         let mut online = vec![encoder, second];
         if let Train::Lora(adapters) = recipe.train {
@@ -181,7 +201,7 @@ impl Trainer {
         let mut run = Self::new(recipe, device)?;
         let model = &run.recipe.model;
         let list = parameters(model);
-        if loaded.predictor && run.target.is_some() {
+        if loaded.predictor && !matches!(run.recipe.objective, Objective::Lejepa { .. }) {
             run.online[1] = Network::predictor(model, &mut loaded.parameters)?;
         }
         let encoder = Network::take("encoder.", &list, &mut loaded.parameters)?;
@@ -310,10 +330,11 @@ impl Trainer {
         Batch {
             views: vec![Vec::new(); sizes.len()],
             sizes,
-            frames: self.recipe.model.frames,
+            frames: self.recipe.frames(),
             pushed: 0,
             random: Some(Stream::new(self.recipe.seed, "augmentation", self.step)),
             masks: None,
+            actions: Vec::new(),
         }
     }
 
@@ -457,6 +478,9 @@ impl Trainer {
         for (network, gradients) in self.online.iter_mut().zip(pass.gradients) {
             network.update(gradients, &decay, &keep);
         }
+        for (name, statistics) in pass.statistics {
+            self.online[1].follow_statistics(name, statistics).await?;
+        }
         if let Some(target) = &mut self.target {
             let online = computing(&self.online, self.recipe.train, &self.device);
             let momentum = TensorData::new(vec![ema as f32], [1]);
@@ -521,7 +545,7 @@ impl Trainer {
         let (count, accumulate) = (self.recipe.batch_size, self.recipe.accumulate);
         if !batch.pushed.is_multiple_of(batch.frames) {
             return Err(Error::BadInput(format!(
-                "the last clip of the batch has {} frames, and the model takes {}",
+                "the last clip or window of the batch has {} frames, and a step takes {} of each",
                 batch.pushed % batch.frames,
                 batch.frames
             )));
@@ -556,6 +580,11 @@ impl Trainer {
                     self.predict(&views[0], part, given.cloned()).await?
                 }
                 Objective::Lejepa { .. } => self.compare_views(&views, part).await?,
+                Objective::Lewm { .. } => {
+                    let length = batch.actions.len() / accumulate;
+                    let actions = &batch.actions[part * length..(part + 1) * length];
+                    self.predict_windows(&views[0], actions, part).await?
+                }
             };
             whole = Some(match whole {
                 None => pass,
@@ -620,7 +649,7 @@ impl Trainer {
         let (stop_gradient, dense) = match objective {
             Objective::Ijepa { stop_gradient, .. } => (stop_gradient, None),
             Objective::Vjepa { context_loss, .. } => (true, context_loss),
-            Objective::Lejepa { .. } => (true, None),
+            Objective::Lejepa { .. } | Objective::Lewm { .. } => (true, None),
         };
         let config = &self.recipe.model;
         let grid = config.grid_of(pictures.frames, pictures.size)?;
@@ -732,6 +761,7 @@ impl Trainer {
             },
             gradients,
             embeddings,
+            statistics: Vec::new(),
         })
     }
 
@@ -820,6 +850,87 @@ impl Trainer {
             parts: vec![("invariance", losses.invariance), ("sigreg", losses.sigreg)],
             gradients,
             embeddings,
+            statistics: Vec::new(),
+        })
+    }
+
+    /// LeWorldModel's loss of windows and of the action blocks in them, `[windows, history, action]`.
+    async fn predict_windows(
+        &mut self,
+        windows: &Pictures,
+        actions: &[f32],
+        part: usize,
+    ) -> Result<Pass> {
+        let device = self.device.clone();
+        let loss = self
+            .recipe
+            .lewm()
+            .ok_or_else(|| Error::Internal("the objective is not LeWorldModel's".into()))?;
+        let config = &self.recipe.model;
+        let (online, mut leaves) = self.tracked_encoder();
+        let (mut dynamics, dynamics_leaves) = self.online[1].tracked(&device, self.recipe.dtype);
+        let online = self.encoder(online)?;
+        let dynamics = Dynamics::take(config, &device, &mut dynamics)?;
+        let (batch, steps) = (windows.batch, windows.frames);
+        let (history, d) = (self.recipe.frames() - 1, config.hidden_size);
+        let action = config.lewm.as_ref().map_or(0, |lewm| lewm.action_size);
+        if steps != history + 1 || actions.len() != batch * history * action {
+            return Err(Error::BadInput(format!(
+                "{} numbers of actions for windows of {steps} frames: {batch} windows of {} frames have {history} blocks of {action} each",
+                actions.len(),
+                history + 1
+            )));
+        }
+
+        let frames = Pictures {
+            pixels: windows.pixels.clone(),
+            batch: batch * steps,
+            frames: 1,
+            ..*windows
+        };
+        let tokens = online.class_token(&frames)?;
+        let (embeddings, of_embeddings) = dynamics.project_batch(tokens);
+        let actions = TensorData::new(actions.to_vec(), [batch, history, action]);
+        let actions = dynamics.embed_actions(ops::uploaded(actions, &device));
+        let of_windows = |steps_of: Range<usize>| {
+            let of_window = |b: usize| steps_of.clone().map(|step| b * steps + step).collect();
+            let index: Vec<Vec<usize>> = (0..batch).map(of_window).collect();
+            Rows::new(&index, batch * steps, &device)
+        };
+        let seen = ops::select(embeddings.clone(), None, &of_windows(0..history), None);
+        let predicted = ops::reshaped(dynamics.predict(seen, actions)?, [batch * history, d]);
+        let (predictions, of_predictions) = dynamics.project_predicted_batch(predicted);
+
+        let number = self.step * self.recipe.accumulate as u64 + part as u64;
+        let mut random = Stream::new(self.recipe.seed, "directions", number);
+        let directions = loss.sigreg.draw(d, &mut random)?;
+        let values = read_values(embeddings.clone().inner()).await?;
+        let predicted = read_values(predictions.clone().inner()).await?;
+        let losses = loss.evaluate(&values, &predicted, [batch, steps, d], &directions)?;
+        let upload = |gradient: Vec<f32>| {
+            let shape = [gradient.len() / d, d];
+            ops::uploaded::<2>(TensorData::new(gradient, shape), &device)
+        };
+        let latest = ops::select(
+            embeddings.clone().inner(),
+            None,
+            &of_windows(history..steps),
+            None,
+        );
+        let root = ops::sum(
+            ops::with_gradient(embeddings, upload(losses.embeddings)),
+            ops::with_gradient(predictions, upload(losses.predictions)),
+        );
+        leaves.insert(1, dynamics_leaves);
+        Ok(Pass {
+            loss: losses.loss,
+            parts: vec![("prediction", losses.prediction), ("sigreg", losses.sigreg)],
+            gradients: collected(&leaves, root.backward()),
+            embeddings: ops::reshaped(latest, [batch, d]),
+            statistics: vec![
+                ("projector.net.1", of_embeddings),
+                ("pred_proj.net.1", of_predictions),
+            ],
         })
     }
 }
@@ -886,6 +997,11 @@ impl Pass {
                 })
                 .collect(),
             embeddings: ops::joined(self.embeddings, other.embeddings, device),
+            statistics: self
+                .statistics
+                .into_iter()
+                .chain(other.statistics)
+                .collect(),
         }
     }
 }

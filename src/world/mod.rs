@@ -4,6 +4,7 @@
 //! - [`cem`]: the cross-entropy method, as V-JEPA 2-AC and LeWorldModel plan.
 //! - [`mppi`]: model predictive path integral control.
 //! - [`descent`]: along the gradient of the cost.
+//! - [`scale`]: actions in the units that a model was trained with.
 //!
 //! A planner is called anew for every state (receding horizon): the first actions of a plan are carried out, and the rest,
 //! [`shifted`](Plan::shifted), is where the next search starts. Random numbers come from the caller's generator.
@@ -11,10 +12,12 @@
 pub mod cem;
 pub mod descent;
 pub mod mppi;
+pub mod scale;
 
 pub use cem::{Cem, Distribution};
 pub use descent::Descent;
 pub use mppi::Mppi;
+pub use scale::ActionScale;
 
 use crate::rng::Generator;
 use crate::{Error, Result};
