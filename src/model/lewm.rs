@@ -132,16 +132,18 @@ impl Dynamics {
     /// # Errors
     /// [`Error::BadInput`] for more frames than the predictor's history, and for actions of another shape.
     pub fn predict(&self, embeddings: Tensor<3>, actions: Tensor<3>) -> Result<Tensor<3>> {
-        let [batch, frames, d] = embeddings.dims();
+        let [batch, frames, _] = embeddings.dims();
         let history = self.config.history;
-        if !(1..=history).contains(&frames) || embeddings.dims() != actions.dims() {
+        let wanted = [batch, frames, self.width];
+        let fits = embeddings.dims() == wanted && actions.dims() == wanted;
+        if !(fits && (1..=history).contains(&frames)) {
             return Err(Error::BadInput(format!(
-                "the predictor takes 1 to {history} frames and as many actions, not embeddings {:?} and actions {:?}",
+                "the predictor takes 1 to {history} frames of {} numbers and as many actions, not embeddings {:?} and actions {:?}",
+                self.width,
                 embeddings.dims(),
                 actions.dims()
             )));
         }
-        debug_assert_eq!(d, self.width);
         let index = vec![(0..frames).collect(); batch];
         let places = Rows::new(&index, history, &self.device);
         let positions = ops::select(self.positions.clone(), None, &places, None);
@@ -262,15 +264,17 @@ impl Dynamics {
             action,
         } = candidates;
         let bad = |why: String| Err(Error::BadInput(why));
-        if d != self.width || context.actions.len() != (frames - 1) * size {
+        if d != self.width || frames == 0 || context.actions.len() != (frames - 1) * size {
             return bad(format!(
-                "a context of {frames} frames has embeddings of {} numbers and {} numbers of actions between them, not {d} and {}",
+                "a context has embeddings of {} numbers for each frame and {size} numbers of actions between two, not {frames} of {d} and {}",
                 self.width,
-                (frames - 1) * size,
                 context.actions.len()
             ));
         }
-        if action != size || horizon == 0 || data.len() != count * horizon * action {
+        let values = [count, horizon, action]
+            .iter()
+            .try_fold(1usize, |n, &s| n.checked_mul(s));
+        if action != size || horizon == 0 || values != Some(data.len()) {
             return bad(format!(
                 "{} numbers are not {count} sequences of {horizon} action blocks of {action}, which the model takes of {size}",
                 data.len()

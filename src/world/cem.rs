@@ -1,8 +1,8 @@
 //! The cross-entropy method: sequences are drawn from a Gaussian of independent numbers, which then moves to the cheapest of them.
 
 use super::{Axis, Candidates, Plan, Space, bad, check_search, lowest};
-use crate::Result;
 use crate::rng::Generator;
+use crate::{Error, Result};
 
 /// A search by the cross-entropy method.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,7 +69,7 @@ impl Cem {
     }
 
     /// # Errors
-    /// [`Error::BadConfig`](crate::Error::BadConfig) for an empty or absurd size, for fewer samples than elites and fewer elites than
+    /// [`Error::BadConfig`] for an empty or absurd size, for fewer samples than elites and fewer elites than
     /// two, of which there is no standard deviation, and for a momentum outside 0 to 1.
     pub fn check(&self) -> Result<()> {
         check_search(&self.space, self.samples, self.iterations)?;
@@ -91,7 +91,7 @@ impl Cem {
     /// The distribution before the first round: around `start [horizon, action]`, or around 0.
     ///
     /// # Errors
-    /// As [`check`](Self::check); [`Error::BadInput`](crate::Error::BadInput) for a start of another size.
+    /// As [`check`](Self::check); [`Error::BadInput`] for a start of another size.
     pub fn first(&self, start: Option<&[f64]>) -> Result<Distribution> {
         self.check()?;
         let axes = &self.space.axes;
@@ -104,9 +104,10 @@ impl Cem {
     /// A round's sequences.
     ///
     /// # Errors
-    /// As [`check`](Self::check).
+    /// As [`check`](Self::check); [`Error::BadInput`] for a distribution of another size.
     pub fn sample(&self, from: &Distribution, random: &mut impl Generator) -> Result<Candidates> {
         self.check()?;
+        self.check_sizes(from)?;
         let gaussian = [&from.mean[..], &from.std[..]];
         Ok(self
             .space
@@ -117,14 +118,26 @@ impl Cem {
     /// one.
     ///
     /// # Errors
-    /// [`Error::BadInput`](crate::Error::BadInput) for another number of costs than candidates, and for a NaN.
+    /// [`Error::BadInput`] for a distribution or candidates of another size, fewer candidates than elites, another number of costs than
+    /// candidates, and for a NaN among them.
     pub fn update(
         &self,
         distribution: &mut Distribution,
         candidates: &Candidates,
         costs: &[f32],
     ) -> Result<Vec<usize>> {
-        lowest(costs, candidates.count)?;
+        self.check()?;
+        self.check_sizes(distribution)?;
+        let Candidates { data, count, .. } = candidates;
+        lowest(costs, *count)?;
+        if data.len() != count * self.space.numbers() || *count < self.elites {
+            return Err(Error::BadInput(format!(
+                "{count} candidates of {} numbers are not {} or more of {} numbers each",
+                data.len(),
+                self.elites,
+                self.space.numbers()
+            )));
+        }
         let mut order: Vec<usize> = (0..costs.len()).collect();
         order.sort_by(|&a, &b| costs[a].total_cmp(&costs[b]));
         order.truncate(self.elites);
@@ -132,11 +145,7 @@ impl Cem {
         let count = order.len() as f64;
         let [keep_mean, keep_std] = self.momentum;
         for at in 0..numbers {
-            let of_elites = || {
-                order
-                    .iter()
-                    .map(|&e| f64::from(candidates.data[e * numbers + at]))
-            };
+            let of_elites = || order.iter().map(|&e| f64::from(data[e * numbers + at]));
             let mean = of_elites().sum::<f64>() / count;
             let squares = of_elites().map(|v| (v - mean).powi(2)).sum::<f64>();
             let std = (squares / (count - 1.0)).sqrt();
@@ -145,6 +154,19 @@ impl Cem {
             distribution.std[at] = kept(keep_std, std, distribution.std[at]);
         }
         Ok(order)
+    }
+
+    fn check_sizes(&self, distribution: &Distribution) -> Result<()> {
+        let Distribution { mean, std } = distribution;
+        let numbers = self.space.numbers();
+        match mean.len() == numbers && std.len() == numbers {
+            true => Ok(()),
+            false => Err(Error::BadInput(format!(
+                "a distribution of {} means and {} deviations is not of {numbers} numbers",
+                mean.len(),
+                std.len()
+            ))),
+        }
     }
 
     /// Searches from `start [horizon, action]`, or from 0. `cost` gives that of each candidate.
@@ -173,7 +195,6 @@ impl Cem {
 mod tests {
     use super::super::tests::{now, squares_from};
     use super::*;
-    use crate::Error;
     use crate::rng::Stream;
 
     #[test]
@@ -291,5 +312,33 @@ mod tests {
         assert_eq!(failing(Ok(vec![f32::NAN; 300])), Err("bad-input"));
         let lost = Err(Error::Internal("the device is lost".into()));
         assert_eq!(failing(lost), Err("internal"));
+
+        let cem = Cem::lewm(1);
+        let candidates = |count: usize, numbers: usize| Candidates {
+            data: vec![0.0; numbers],
+            count,
+            horizon: 5,
+            action: 1,
+        };
+        let updated = |mut distribution: Distribution, candidates: Candidates| {
+            let costs = vec![0.0; candidates.count];
+            let elites = cem.update(&mut distribution, &candidates, &costs);
+            elites.map_err(|e| e.code()).map(|_| ())
+        };
+        let first = cem.first(None).unwrap();
+        assert_eq!(updated(first.clone(), candidates(30, 150)), Ok(()));
+        assert_eq!(
+            updated(first.clone(), candidates(29, 145)),
+            Err("bad-input")
+        );
+        assert_eq!(
+            updated(first.clone(), candidates(30, 149)),
+            Err("bad-input")
+        );
+        let short = Distribution {
+            std: vec![1.0; 4],
+            ..first
+        };
+        assert_eq!(updated(short, candidates(30, 150)), Err("bad-input"));
     }
 }
