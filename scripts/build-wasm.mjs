@@ -15,9 +15,9 @@ import { constructorWrappers } from "./wasm-constructors.mjs";
 
 /** `optimise`: the level for wasm-opt. The conformance modules are run once or twice, so it would not pay there. */
 export const KINDS = {
-  core: { crate: "webjepa", features: "", profile: "wasm-core", optimise: "-Oz", embed: true },
-  cpu: { crate: "webjepa", features: "cpu", profile: "wasm-cpu", optimise: "-O3" },
-  webgpu: { crate: "webjepa", features: "webgpu", profile: "wasm-webgpu", optimise: "-Os" },
+  core: { crate: "webjepa-module", features: "", profile: "wasm-core", optimise: "-Oz", embed: true },
+  cpu: { crate: "webjepa-module", features: "cpu", profile: "wasm-cpu", optimise: "-O3" },
+  webgpu: { crate: "webjepa-module", features: "webgpu", profile: "wasm-webgpu", optimise: "-Os" },
   "conformance-cpu": { crate: "webjepa-conformance", features: "cpu", profile: "wasm-cpu" },
   "conformance-webgpu": { crate: "webjepa-conformance", features: "webgpu", profile: "wasm-webgpu" },
 };
@@ -43,7 +43,6 @@ function build(kind, { wasm: { cargo, args, env } }, kept) {
   // A caller's RUSTFLAGS would replace those of .cargo/config.toml, without which the module cannot be built.
   const environment = { ...env, RUSTFLAGS: undefined, CARGO_ENCODED_RUSTFLAGS: undefined };
   run(cargo, ["fetch", "--locked", "--quiet"], { env: environment });
-  // The crate is a plain library in Cargo.toml: cargo does not apply link-time optimisation to a cdylib that is an rlib, too.
   const select = ["--package", crate, "--lib", "--crate-type", "cdylib", "--no-default-features", "--features", features];
   run(cargo, ["rustc", "--locked", "--target", WASM, "--profile", profile, ...select, ...args, "--config", remap()], { env: environment });
   const linked = join(env.CARGO_TARGET_DIR, WASM, profile, `${crate.replaceAll("-", "_")}.wasm`);

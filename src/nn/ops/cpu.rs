@@ -1,4 +1,4 @@
-//! [`Ops`] on the CPU: burn-flex's matmuls, with everything that follows them in loops that become SIMD.
+//! [`Ops`] on the CPU: matrix products, and the loops of `webjepa_kernels` on the values of tensors.
 
 use std::ops::Range;
 
@@ -8,9 +8,11 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{Shape, TensorData};
 use half::f16;
+use webjepa_kernels::attention::{self, Attend, softmax};
+use webjepa_kernels::elements;
+use webjepa_kernels::rows::{self, Epilogue};
 
-use super::cpu_backward::{dot, tensor};
-use super::gelu::gelu;
+use super::cpu_backward::tensor;
 use super::{Activation, Ops, ResidualPrimitive, WeightPrimitive, product_sizes, selected_shape};
 use crate::objective::distance::Distance;
 
@@ -31,22 +33,12 @@ impl Ops for Flex {
         let weight = widened(weight);
         let x = Self::float_reshape(x, Shape::new([rows, d_in]));
         let (bias, residual) = (bias.to_contiguous(), contiguous(residual));
-        let bias = values(&bias);
-        // Repeated where it has fewer rows than the product.
-        let residual = residual.as_ref().map(values);
-        let y = matmul(x, weight, |first, rows| {
-            for (i, row) in rows.chunks_exact_mut(d_out).enumerate() {
-                row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
-                if with_gelu {
-                    row.iter_mut().for_each(|y| *y = gelu(*y));
-                }
-                if let Some(residual) = residual {
-                    let at = (first + i) * d_out % residual.len();
-                    let added = &residual[at..at + d_out];
-                    row.iter_mut().zip(added).for_each(|(y, r)| *y += r);
-                }
-            }
-        });
+        let epilogue = Epilogue {
+            bias: values(&bias),
+            gelu: with_gelu,
+            residual: residual.as_ref().map(values),
+        };
+        let y = matmul(x, weight, Some(&epilogue));
         Self::float_reshape(y, Shape::from(dims))
     }
 
@@ -57,25 +49,13 @@ impl Ops for Flex {
         eps: f64,
     ) -> FloatTensor<Self> {
         let shape = x.shape().to_vec();
-        let d = gain.shape()[0];
         let (x, gain, shift) = (
             x.to_contiguous(),
             gain.to_contiguous(),
             shift.to_contiguous(),
         );
-        let mut data = Vec::with_capacity(values(&x).len());
-        for row in values(&x).chunks_exact(d) {
-            let mean = reduced(row, 0.0, |a, b| a + b) / d as f32;
-            let start = data.len();
-            data.extend(row.iter().map(|v| v - mean));
-            let row = &mut data[start..];
-            let scale = (dot(row, row) / d as f32 + eps as f32).sqrt().recip();
-            let affine = values(&gain).iter().zip(values(&shift));
-            row.iter_mut()
-                .zip(affine)
-                .for_each(|(v, (g, s))| *v = *v * scale * g + s);
-        }
-        tensor(data, shape)
+        let normed = rows::norm(values(&x), values(&gain), values(&shift), eps as f32);
+        tensor(normed, shape)
     }
 
     fn self_attention(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
@@ -89,26 +69,7 @@ impl Ops for Flex {
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let (query, kv) = (query.to_contiguous(), kv.to_contiguous());
         let [batch, tokens, d] = [kv.shape()[0], kv.shape()[1], query.shape()[0]];
-        let head_dim = d / heads;
-        let scale = (head_dim as f32).sqrt().recip();
-        let (mut y, mut sums) = (vec![0.0; batch * d], Vec::with_capacity(batch * heads));
-        let mut shares = vec![0.0; tokens];
-        let sequences = values(&kv).chunks_exact(tokens * 2 * d);
-        for (kv, y) in sequences.zip(y.chunks_exact_mut(d)) {
-            for head in 0..heads {
-                let of_head = head * head_dim..(head + 1) * head_dim;
-                let query = &values(&query)[of_head.clone()];
-                for (share, kv) in shares.iter_mut().zip(kv.chunks_exact(2 * d)) {
-                    *share = dot(query, &kv[of_head.clone()]);
-                }
-                sums.push(softmax(&mut shares, scale));
-                let y = &mut y[of_head.clone()];
-                for (share, kv) in shares.iter().zip(kv.chunks_exact(2 * d)) {
-                    let value = &kv[d..][of_head.clone()];
-                    y.iter_mut().zip(value).for_each(|(y, v)| *y += share * v);
-                }
-            }
-        }
+        let (y, sums) = Attend { tokens, d, heads }.forward(values(&query), values(&kv));
         (tensor(y, vec![batch, d]), tensor(sums, vec![batch, heads]))
     }
 
@@ -125,20 +86,14 @@ impl Ops for Flex {
         let table = table.to_contiguous();
         let turns = table.shape()[1];
         let head_dim = width / 3 / heads;
-        let rows = qkv.storage_mut::<f32>().chunks_exact_mut(width);
-        for (row, turns) in rows.zip(values(&table).chunks_exact(turns).cycle()) {
-            for head in row[..2 * width / 3].chunks_exact_mut(head_dim) {
-                for (pair, turn) in head.chunks_exact_mut(2).zip(turns.chunks_exact(4)) {
-                    let (a, b) = (pair[0], pair[1]);
-                    let (sine_a, sine_b) = match back {
-                        false => (turn[1], turn[3]),
-                        true => (-turn[3], -turn[1]),
-                    };
-                    pair[0] = a * turn[0] - b * sine_a;
-                    pair[1] = b * turn[2] + a * sine_b;
-                }
-            }
-        }
+        attention::rotate(
+            qkv.storage_mut(),
+            width,
+            head_dim,
+            values(&table),
+            turns,
+            back,
+        );
         qkv
     }
 
@@ -148,9 +103,9 @@ impl Ops for Flex {
         }
         let values: &mut [f32] = x.storage_mut();
         match activation {
-            Activation::Gelu => values.iter_mut().for_each(|v| *v = gelu(*v)),
-            Activation::Relu => values.iter_mut().for_each(|v| *v = v.max(0.0)),
-            Activation::Silu => values.iter_mut().for_each(|v| *v *= logistic(*v)),
+            Activation::Gelu => elements::gelu(values),
+            Activation::Relu => elements::relu(values),
+            Activation::Silu => elements::silu(values),
         }
         x
     }
@@ -179,9 +134,7 @@ impl Ops for Flex {
             });
         }
         if let Some(added) = &added {
-            data.iter_mut()
-                .zip(values(added))
-                .for_each(|(y, a)| *y += a);
+            rows::add(&mut data, values(added));
         }
         tensor(data, selected_shape(index.len(), batch, d))
     }
@@ -213,8 +166,7 @@ impl Ops for Flex {
         let mut sum = a.to_contiguous();
         drop(a);
         let b = b.to_contiguous();
-        let pairs = sum.storage_mut::<f32>().iter_mut().zip(values(&b));
-        pairs.for_each(|(sum, b)| *sum += b);
+        rows::add(sum.storage_mut(), values(&b));
         sum
     }
 
@@ -229,11 +181,11 @@ impl Ops for Flex {
         let y_values: &mut [f32] = y.storage_mut();
         // Repeated where there are fewer rows.
         for block in y_values.chunks_mut(values(&b).len()) {
-            block.iter_mut().zip(values(&b)).for_each(|(y, b)| *y *= b);
+            elements::multiply(block, values(&b));
         }
         if let Some(c) = &c {
             for block in y_values.chunks_mut(values(c).len()) {
-                block.iter_mut().zip(values(c)).for_each(|(y, c)| *y += c);
+                rows::add(block, values(c));
             }
         }
         y
@@ -245,28 +197,14 @@ impl Ops for Flex {
 
     fn halved(x: FloatTensor<Self>) -> FloatTensor<Self> {
         let x = x.to_contiguous();
-        let largest = f16::MAX.to_f32();
-        let halves = values(&x)
-            .iter()
-            .map(|v| f16::from_f32(v.clamp(-largest, largest)))
-            .collect::<Vec<_>>();
+        let halves = elements::halved(values(&x));
         FlexTensor::from_data(TensorData::new(halves, x.shape()))
     }
 
     fn pooled(x: FloatTensor<Self>) -> FloatTensor<Self> {
         let x = x.to_contiguous();
         let [batch, tokens, d] = [x.shape()[0], x.shape()[1], x.shape()[2]];
-        let mut data = vec![0.0; batch * d];
-        for (mean, tokens) in data
-            .chunks_exact_mut(d)
-            .zip(values(&x).chunks_exact(tokens * d))
-        {
-            for token in tokens.chunks_exact(d) {
-                mean.iter_mut().zip(token).for_each(|(m, v)| *m += v);
-            }
-        }
-        let share = (tokens as f32).recip();
-        data.iter_mut().for_each(|v| *v *= share);
+        let data = rows::pooled(values(&x), [batch, tokens, d]);
         tensor(data, vec![batch, d])
     }
 
@@ -278,28 +216,11 @@ impl Ops for Flex {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let x = x.to_contiguous();
         let (gain, shift) = (gain.to_contiguous(), shift.to_contiguous());
-        let (rows, d) = (rows_of(&x), gain.shape()[0]);
-        let share = (rows as f32).recip();
-        let (mut mean, mut variance) = (vec![0.0f32; d], vec![0.0f32; d]);
-        for row in values(&x).chunks_exact(d) {
-            mean.iter_mut().zip(row).for_each(|(m, v)| *m += v * share);
-        }
-        for row in values(&x).chunks_exact(d) {
-            let pairs = variance.iter_mut().zip(row).zip(&mean);
-            pairs.for_each(|((sum, v), m)| *sum += (v - m) * (v - m) * share);
-        }
-        let factor: Vec<f32> = values(&gain)
-            .iter()
-            .zip(&variance)
-            .map(|(g, v)| g / (v + eps as f32).sqrt())
-            .collect();
-        let mut data = Vec::with_capacity(rows * d);
-        for row in values(&x).chunks_exact(d) {
-            let columns = row.iter().zip(&mean).zip(&factor).zip(values(&shift));
-            data.extend(columns.map(|(((v, m), f), s)| (v - m) * f + s));
-        }
+        let (count, d) = (rows_of(&x), gain.shape()[0]);
+        let [data, mean, variance] =
+            rows::batch_norm(values(&x), values(&gain), values(&shift), eps as f32);
         (
-            tensor(data, vec![rows, d]),
+            tensor(data, vec![count, d]),
             tensor(mean, vec![d]),
             tensor(variance, vec![d]),
         )
@@ -310,27 +231,20 @@ impl Ops for Flex {
     }
 }
 
-/// The product over the last two axes; the axes before them are the same for both. `finish` is shown groups of whole rows of the
-/// first product once they are complete, each with the index of its first row.
+/// The product over the last two axes; the axes before them are the same for both. The epilogue is that of one product.
 #[cfg(not(target_family = "wasm"))]
-pub(super) fn matmul(
-    a: FlexTensor,
-    b: FlexTensor,
-    mut finish: impl FnMut(usize, &mut [f32]),
-) -> FlexTensor {
+pub(super) fn matmul(a: FlexTensor, b: FlexTensor, epilogue: Option<&Epilogue>) -> FlexTensor {
     let mut y = Flex::float_matmul(a, b);
-    finish(0, y.storage_mut());
+    if let Some(epilogue) = epilogue {
+        epilogue.apply(0, y.storage_mut());
+    }
     y
 }
 
-/// The same, by this library's own product: see `gemm.rs`.
+/// The same, by this library's own product: see `src/kernels/gemm.rs`.
 #[cfg(target_family = "wasm")]
-pub(super) fn matmul(
-    a: FlexTensor,
-    b: FlexTensor,
-    mut finish: impl FnMut(usize, &mut [f32]),
-) -> FlexTensor {
-    use super::gemm::{Matrix, product};
+pub(super) fn matmul(a: FlexTensor, b: FlexTensor, epilogue: Option<&Epilogue>) -> FlexTensor {
+    use webjepa_kernels::gemm::{Matrix, product};
 
     let mut shape = a.shape().to_vec();
     let rank = shape.len();
@@ -361,9 +275,7 @@ pub(super) fn matmul(
             factor(a.storage(), of_a, strides_a),
             factor(b.storage(), of_b, strides_b),
         );
-        product(out, [k, n], factors.0, factors.1, |first, rows| {
-            finish(i * m + first, rows);
-        });
+        product(out, [k, n], factors.0, factors.1, epilogue);
     }
     tensor(data, shape)
 }
@@ -393,17 +305,13 @@ pub(super) fn widened(weight: WeightPrimitive<Flex>) -> FlexTensor {
         WeightPrimitive::Half(weight) => {
             let weight = weight.to_contiguous();
             let shape = weight.shape().to_vec();
-            let values = weight.storage::<f16>().iter();
-            tensor(values.map(|v| v.to_f32()).collect(), shape)
+            tensor(elements::widened(weight.storage::<f16>()), shape)
         }
         WeightPrimitive::Quantized { values, scales } => {
             let (values, scales) = (values.to_contiguous(), scales.to_contiguous());
             let shape = values.shape().to_vec();
-            let steps: &[f32] = scales.storage();
-            let rows = values.storage::<i8>().chunks_exact(shape[1]);
-            let widened =
-                rows.flat_map(|row| row.iter().zip(steps).map(|(&v, s)| f32::from(v) * s));
-            tensor(widened.collect(), shape)
+            let widened = elements::dequantized(values.storage(), scales.storage());
+            tensor(widened, shape)
         }
     }
 }
@@ -432,7 +340,7 @@ pub(super) fn attention(qkv: FlexTensor, heads: usize) -> (FlexTensor, FlexTenso
         let at_once = (SCORES / (images.len() * heads * tokens)).clamp(1, tokens);
         for first in (0..tokens).step_by(at_once) {
             let queries = first..tokens.min(first + at_once);
-            let mut scores = matmul(part(&q, &images, queries.clone()), keys.clone(), |_, _| ());
+            let mut scores = matmul(part(&q, &images, queries.clone()), keys.clone(), None);
             let rows = scores.storage_mut::<f32>().chunks_exact_mut(tokens);
             let of_row = |row: usize| {
                 let (image, head) = (row / (heads * queries.len()), row / queries.len() % heads);
@@ -443,7 +351,7 @@ pub(super) fn attention(qkv: FlexTensor, heads: usize) -> (FlexTensor, FlexTenso
                 let (image, head, query) = of_row(row);
                 sums[(image * heads + head) * tokens + query] = softmax(values, scale);
             }
-            let y = matmul(scores, weighed.clone(), |_, _| ());
+            let y = matmul(scores, weighed.clone(), None);
             for (row, values) in values(&y).chunks_exact(head_dim).enumerate() {
                 let (image, head, query) = of_row(row);
                 let at = ((image * tokens + query) * heads + head) * head_dim;
@@ -493,77 +401,11 @@ pub(super) fn split_heads<const PARTS: usize>(
     })
 }
 
-/// `softmax(scale · row)` in place, and the logarithm of the sum of exponentials of `scale · row`; `scale` is positive.
-fn softmax(row: &mut [f32], scale: f32) -> f32 {
-    let top = reduced(row, f32::NEG_INFINITY, |a, b| if a > b { a } else { b });
-    row.iter_mut()
-        .for_each(|v| *v = exp_of_negative((*v - top) * scale));
-    let sum = reduced(row, 0.0, |a, b| a + b);
-    let share = sum.recip();
-    row.iter_mut().for_each(|v| *v *= share);
-    top * scale + sum.ln()
-}
-
-/// Reduces in eight lanes, which the compiler may not invent for floats by itself.
-pub(super) fn reduced(row: &[f32], start: f32, combine: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = [start; 8];
-    let chunks = row.chunks_exact(8);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        lanes
-            .iter_mut()
-            .zip(chunk)
-            .for_each(|(lane, &v)| *lane = combine(*lane, v));
-    }
-    lanes.iter().chain(rest).fold(start, |a, &b| combine(a, b))
-}
-
-/// `1 / (1 + e^−x)`.
-#[inline]
-pub(super) fn logistic(x: f32) -> f32 {
-    let e = exp_of_negative(-x.abs());
-    (if x < 0.0 { e } else { 1.0 }) / (1.0 + e)
-}
-
-/// `e^x` for `x ≤ 0`, 0 below -87, without branches or calls: Cephes' `expf`, relative error below 2e-7.
-#[inline]
-pub(super) fn exp_of_negative(x: f32) -> f32 {
-    const COEFFICIENTS: [f32; 6] = [
-        1.987_569_1e-4,
-        1.398_2e-3,
-        8.333_452e-3,
-        4.166_579_6e-2,
-        1.666_666_5e-1,
-        0.5,
-    ];
-    // ln 2 in two parts, so that the reduced argument is exact.
-    const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
-    let power = (x.max(-88.0) * std::f32::consts::LOG2_E + 0.5).floor();
-    let r = x.max(-88.0) - power * LN_2[0] - power * LN_2[1];
-    let polynomial = COEFFICIENTS.iter().fold(0.0, |sum, c| sum * r + c);
-    let two_to_power = f32::from_bits(((power as i32 + 127) << 23) as u32);
-    let value = (polynomial * r * r + r + 1.0) * two_to_power;
-    if x < -87.0 { 0.0 } else { value }
-}
-
 #[cfg(test)]
 mod tests {
     use burn::tensor::{Device, Tensor, TensorData};
 
-    use super::exp_of_negative;
     use crate::nn::ops::self_attention;
-
-    #[test]
-    fn exp_is_exact_to_rounding() {
-        for i in 0..=86_000 {
-            let x = -(i as f32) * 1e-3;
-            let exact = f64::from(x).exp();
-            let error = (f64::from(exp_of_negative(x)) - exact).abs() / exact;
-            assert!(error <= 2e-7, "exp({x}) is off by {error}");
-        }
-        assert_eq!(exp_of_negative(0.0), 1.0);
-        assert_eq!(exp_of_negative(-1e9), 0.0);
-    }
 
     /// The definition of attention, in f64, for some queries of some heads.
     fn check_attention(tokens: usize, heads: usize, head_dim: usize) {

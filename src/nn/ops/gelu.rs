@@ -1,58 +1,10 @@
-//! The exact (erf) GELU, in the one form that both backends compute.
+//! The exact (erf) GELU as WGSL, from the numbers that the CPU computes it with.
 
 use std::f32::consts::FRAC_1_SQRT_2;
 
-/// Numerator and denominator, highest power first, of the rational approximation `erf(x) ≈ x · P(x²) / Q(x²)` on [-4, 4]
-/// that Eigen and XLA use for f32 (`generic_fast_erf_float`). Outside, erf is ±1 in f32.
-pub const ERF_P: [f32; 7] = [
-    -2.726_142_3e-10,
-    2.770_681_4e-8,
-    -2.101_024e-6,
-    -5.692_506_4e-5,
-    -7.349_906_4e-4,
-    -2.954_6e-3,
-    -1.609_603_3e-2,
-];
-/// See [`ERF_P`].
-pub const ERF_Q: [f32; 5] = [
-    -1.456_607_2e-5,
-    -2.133_740_6e-4,
-    -1.682_827e-3,
-    -7.373_329_3e-3,
-    -1.426_473_9e-2,
-];
+use webjepa_kernels::gelu::{ERF_P, ERF_Q, FRAC_1_SQRT_2_PI};
 
-/// `1 / √(2π)`.
-pub const FRAC_1_SQRT_2_PI: f32 = 0.398_942_3;
-
-/// `0.5 · x · (1 + erf(x / √2))`, without branches or calls, so that loops over it become SIMD.
-#[cfg(any(feature = "cpu", test))]
-#[inline]
-pub fn gelu(x: f32) -> f32 {
-    0.5 * x * (1.0 + erf(x * FRAC_1_SQRT_2))
-}
-
-#[cfg(any(feature = "cpu", test))]
-#[inline]
-fn erf(z: f32) -> f32 {
-    let square = z * z;
-    let polynomial =
-        |coefficients: &[f32]| coefficients.iter().fold(0.0, |sum, c| sum * square + c);
-    let inside = z * polynomial(&ERF_P) / polynomial(&ERF_Q);
-    if z.abs() < 4.0 { inside } else { z.signum() }
-}
-
-/// The derivative of GELU, `Φ(x) + x · φ(x)`; `exp` is the exponential of a negative number.
-#[cfg(any(feature = "cpu", test))]
-#[inline]
-pub fn gelu_slope(x: f32, exp: impl Fn(f32) -> f32) -> f32 {
-    let z = x * FRAC_1_SQRT_2;
-    let density = exp(-z * z) * FRAC_1_SQRT_2_PI;
-    0.5 * (1.0 + erf(z)) + x * density
-}
-
-/// The same as a WGSL function of a `vec4<f32>`.
-#[cfg(any(feature = "webgpu", test))]
+/// GELU as a WGSL function of a `vec4<f32>`.
 pub fn wgsl() -> String {
     let polynomial = |coefficients: &[f32]| {
         let (first, rest) = coefficients.split_first().expect("a polynomial has terms");
@@ -75,7 +27,6 @@ fn gelu(x: vec4<f32>) -> vec4<f32> {{ return 0.5 * x * (1.0 + erf(x * {FRAC_1_SQ
 }
 
 /// The derivative as a WGSL function of a `vec4<f32>`, to follow [`wgsl`].
-#[cfg(any(feature = "webgpu", test))]
 pub fn wgsl_slope() -> String {
     format!(
         "fn gelu_slope(x: vec4<f32>) -> vec4<f32> {{
@@ -83,34 +34,4 @@ pub fn wgsl_slope() -> String {
 }}
 "
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{gelu, gelu_slope};
-
-    #[test]
-    fn the_slope_is_the_derivative() {
-        for i in -600..=600 {
-            let x = f64::from(i) * 1e-2;
-            let exact = |x: f64| 0.5 * x * (1.0 + libm::erf(x / std::f64::consts::SQRT_2));
-            let slope = (exact(x + 1e-5) - exact(x - 1e-5)) / 2e-5;
-            let error = (f64::from(gelu_slope(x as f32, f32::exp)) - slope).abs();
-            assert!(error <= 2e-6, "the slope at {x} is off by {error}");
-        }
-    }
-
-    #[test]
-    fn is_within_the_fixtures_tolerance() {
-        for i in -80_000..=80_000 {
-            let x = i as f32 * 1e-4;
-            let wide = f64::from(x);
-            let exact = 0.5 * wide * (1.0 + libm::erf(wide / std::f64::consts::SQRT_2));
-            let error = (f64::from(gelu(x)) - exact).abs();
-            // What the fixtures allow.
-            assert!(error <= 2e-6, "gelu({x}) is off by {error}");
-        }
-        assert_eq!(gelu(50.0), 50.0);
-        assert_eq!(gelu(-50.0), 0.0);
-    }
 }

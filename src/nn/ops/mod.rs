@@ -1,6 +1,6 @@
 //! The few operations that every model of this crate is made of, as an extension of burn's backends.
 //!
-//! On the CPU they are burn-flex's matmuls and loops (see `cpu.rs`). On WebGPU each one is a
+//! On the CPU they are matrix products and loops (see `cpu.rs`). On WebGPU each one is a
 //! single hand-written WGSL kernel (see `webgpu.rs`): no autotuning before the first result, and none of the generated
 //! shaders that browsers reject. [`backward`] has their gradients, `autodiff.rs` tells burn's automatic differentiation of
 //! them, and [`update`] has what an optimizer does to a parameter.
@@ -11,9 +11,8 @@ pub mod backward;
 mod cpu;
 #[cfg(feature = "cpu")]
 mod cpu_backward;
+#[cfg(any(feature = "webgpu", test))]
 mod gelu;
-#[cfg(all(feature = "cpu", any(target_family = "wasm", test)))]
-mod gemm;
 mod place;
 pub mod update;
 #[cfg(feature = "webgpu")]

@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 
+use crate::rows::Epilogue;
 use lanes::{Lanes, madd, splat};
 
 /// Rows of a tile.
@@ -20,9 +21,12 @@ const BLOCK: usize = 64;
 
 /// A matrix in a slice: element `[r, c]` is at `offset + r · strides[0] + c · strides[1]`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Matrix<'a> {
+pub struct Matrix<'a> {
+    /// Where its elements are.
     pub data: &'a [f32],
+    /// Of the first element.
     pub offset: usize,
+    /// From an element to that of the next row, and to that of the next column.
     pub strides: [usize; 2],
 }
 
@@ -37,14 +41,14 @@ thread_local! {
     static PANELS: RefCell<Panels> = RefCell::default();
 }
 
-/// `out [m, n] = a [m, k] · b [k, n]`, `out` row-major, whose length says how many rows there are. `finish` is shown groups of whole rows of the product once they are
-/// complete, each with the index of its first row.
-pub(super) fn product(
+/// `out [m, n] = a [m, k] · b [k, n]`, `out` row-major, whose length says how many rows there are. The epilogue is applied to rows
+/// while they are in the cache.
+pub fn product(
     out: &mut [f32],
     [k, n]: [usize; 2],
     a: Matrix,
     b: Matrix,
-    mut finish: impl FnMut(usize, &mut [f32]),
+    epilogue: Option<&Epilogue>,
 ) {
     PANELS.with_borrow_mut(|panels| {
         for depth in (0..k).step_by(DEPTH) {
@@ -73,8 +77,10 @@ pub(super) fn product(
                         }
                     }
                 }
-                if depth + terms == k {
-                    finish(first, rows);
+                if let Some(epilogue) = epilogue
+                    && depth + terms == k
+                {
+                    epilogue.apply(first, rows);
                 }
             }
         }
@@ -238,24 +244,26 @@ mod tests {
                 strides,
             };
             let mut out = vec![f32::NAN; m * n];
-            let mut finished = vec![0; m];
+            // Shows that each row is finished once, after all of its terms.
+            let bias: Vec<f32> = (0..n).map(|i| i as f32).collect();
+            let epilogue = Epilogue {
+                bias: &bias,
+                gelu: false,
+                residual: None,
+            };
             let factors = (matrix(&a, 3, of_a), matrix(&b, 5, of_b));
-            product(&mut out, [k, n], factors.0, factors.1, |first, rows| {
-                finished[first..first + rows.len() / n]
-                    .iter_mut()
-                    .for_each(|times| *times += 1);
-            });
-            assert!(finished.iter().all(|&times| times == 1));
+            product(&mut out, [k, n], factors.0, factors.1, Some(&epilogue));
             for (i, &value) in out.iter().enumerate() {
                 let (row, column) = (i / n, i % n);
                 let terms = (0..k).map(|t| {
                     f64::from(a[3 + row * of_a[0] + t * of_a[1]])
                         * f64::from(b[5 + t * of_b[0] + column * of_b[1]])
                 });
+                let bias = f64::from(bias[column]);
                 let (exact, size) =
-                    terms.fold((0.0, 0.0), |(sum, size), v| (sum + v, size + v.abs()));
+                    terms.fold((bias, bias), |(sum, size), v| (sum + v, size + v.abs()));
                 // What rounding each product and each sum can add up to.
-                let allowed = (k + 1) as f64 * f64::from(f32::EPSILON) / 2.0 * size;
+                let allowed = (k + 2) as f64 * f64::from(f32::EPSILON) / 2.0 * size;
                 assert!(
                     (f64::from(value) - exact).abs() <= allowed,
                     "{m}×{k}×{n}, row {row}, column {column}: {value} for {exact}"

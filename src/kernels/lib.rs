@@ -1,0 +1,14 @@
+//! The loops in which the CPU backend spends its time, on slices and without tensors.
+//!
+//! They are a crate of their own because cargo sets the level of optimisation by crate: in the module for browsers these are
+//! compiled for speed, and everything else for size. Nothing here is generic or takes a function: what is instantiated in
+//! another crate is compiled as that crate is.
+
+#[cfg(any(target_family = "wasm", test))]
+pub mod gemm;
+
+pub mod attention;
+pub mod elements;
+pub mod exp;
+pub mod gelu;
+pub mod rows;
