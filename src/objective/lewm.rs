@@ -29,16 +29,16 @@ pub struct Losses {
     pub sigreg: f64,
     /// Of `loss` with respect to the embeddings, `[batch, steps, d]`: as targets, and of SIGReg.
     pub embeddings: Vec<f32>,
-    /// Of `loss` with respect to the predictions, `[batch, steps − 1, d]`.
+    /// Of `loss` with respect to the predictions, `[batch, predicted, d]`.
     pub predictions: Vec<f32>,
 }
 
 impl LeWmLoss {
-    /// The loss of embeddings `[batch, steps, d]` and of predictions `[batch, steps − 1, d]` of all of them but the first.
+    /// The loss of embeddings `[batch, steps, d]` and of predictions `[batch, predicted, d]` of the second one and those after it.
     ///
     /// # Errors
-    /// [`Error::BadConfig`] when a constant is out of its range; [`Error::BadInput`] for slices of other sizes, fewer than two steps, or
-    /// directions of another `d`.
+    /// [`Error::BadConfig`] when a constant is out of its range; [`Error::BadInput`] for slices of other sizes, as many predictions as
+    /// steps or more, or directions of another `d`.
     pub fn evaluate(
         &self,
         embeddings: &[f32],
@@ -47,21 +47,27 @@ impl LeWmLoss {
         directions: &Directions,
     ) -> Result<Losses> {
         let count = checked("embeddings", embeddings, &[batch, steps, d])?;
-        checked("predictions", predictions, &[batch, steps - 1, d])?;
+        let predicted = predictions.len() / (batch * d);
+        checked("predictions", predictions, &[batch, predicted, d])?;
+        if predicted >= steps {
+            return Err(Error::BadInput(format!(
+                "{predicted} predictions are not of the steps after the first, of which there are {steps} in all"
+            )));
+        }
         if !(self.weight.is_finite() && self.weight >= 0.0) {
             return Err(Error::BadConfig(format!(
                 "the weight of SIGReg is {}; use a number from 0 on",
                 self.weight
             )));
         }
-        // A window's embeddings after its first.
-        let window = steps * d;
+        // Of a window's embeddings those after its first.
+        let (window, targets) = (steps * d, d..(1 + predicted) * d);
         let wanted: Vec<f32> = embeddings
             .chunks_exact(window)
-            .flat_map(|window| &window[d..])
+            .flat_map(|window| &window[targets.clone()])
             .copied()
             .collect();
-        let compared = Distance::Mse.between(predictions, &wanted, [batch * (steps - 1), d])?;
+        let compared = Distance::Mse.between(predictions, &wanted, [batch * predicted, d])?;
         // SIGReg goes by time step: [steps, batch, d].
         let place = |i: usize| i / window * d + i % window / d * batch * d + i % d;
         let mut by_step = vec![0.0; count];
@@ -73,8 +79,9 @@ impl LeWmLoss {
             .evaluate(&by_step, [steps, batch, d], directions)?;
         // The error is symmetric: a target is pulled the other way.
         let mut pull = vec![0.0; count];
-        let targets = pull.chunks_exact_mut(window).flat_map(|w| &mut w[d..]);
-        for (pull, &gradient) in targets.zip(&compared.gradient) {
+        let windows = pull.chunks_exact_mut(window);
+        let pulled = windows.flat_map(|window| &mut window[targets.clone()]);
+        for (pull, &gradient) in pulled.zip(&compared.gradient) {
             *pull = -f64::from(gradient);
         }
         let spread: Vec<f64> = (0..count)
@@ -108,13 +115,19 @@ mod tests {
 
     #[test]
     fn gradients_are_the_finite_differences() {
-        for (seed, shape) in [[3, 2, 1], [2, 4, 3], [1, 3, 2]].into_iter().enumerate() {
+        let cases = [
+            ([3, 2, 1], 1),
+            ([2, 4, 3], 3),
+            ([1, 3, 2], 2),
+            ([2, 4, 2], 1),
+        ];
+        for (seed, (shape, predicted)) in cases.into_iter().enumerate() {
             let [batch, steps, d] = shape;
             let loss = loss(0.3);
             let random = &mut Stream::new(seed as u64, "", 0);
             let directions = loss.sigreg.draw(d, random).unwrap();
             let embeddings = points(seed as u32, batch * steps * d);
-            let predictions = points(seed as u32 + 9, batch * (steps - 1) * d);
+            let predictions = points(seed as u32 + 9, batch * predicted * d);
             let of = |e: &[f32], p: &[f32]| loss.evaluate(e, p, shape, &directions).unwrap();
             let losses = of(&embeddings, &predictions);
             assert_gradient(&embeddings, &losses.embeddings, |e| {
@@ -149,7 +162,9 @@ mod tests {
             losses.map_err(|e| e.code()).map(|_| ())
         };
         assert_eq!(code(0.09, 4, [2, 3, 1]), Ok(()));
+        assert_eq!(code(0.09, 2, [2, 3, 1]), Ok(()));
         assert_eq!(code(0.09, 3, [2, 3, 1]), Err("bad-input"));
+        assert_eq!(code(0.09, 6, [2, 3, 1]), Err("bad-input"));
         assert_eq!(code(0.09, 0, [6, 1, 1]), Err("bad-input"));
         assert_eq!(code(0.09, 4, [2, 0, 1]), Err("bad-input"));
         assert_eq!(code(0.09, 2, [1, 3, 2]), Err("bad-input"));

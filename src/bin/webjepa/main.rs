@@ -212,8 +212,11 @@ fn inspect(model: &Model, json: bool) -> Result<()> {
     let [height, width] = config.image_size;
     let megabytes = |bytes_each: u64| parameters as f64 * bytes_each as f64 / 1e6;
     println!(
-        "I-JEPA encoder: {} layers of width {}, {} heads",
-        config.layers, config.hidden_size, config.heads
+        "encoder:        {} layers of width {}, {} heads, of the system {}",
+        config.layers,
+        config.hidden_size,
+        config.heads,
+        config.system.name()
     );
     println!(
         "input:          {height} × {width} pixels, patch {}, {h} × {w} tokens",
