@@ -28,7 +28,7 @@ const STAGES = {
   unit: () => vitest("unit"),
   package: buildPackage,
   browser: () => vitest("browser"),
-  conformance: (rust) => conformance(["--fixtures", "tests/fixtures", "--allow-skipped"], rust),
+  conformance: (rust) => conformance(["--fixtures", "tests/fixtures"], rust),
 };
 
 await main(import.meta, async (args) => {

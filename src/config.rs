@@ -68,7 +68,17 @@ pub enum System {
     LeWm,
 }
 
-/// Sizes of the narrow transformer that predicts the embeddings of masked tokens.
+/// Numbers that V-JEPA 2-AC's predictor is told of each frame besides its tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Actions {
+    /// Of an action; 7 as published: a change of position, of Euler angles, and of the gripper.
+    pub action_size: usize,
+    /// Of a state; 7 as published: position, Euler angles, gripper.
+    pub state_size: usize,
+}
+
+/// Sizes of the transformer that predicts the embeddings of masked tokens, or, with actions, of the next frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PredictorConfig {
     /// Width of the predictor's tokens.
@@ -85,6 +95,8 @@ pub struct PredictorConfig {
     pub levels: usize,
     /// Width of what it predicts: `levels` times the encoder's, but for distilled models, which predict their teacher's output.
     pub output_size: usize,
+    /// V-JEPA 2-AC: what it is told of each frame. It then predicts frames from those before them, and has no mask tokens.
+    pub actions: Option<Actions>,
 }
 
 /// Sizes of a vision transformer.
@@ -219,6 +231,7 @@ impl ModelConfig {
                 mask_tokens: fields.size("pred_num_mask_tokens")?.unwrap_or(10),
                 levels: 1,
                 output_size: hidden_size,
+                actions: None,
             }),
             lewm: None,
         })
@@ -307,7 +320,26 @@ impl ModelConfig {
                     "maskTokens",
                     "levels",
                     "outputSize",
+                    "actions",
                 ])?;
+                let actions = match object.get("actions") {
+                    None | Some(Value::Null) => None,
+                    Some(Value::Object(object)) => {
+                        let fields = Fields::new(object, "predictor.actions.");
+                        fields.only(&["actionSize", "stateSize"])?;
+                        Some(Actions {
+                            action_size: fields.size("actionSize")?.unwrap_or(7),
+                            state_size: fields.size("stateSize")?.unwrap_or(7),
+                        })
+                    }
+                    Some(other) => {
+                        return Err(unexpected("predictor.actions", "an object or null", other));
+                    }
+                };
+                let mask_tokens = match actions {
+                    Some(_) => 0,
+                    None => published.mask_tokens,
+                };
                 let width = fields.size("hiddenSize")?.unwrap_or(published.hidden_size);
                 let levels = fields.size("levels")?.unwrap_or(published.levels);
                 Some(PredictorConfig {
@@ -315,11 +347,12 @@ impl ModelConfig {
                     layers: fields.size("layers")?.unwrap_or(published.layers),
                     heads: fields.size("heads")?.unwrap_or(published.heads),
                     mlp_hidden: mlp_hidden(width, fields.number("mlpRatio")?.unwrap_or(4.0)),
-                    mask_tokens: fields.size("maskTokens")?.unwrap_or(published.mask_tokens),
+                    mask_tokens: fields.size("maskTokens")?.unwrap_or(mask_tokens),
                     levels,
                     output_size: fields
                         .size("outputSize")?
                         .unwrap_or(levels.saturating_mul(hidden_size)),
+                    actions,
                 })
             }
             Some(other) => return Err(unexpected("predictor", "an object or null", other)),
@@ -429,13 +462,13 @@ impl ModelConfig {
     /// IMAGE is 224, 256 and 384 unless given, and SIZE may also be `gigantic` (`G`); clips are of 16, 64 and 16 frames, or of N
     /// with `-fpcN`, as in `vjepa2-vitl-fpc16-256`. The spellings of published checkpoints are understood too: `vit-huge-14`,
     /// `vit_huge`, `ijepa-vith14`, `vjepa2-vitg-fpc64-384`, `vjepa2_1_vitb_dist_vitG_384`, in any case of letters but for g and G.
-    /// `lewm` is LeWorldModel.
+    /// `vjepa2-ac-vit-giant` is V-JEPA 2-AC, and `lewm` LeWorldModel.
     pub fn preset(name: &str) -> Result<Self> {
         let unknown = || {
             Error::BadConfig(format!(
                 "there is no preset {:?}: the names are vit-tiny, vit-small, vit-base, vit-large, vit-huge and vit-giant, \
                  optionally with a patch and an image size as in vit-huge/14@224, for clips the same after vjepa-, vjepa2- or \
-                 vjepa2.1-, and lewm",
+                 vjepa2.1-, vjepa2-ac-vit-giant and lewm",
                 excerpt(name)
             ))
         };
@@ -443,6 +476,11 @@ impl ModelConfig {
         let lower = spelled.to_ascii_lowercase();
         if lower == System::LeWm.name() {
             return Ok(Self::lewm());
+        }
+        if let Some(size) = lower.strip_prefix("vjepa2-ac-") {
+            let mut config = Self::preset(&format!("vjepa2-{size}"))?;
+            config.predictor = Some(PredictorConfig::with_actions(config.hidden_size));
+            return Ok(config);
         }
         const SYSTEMS: [(&str, System); 6] = [
             ("ijepa-", System::IJepa),
@@ -660,11 +698,25 @@ impl ModelConfig {
         let Some(predictor) = &self.predictor else {
             return Ok(());
         };
-        within(
-            "number of the predictor's mask tokens",
-            predictor.mask_tokens,
-            MAX_MASK_TOKENS,
-        )?;
+        match predictor.actions {
+            None => within(
+                "number of the predictor's mask tokens",
+                predictor.mask_tokens,
+                MAX_MASK_TOKENS,
+            )?,
+            Some(_) if self.system != System::VJepa2 => {
+                return bad(format!(
+                    "predictors with actions are for vjepa2, and the system is {name}"
+                ));
+            }
+            Some(_) if predictor.mask_tokens > 0 => {
+                return bad("a predictor with actions has no mask tokens".into());
+            }
+            Some(actions) => {
+                within("size of an action", actions.action_size, MAX_HIDDEN_SIZE)?;
+                within("size of a state", actions.state_size, MAX_HIDDEN_SIZE)?;
+            }
+        }
         within(
             "width of the predictor's output",
             predictor.output_size,
@@ -838,7 +890,16 @@ impl ModelConfig {
             System::VJepa21 => 2 * p + (p * out + out),
             _ => 0,
         };
-        embed + masks + positions + blocks + 2 * p + (p * out + out) + rest
+        let told = predictor.actions.map_or(0, |actions| {
+            (actions.action_size + actions.state_size + 2) as u64 * p
+        });
+        embed + masks + positions + blocks + 2 * p + (p * out + out) + rest + told
+    }
+
+    /// Whether a predictor of masked tokens is described.
+    pub fn predicts_masked(&self) -> bool {
+        let predictor = self.predictor.as_ref();
+        predictor.is_some_and(|predictor| predictor.actions.is_none())
     }
 
     /// Whether a predictor is described, of masked tokens or of what actions do.
@@ -919,6 +980,24 @@ impl PredictorConfig {
             mask_tokens,
             levels,
             output_size: levels.saturating_mul(encoder),
+            actions: None,
+        }
+    }
+
+    /// That of V-JEPA 2-AC.
+    fn with_actions(encoder: usize) -> Self {
+        Self {
+            hidden_size: 1024,
+            layers: 24,
+            heads: 16,
+            mlp_hidden: 4096,
+            mask_tokens: 0,
+            levels: 1,
+            output_size: encoder,
+            actions: Some(Actions {
+                action_size: 7,
+                state_size: 7,
+            }),
         }
     }
 
@@ -1025,6 +1104,8 @@ struct OwnPredictor {
     mask_tokens: usize,
     levels: usize,
     output_size: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actions: Option<Actions>,
 }
 
 impl From<ModelConfig> for OwnFormat {
@@ -1052,6 +1133,7 @@ impl From<ModelConfig> for OwnFormat {
                 mask_tokens: predictor.mask_tokens,
                 levels: predictor.levels,
                 output_size: predictor.output_size,
+                actions: predictor.actions,
             }),
             lewm: config.lewm,
         }
@@ -1268,6 +1350,17 @@ mod tests {
     }
 
     #[test]
+    fn the_predictor_with_actions_has_the_published_parameter_count() {
+        let config = ModelConfig::preset("vjepa2-ac-vit-giant").unwrap();
+        assert_eq!(config.validate(), Ok(()));
+        // The published count includes the encoder of extrinsics, which is not used.
+        let extrinsics = 6 * 1024 + 1024;
+        assert_eq!(config.predictor_parameter_count(), 305_220_992 - extrinsics);
+        let again = ModelConfig::from_json(&serde_json::to_string(&config).unwrap());
+        assert_eq!(again, Ok(config));
+    }
+
+    #[test]
     fn le_world_model_has_the_published_parameter_counts() {
         let config = ModelConfig::preset("lewm").unwrap();
         assert_eq!(config.validate(), Ok(()));
@@ -1387,7 +1480,8 @@ mod tests {
                 mlp_hidden: 1536,
                 mask_tokens: 1,
                 levels: 1,
-                output_size: 24
+                output_size: 24,
+                actions: None
             })
         );
         assert_eq!(own(r#","predictor":null"#).unwrap().predictor, None);
@@ -1403,7 +1497,8 @@ mod tests {
                 mlp_hidden: 48,
                 mask_tokens: 1,
                 levels: 1,
-                output_size: 24
+                output_size: 24,
+                actions: None
             })
         );
         for (change, system, grid) in [
@@ -1440,6 +1535,22 @@ mod tests {
             (r#","frames":3,"tubelet":2"#, "tubelet"),
             (r#","system":"vjepa3""#, "system"),
             (r#","system":"ijepa","frames":2"#, "ijepa"),
+            (
+                r#","predictor":{"heads":3,"actions":{}}"#,
+                "predictors with actions are for vjepa2",
+            ),
+            (
+                r#","positions":"rope","predictor":{"hiddenSize":36,"heads":3,"actions":{"actionSize":0}}"#,
+                "size of an action",
+            ),
+            (
+                r#","positions":"rope","predictor":{"hiddenSize":36,"heads":3,"maskTokens":2,"actions":{}}"#,
+                "no mask tokens",
+            ),
+            (
+                r#","positions":"rope","predictor":{"hiddenSize":36,"heads":3,"actions":{"size":2}}"#,
+                "predictor.actions.size",
+            ),
             (r#","system":"lewm""#, "actionSize"),
             (r#","system":"lewm","lewm":{}"#, "lewm.actionSize"),
             (r#","system":"lewm","lewm":3"#, "lewm"),

@@ -67,6 +67,7 @@ fn predictor(system: System, width: usize, sizes: Sizes) -> PredictorConfig {
         },
         levels,
         output_size: levels * width,
+        actions: None,
     }
 }
 

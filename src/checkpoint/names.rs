@@ -129,6 +129,11 @@ pub fn predictor_parameters(config: &ModelConfig) -> Vec<Parameter> {
     if config.system == System::VJepa21 {
         list.modality(p);
     }
+    if let Some(actions) = &predictor.actions {
+        // The original also has an encoder of camera extrinsics, which its released configuration does not use.
+        list.affine("action_encoder", &[p, actions.action_size], p);
+        list.affine("state_encoder", &[p, actions.state_size], p);
+    }
     list.positions("predictor_pos_embed", config, p);
     match predictor.levels {
         1 => list.affine("predictor_embed", &[p, d], p),

@@ -85,7 +85,7 @@ impl ConditionedBlock {
             ops::multiply_add(x, part(shift + 1), Some(shifted))
         };
         let mixed = self.attention_norm.forward(modulated(x.clone(), 0));
-        let mixed = ops::causal_attention(self.qkv.forward(mixed), self.heads);
+        let mixed = ops::causal_attention(self.qkv.forward(mixed), self.heads, 1);
         let x = ops::multiply_add(self.out.forward(mixed), part(2), Some(x));
         let y = self.mlp_norm.forward(modulated(x.clone(), 3));
         let y = self.fc2.forward(self.fc1.forward_gelu(y));

@@ -639,6 +639,11 @@ impl Recipe {
                         "{name} needs a predictor: give its sizes in `model`"
                     )));
                 };
+                if predictor.actions.is_some() {
+                    return Err(Error::Unsupported(
+                        "predictors with actions are not trained in this version".into(),
+                    ));
+                }
                 if predictor.output_size != predictor.levels * self.model.hidden_size {
                     return Err(bad(
                         "a distilled predictor has a teacher of another width: it cannot be trained on its own encoder",

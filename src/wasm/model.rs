@@ -174,7 +174,7 @@ impl ModelLoader {
             ..Selection::default()
         };
         let mut plan = Plan::new(&self.files, &self.config, encoder)?;
-        self.predictor &= plan.has_predictor() && self.config.predictor.is_some();
+        self.predictor &= plan.has_predictor() && self.config.predicts_masked();
         if self.predictor {
             let everything = Selection {
                 predictor: true,

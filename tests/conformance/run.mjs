@@ -17,7 +17,6 @@ const { values } = parseArgs({
     only: { type: "string", multiple: true, default: [] },
     json: { type: "string" },
     markdown: { type: "string" },
-    "allow-skipped": { type: "boolean", default: false },
   },
 });
 const fixtures = resolve(values.fixtures);
@@ -107,7 +106,7 @@ function report() {
   console.log(`\nchecks: ${count("pass")} passed, ${count("fail")} failed, ${count("skip")} skipped`);
   if (values.json) writeFileSync(values.json, JSON.stringify(checks, null, 1));
   if (values.markdown) intoMarkdown(values.markdown, number);
-  const complete = values["allow-skipped"] || count("skip") === 0;
+  const complete = count("skip") === 0;
   process.exitCode = count("pass") > 0 && count("fail") === 0 && complete ? 0 : 1;
 }
 

@@ -275,8 +275,9 @@ pub fn self_attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
     ))
 }
 
-/// Attention of every token to those of its sequence up to itself; else as [`self_attention`].
-pub fn causal_attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
+/// Attention of every token to those of its own frame and of the frames before it, of `frame` tokens each, which divides the tokens of a
+/// sequence; else as [`self_attention`]. With frames of one token it is causal attention.
+pub fn causal_attention(qkv: Tensor<3>, heads: usize, frame: usize) -> Tensor<3> {
     let [batch, tokens, width] = qkv.dims();
     let device = qkv.device();
     let rows = |first: usize, end: usize, length: usize| {
@@ -284,17 +285,19 @@ pub fn causal_attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
         let index: Vec<Vec<usize>> = (0..batch).map(of_sequence).collect();
         Rows::new(&index, batch * length, &device)
     };
+    // What the last frame sees is all that there is up to it.
     let of_last = |end: usize| {
         let seen = select(qkv.clone(), None, &rows(0, end, tokens), None);
         let mixed = self_attention(seen, heads);
-        let last = select(mixed, None, &rows(end - 1, end, end), None);
-        reshaped(last, [batch, width / 3])
+        let last = select(mixed, None, &rows(end - frame, end, end), None);
+        reshaped(last, [batch * frame, width / 3])
     };
-    let mut all = of_last(1);
-    for end in 2..=tokens {
+    let mut all = of_last(frame);
+    for end in (2 * frame..=tokens).step_by(frame) {
         all = joined(all, of_last(end), &device);
     }
-    let of_sequence = |b: usize| (0..tokens).map(|token| token * batch + b).collect();
+    let place = |b: usize, token: usize| (token / frame * batch + b) * frame + token % frame;
+    let of_sequence = |b: usize| (0..tokens).map(|token| place(b, token)).collect();
     let index: Vec<Vec<usize>> = (0..batch).map(of_sequence).collect();
     let in_order = Rows::new(&index, batch * tokens, &device);
     select(all, None, &in_order, None)

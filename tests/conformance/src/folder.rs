@@ -134,9 +134,16 @@ impl Folder {
     ) -> Result<(T, Parameters), String> {
         let bytes = self.bytes(weights)?;
         let build = || -> webjepa::Result<(T, Parameters)> {
+            let mut header = Header::of(bytes)?;
+            // The fixtures' own name of a predictor with actions.
+            for tensor in &mut header.tensors {
+                if let Some(rest) = tensor.name.strip_prefix("ac.") {
+                    tensor.name = format!("predictor.{rest}");
+                }
+            }
             let (plan, rest) = plan(File {
                 name: weights.to_owned(),
-                header: Header::of(bytes)?,
+                header,
             })?;
             let ranges: Vec<_> = plan
                 .reads()

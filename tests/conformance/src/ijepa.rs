@@ -150,6 +150,7 @@ async fn training(
         mask_tokens: 1,
         levels: 1,
         output_size: config.hidden_size,
+        actions: None,
     });
     let all = |key: &str| -> Result<Vec<Vec<Vec<usize>>>, String> {
         let masks = expected["config"][key].as_array();

@@ -3,13 +3,14 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::Value;
 use webjepa::checkpoint::EncoderChoice;
-use webjepa::config::{ModelConfig, Positions, PredictorConfig, System};
+use webjepa::config::{Actions, ModelConfig, Positions, PredictorConfig, System};
 use webjepa::device::read_values;
 use webjepa::input::{ImageView, Processor};
 use webjepa::mask::Masks;
 use webjepa::model::predictor::{Masked, normalised, taken};
 use webjepa::model::{
-    AttentiveProbe, ContextFrom, Encoder, Pictures, Predictor, ProbeConfig, predict, read,
+    ActionPredictor, AttentiveProbe, ContextFrom, Encoder, Pictures, Predictor, ProbeConfig, Told,
+    predict, read,
 };
 use webjepa::nn::norm;
 use webjepa::nn::ops;
@@ -86,6 +87,7 @@ impl<'a> Tiny<'a> {
                 mask_tokens: size(params, "n_mask_tokens")?,
                 levels,
                 output_size: levels * embed,
+                actions: None,
             }),
             lewm: None,
         };
@@ -254,6 +256,65 @@ impl<'a> Tiny<'a> {
         Ok(())
     }
 
+    /// The predictor with actions, on all frames and on the first two of them.
+    async fn actions(&self, report: &mut Report) -> Outcome {
+        let params = &self.entry["params"];
+        let weights = self.entry["weights_ac"].as_str().ok_or("no weights_ac")?;
+        let width = size(params, "ac_dim")?;
+        let actions = Actions {
+            action_size: size(params, "ac_action_dim")?,
+            state_size: size(params, "ac_state_dim")?,
+        };
+        let side = size(params, "ac_rope_grid_size")? * self.config.patch_size;
+        let config = ModelConfig {
+            image_size: [side, side],
+            predictor: Some(PredictorConfig {
+                hidden_size: width,
+                layers: size(params, "ac_depth")?,
+                heads: size(params, "ac_heads")?,
+                mlp_hidden: (width as f64 * number(params, "ac_mlp_ratio")?) as usize,
+                mask_tokens: 0,
+                levels: 1,
+                output_size: self.config.hidden_size,
+                actions: Some(actions),
+            }),
+            ..self.config.clone()
+        };
+        let mut parameters = self.folder.predictor(weights, &config, self.device)?;
+        let predictor =
+            ActionPredictor::take(&config, self.device, &mut parameters).map_err(text)?;
+        let input = |name: &str| self.folder.input(self.file, name);
+        let ((tokens, shape), (actions, _), (states, _)) = (
+            input("ac_tokens")?,
+            input("ac_actions")?,
+            input("ac_states")?,
+        );
+        let [batch, _, d] = shape[..] else {
+            return Err("ac_tokens are no tokens".into());
+        };
+        let (frames, grid) = (size(params, "ac_frames")?, sizes(&params["ac_grid_hw"]));
+        for (check, end) in [("ac_out", frames), ("ac_out_T2", 2)] {
+            let first = |values: &[f32]| -> Vec<f32> {
+                let sequences = values.chunks_exact(values.len() / batch);
+                let of_frames = sequences.flat_map(|s| &s[..s.len() / frames * end]);
+                of_frames.copied().collect()
+            };
+            let grid = [end, grid[0], grid[1]];
+            let tokens =
+                TensorData::new(first(&tokens), [batch, grid.iter().product::<usize>(), d]);
+            let told = Told {
+                actions: &first(&actions),
+                states: &first(&states),
+            };
+            let predicted = predictor
+                .forward(ops::uploaded(tokens, self.device), grid, told)
+                .map_err(text)?;
+            let predicted = read(predicted).await.map_err(text)?.data;
+            self.compare(report, check, &predicted)?;
+        }
+        Ok(())
+    }
+
     /// The normalised targets.
     async fn targets(&self, tokens: Tensor<3>) -> Result<Vec<f32>, String> {
         let normed = normalised(tokens, 1, self.device);
@@ -368,10 +429,7 @@ pub async fn vjepa2(folder: &Folder, file: &str, device: &Device, report: &mut R
         .as_str()
         .ok_or("no weights_probe")?;
     tiny.probe(probe, &clip, report).await?;
-    for check in ["ac_out", "ac_out_T2"] {
-        report.skipped(check, "action-conditioned predictors are not implemented");
-    }
-    Ok(())
+    tiny.actions(report).await
 }
 
 /// The rotation of one axis, in both flavours, through the operation that the models use.
