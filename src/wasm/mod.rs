@@ -10,6 +10,8 @@ mod model;
 mod probes;
 #[cfg(feature = "tensor")]
 mod trainer;
+#[cfg(feature = "tensor")]
+mod world;
 
 use js_sys::{Error as JsError, Reflect};
 use serde::Deserialize;

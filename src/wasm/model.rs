@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::*;
 
 use super::trainer::{self, Trainer};
+use super::world::World;
 use super::{from_js, to_js};
 use crate::checkpoint::{
     Assembler, EncoderChoice, File, Header, OTHER, Plan, Selection, header_length, pytorch,
@@ -92,6 +93,9 @@ struct LoaderOptions {
     dtype: String,
     encoder: Option<String>,
     predictor: bool,
+    /// Whether a world model is to be made.
+    #[serde(default)]
+    world: bool,
 }
 
 #[derive(Serialize)]
@@ -109,6 +113,7 @@ pub struct ModelLoader {
     processor: Processor,
     choice: EncoderChoice,
     predictor: bool,
+    world: bool,
     files: Vec<File>,
     parameters: Parameters,
     precision: Precision,
@@ -134,6 +139,13 @@ impl ModelLoader {
             }
         };
         Encoder::check(&config)?;
+        if options.world && config.lewm.is_none() {
+            return Err(Error::Unsupported(
+                "this is no world model that this version runs: it runs LeWorldModel, whose config.json has the system \"lewm\""
+                    .into(),
+            )
+            .into());
+        }
         let processor = match &options.preprocessor {
             Some(text) => Processor::from_json(text)?,
             None => Processor::published_for(&config)?,
@@ -143,6 +155,7 @@ impl ModelLoader {
             parameters: Parameters::new(device()?, precision),
             choice: options.encoder.as_deref().unwrap_or("auto").parse()?,
             predictor: options.predictor,
+            world: options.world,
             config,
             processor,
             files: Vec::new(),
@@ -171,6 +184,7 @@ impl ModelLoader {
     pub fn plan(&mut self) -> Result<JsValue, JsValue> {
         let encoder = Selection {
             encoder: self.choice,
+            predictor: self.world,
             ..Selection::default()
         };
         let mut plan = Plan::new(&self.files, &self.config, encoder)?;
@@ -216,6 +230,12 @@ impl ModelLoader {
         Ok(Model::new(complete)?)
     }
 
+    /// A world model, once every read is complete.
+    #[wasm_bindgen(js_name = finishWorld)]
+    pub async fn finish_world(self) -> Result<World, JsValue> {
+        Ok(World::new(self.complete()?)?)
+    }
+
     /// A trainer that goes on from the model, once every read is complete. See `GlueTrainerOptions` in `www/src/glue.ts`.
     #[wasm_bindgen(js_name = finishTrainer)]
     pub async fn finish_trainer(self, options: JsValue) -> Result<Trainer, JsValue> {
@@ -237,11 +257,11 @@ impl ModelLoader {
 }
 
 /// Everything that a checkpoint gave.
-struct Complete {
-    config: ModelConfig,
-    processor: Processor,
-    precision: Precision,
-    parameters: Parameters,
+pub(super) struct Complete {
+    pub config: ModelConfig,
+    pub processor: Processor,
+    pub precision: Precision,
+    pub parameters: Parameters,
     other: Option<Parameters>,
     is_target: bool,
     predictor: bool,
@@ -560,7 +580,8 @@ impl Batch {
 }
 
 impl Batch {
-    fn new(
+    /// An empty batch of what `processor` makes of pictures.
+    pub(super) fn new(
         processor: Processor,
         config: &ModelConfig,
         size: Option<[usize; 2]>,
@@ -595,7 +616,8 @@ impl Batch {
         }
     }
 
-    fn into_pictures(self) -> Result<Pictures> {
+    /// What a model takes.
+    pub(super) fn into_pictures(self) -> Result<Pictures> {
         let Filling::Model(batch) = self.0 else {
             return Err(Error::Internal(
                 "a trainer's batch was given to a model".into(),

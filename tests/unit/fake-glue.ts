@@ -198,6 +198,11 @@ class FakeLoader {
     return new FakeModel(this.#hash, this.#imageSize, this.#predictor && this.#plan.some(({ tensor }) => tensor.startsWith("predictor")));
   }
 
+  /** World models are tested with the real module. */
+  finishWorld(): Promise<never> {
+    return Promise.reject(coded("unsupported", "the fake has no world models"));
+  }
+
   async finishTrainer(options: Omit<GlueTrainerOptions, "model">) {
     fake.training.push(options);
     this.#finishTensor();

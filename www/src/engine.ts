@@ -2,12 +2,13 @@
 
 import { chooseBackend } from "./device.js";
 import { abortError, JepaError, throwIfAborted, toJepaError } from "./errors.js";
-import type { GlueModel, GlueModelInfo, GlueTrainer, GlueTrainerInfo } from "./glue.js";
+import type { GlueModel, GlueModelInfo, GlueTrainer, GlueTrainerInfo, GlueWorldInfo } from "./glue.js";
 import { discard } from "./inputs.js";
 import { Instance } from "./instance.js";
 import { fromCheckpoint, progressReporter, type Report } from "./loading.js";
 import { LocalModel } from "./local-model.js";
 import { LocalTrainer } from "./local-trainer.js";
+import { LocalWorld } from "./local-world.js";
 import { picturesOf, type CallOptions, type Calls, type Engine, type Loaded, type LoadRequest, type TrainRequest } from "./protocol.js";
 import type { Backend } from "./types.js";
 import { openCheckpoint, type Source } from "./weights.js";
@@ -18,6 +19,7 @@ export class LocalEngine implements Engine {
   #instance: Instance | undefined;
   readonly #models = new Map<number, LocalModel>();
   readonly #trainers = new Map<number, LocalTrainer>();
+  readonly #worlds = new Map<number, LocalWorld>();
   #nextId = 0;
   #busy = 0;
   readonly #closing = new AbortController();
@@ -26,6 +28,10 @@ export class LocalEngine implements Engine {
     load: (request, { signal, onProgress }) => this.#linked(signal, (linked) => this.#load(request, onProgress, linked)),
     embed: ({ id, ...request }, { signal }) => this.#models.get(id)!.embed(request, signal),
     predict: ({ id, ...request }, { signal }) => this.#models.get(id)!.predict(request, signal),
+    world: (request, { signal, onProgress }) => this.#linked(signal, (linked) => this.#world(request, onProgress, linked)),
+    encode: ({ id, ...request }, { signal }) => this.#worlds.get(id)!.encode(request, signal),
+    rollout: ({ id, ...request }, { signal }) => this.#worlds.get(id)!.rollout(request, signal),
+    plan: ({ id, ...request }, { signal }) => this.#worlds.get(id)!.plan(request, signal),
     train: (request, { signal, onProgress }) => this.#linked(signal, (linked) => this.#train(request, onProgress, linked)),
     indices: ({ id, length }) => this.#trainers.get(id)!.indices(length),
     step: ({ id, ...request }, { signal }) => this.#trainers.get(id)!.step(request, signal),
@@ -85,6 +91,17 @@ export class LocalEngine implements Engine {
       report("warmup", 1);
     }
     return { ...loaded, ...rest };
+  }
+
+  async #world({ source, backend, options }: LoadRequest, onProgress: CallOptions["onProgress"], signal: AbortSignal): Promise<Loaded<GlueWorldInfo>> {
+    const report = progressReporter(onProgress, { compile: 10, download: 70, upload: 20 });
+    const { made, ...rest } = await this.#fromSource(source, backend, options, (loader) => loader.finishWorld(), report, signal);
+    const world = new LocalWorld(this.#instance!, made, this.#check);
+    const id = this.#nextId++;
+    this.#worlds.set(id, world);
+    throwIfAborted(signal);
+    report("upload", 1);
+    return { id, info: world.info, ...rest };
   }
 
   async #train(request: TrainRequest, onProgress: CallOptions["onProgress"], signal: AbortSignal): Promise<Loaded<GlueTrainerInfo>> {
@@ -165,9 +182,10 @@ export class LocalEngine implements Engine {
   }
 
   #free(id: number): undefined {
-    (this.#models.get(id) ?? this.#trainers.get(id))?.free();
-    this.#models.delete(id);
-    this.#trainers.delete(id);
+    for (const residents of [this.#models, this.#trainers, this.#worlds]) {
+      residents.get(id)?.free();
+      residents.delete(id);
+    }
   }
 
   close(): void {
@@ -178,7 +196,7 @@ export class LocalEngine implements Engine {
 
   #releaseIfIdle(): void {
     if (!this.#closing.signal.aborted || this.#busy > 0 || !this.#instance) return;
-    if (!this.#instance.lost) for (const resident of [...this.#models.values(), ...this.#trainers.values()]) resident.free();
+    if (!this.#instance.lost) for (const resident of [...this.#models.values(), ...this.#trainers.values(), ...this.#worlds.values()]) resident.free();
     this.#instance.release();
     this.#instance = undefined;
   }

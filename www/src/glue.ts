@@ -35,6 +35,8 @@ export interface GlueLoadOptions {
   encoder?: "auto" | "context" | "target";
   /** Whether the predictor is read where the checkpoint has one, and with it both encoders where it has two. */
   predictor: boolean;
+  /** Whether a world model is to be made. */
+  world?: boolean;
 }
 
 export interface GlueArchive {
@@ -55,6 +57,8 @@ export interface GlueModelLoader {
   write(chunk: Uint8Array): void;
   /** After the last tensor. Consumes the loader. */
   finish(): Promise<GlueModel>;
+  /** After the last tensor, with the option `world`. Consumes the loader. */
+  finishWorld(): Promise<GlueWorld>;
   /** After the last tensor: a trainer that goes on from these weights. Consumes the loader. */
   finishTrainer(options: Omit<GlueTrainerOptions, "model">): Promise<GlueTrainer>;
   free(): void;
@@ -86,6 +90,45 @@ export interface GluePrediction {
   /** `[blocks, K]`. */
   error: Float32Array;
   shape: [blocks: number, tokens: number, d: number];
+}
+
+export interface GlueWorld {
+  info(): GlueWorldInfo;
+  newBatch(preprocess: boolean): GlueBatch;
+  /** Consumes the batch. `[pictures, D]`. */
+  encode(batch: GlueBatch): Promise<Float32Array<ArrayBuffer>>;
+  /** `[count, horizon, D]`, from `[frames, D]`, the `[frames − 1, A]` between them and `[count, horizon, A]`. */
+  rollout(embeddings: Float32Array, past: Float32Array, actions: Float32Array, count: number, horizon: number): Promise<Float32Array<ArrayBuffer>>;
+  plan(embeddings: Float32Array, past: Float32Array, goal: Float32Array, options: GluePlanOptions): Promise<{ actions: Float32Array; costs: number[] }>;
+  free(): void;
+}
+
+export interface GlueWorldInfo {
+  config: ModelConfig;
+  backend: Backend;
+  dtype: "f32" | "f16" | "q8";
+  hiddenSize: number;
+  /** Numbers of an action block. */
+  actionSize: number;
+  /** Most frames that the predictor sees. */
+  history: number;
+  parameters: number;
+  weightBytes: number;
+}
+
+/** Absent fields have the published defaults. */
+export interface GluePlanOptions {
+  planner: string;
+  seed: number;
+  horizon?: number;
+  samples?: number;
+  iterations?: number;
+  elites?: number;
+  momentum?: [mean: number, std: number];
+  temperature?: number;
+  scale?: number;
+  limit?: number;
+  start?: number[];
 }
 
 /** `www/src/trainer.ts` documents and checks these; Rust checks them again. Absent fields have the recipe's defaults. */

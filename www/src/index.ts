@@ -30,8 +30,19 @@ export {
 export { KnnClassifier, LinearProbe, type Classified, type Embeddings, type Label, type LinearProbeOptions, type NeighbourOptions } from "./probes.js";
 export { cosineSimilarity, pca, type Matrix, type Pca, type PcaOptions, type Vector } from "./math.js";
 export { JepaError, type JepaErrorCode } from "./errors.js";
+export {
+  WorldModel,
+  type Actions,
+  type ActionSequence,
+  type EncodeOptions,
+  type Episode,
+  type Plan,
+  type PlanOptions,
+  type RolloutOptions,
+  type WorldOptions,
+} from "./world.js";
 export type { ClipData, ClipInput } from "./clips.js";
 export { videoFrames, type FrameSource, type VideoFramesOptions } from "./stream.js";
 export type { ImageInput, PixelData } from "./inputs.js";
 export type { ModelFile, ModelSource } from "./weights.js";
-export type { Backend, Dtype, Embedding, Grid, ModelConfig, ModelPreset, PredictorConfig, Prediction, Progress, System } from "./types.js";
+export type { Backend, Dtype, Embedding, Grid, ModelConfig, ModelPreset, PredictorConfig, LeWmConfig, Prediction, Progress, System } from "./types.js";

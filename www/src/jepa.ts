@@ -289,7 +289,8 @@ const ENCODERS: readonly unknown[] = ["auto", "context", "target"];
 const CONTEXTS: readonly unknown[] = ["visible", "whole-input"];
 const PREDICTORS: readonly unknown[] = ["auto", false];
 
-function loadRequest(source: ModelSource, options: LoadOptions): LoadRequest {
+/** @internal */
+export function loadRequest(source: ModelSource, options: LoadOptions): LoadRequest {
   const { backend = "auto", dtype = "auto", encoder = "auto", predictor = "auto", config, cache = "none", warmup = false } = options;
   if (cache !== "none") throw new JepaError("unsupported", 'This version has no cache of its own; leave out the option "cache".');
   if ("integrity" in options) throw new JepaError("unsupported", 'This version cannot check hashes; leave out the option "integrity".');

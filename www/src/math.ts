@@ -27,7 +27,8 @@ export function cosineSimilarity(a: Vector, b: Vector): number {
   return lengths === 0 ? 0 : Math.max(-1, Math.min(1, dot / lengths));
 }
 
-function valuesOf(vector: Vector): ArrayLike<number> {
+/** @internal */
+export function valuesOf(vector: Vector): ArrayLike<number> {
   const values: unknown = typeof vector === "object" && vector !== null && "data" in vector ? vector.data : vector;
   if (ArrayBuffer.isView(values) || Array.isArray(values)) return values as ArrayLike<number>;
   throw new JepaError("bad-input", "A vector is a Float32Array, an array of numbers, or an embedding.");

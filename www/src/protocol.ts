@@ -1,7 +1,7 @@
 // What can be asked of an engine, here or behind a worker, and what a page and its worker say to each other.
 
 import type { JepaErrorCode, JepaError } from "./errors.js";
-import type { GlueLoadOptions, GlueModelInfo, GluePrediction, GlueTrainerInfo, GlueTrainerOptions, GlueTrainStep } from "./glue.js";
+import type { GlueLoadOptions, GlueModelInfo, GluePlanOptions, GluePrediction, GlueTrainerInfo, GlueTrainerOptions, GlueTrainStep, GlueWorldInfo } from "./glue.js";
 import type { Picture } from "./inputs.js";
 import type { Masks } from "./masks.js";
 import type { Backend, Embedding, Progress } from "./types.js";
@@ -28,6 +28,13 @@ export interface Calls {
   embed: { request: EmbedRequest; result: Embedding };
   /** For one picture or clip. */
   predict: { request: PredictRequest; result: GluePrediction };
+  /** A world model from a checkpoint. */
+  world: { request: LoadRequest; result: Loaded<GlueWorldInfo> };
+  /** `[pictures, D]`. */
+  encode: { request: { id: number; pictures: Picture[]; preprocess: boolean }; result: { data: Float32Array } };
+  /** `[count, horizon, D]`. */
+  rollout: { request: RolloutRequest; result: { data: Float32Array } };
+  plan: { request: PlanRequest; result: { actions: Float32Array; costs: number[] } };
   /** A trainer. */
   train: { request: TrainRequest; result: Loaded<GlueTrainerInfo> };
   /** Which of `length` pictures the next step takes. */
@@ -80,6 +87,28 @@ export interface PredictRequest {
   contextFrom: "visible" | "whole-input";
   maskIndex: number;
   preprocess: boolean;
+}
+
+/** The last frames of an episode, and the action blocks between them. */
+export interface Episode {
+  id: number;
+  /** `[frames, D]`, the latest last. */
+  embeddings: Float32Array;
+  /** `[frames − 1, A]`. */
+  past: Float32Array;
+}
+
+export interface RolloutRequest extends Episode {
+  /** `[count, horizon, A]`. */
+  actions: Float32Array;
+  count: number;
+  horizon: number;
+}
+
+export interface PlanRequest extends Episode {
+  /** `[D]`. */
+  goal: Float32Array;
+  options: GluePlanOptions;
 }
 
 /** What a trainer begins with: fresh weights, a checkpoint's, or a save. */

@@ -21,7 +21,7 @@ export type ModelPreset =
   | (string & {});
 
 /** The published system that a model is of. */
-export type System = "ijepa" | "vjepa" | "vjepa2" | "vjepa2.1";
+export type System = "ijepa" | "vjepa" | "vjepa2" | "vjepa2.1" | "lewm";
 
 /** The geometry of a model. All but the first five have the published defaults. */
 export interface ModelConfig {
@@ -55,6 +55,30 @@ export interface ModelConfig {
   ropeGrid?: number | undefined;
   /** Geometry of the predictor, where the model has one. */
   predictor?: PredictorConfig | null | undefined;
+  /** Geometry of what LeWorldModel has beside its encoder. */
+  lewm?: LeWmConfig | undefined;
+}
+
+/** What LeWorldModel has beside its encoder, all of the encoder's width. All but the first have the published defaults. */
+export interface LeWmConfig {
+  /** Numbers of an action block: those of all actions between two frames. */
+  actionSize: number;
+  /** Most frames that the predictor sees. Default 3. */
+  history?: number | undefined;
+  /** Channels of the convolution over actions. Default 10. */
+  actionChannels?: number | undefined;
+  /** Hidden width of the action encoder. Default four times the encoder's width. */
+  actionHidden?: number | undefined;
+  /** Hidden width of the projectors. Default 2048. */
+  projectorHidden?: number | undefined;
+  /** Blocks of the predictor. Default 6. */
+  layers?: number | undefined;
+  /** Its attention heads. Default 16. */
+  heads?: number | undefined;
+  /** Width of a head. Default 64. */
+  headDim?: number | undefined;
+  /** Hidden width of its MLPs. Default 2048. */
+  mlpHidden?: number | undefined;
 }
 
 /** The geometry of a predictor. */
