@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::encoder::{Encoder, Pictures};
 use super::predictor::normalised;
 use crate::config::{Actions, ModelConfig};
-use crate::nn::ops::{self, Rows};
+use crate::nn::ops::{self, AttentionMask, Rows};
 use crate::nn::rope::{Frequencies, Rope};
 use crate::nn::{Block, LayerNorm, Linear, Parameters};
 use crate::{Error, Result};
@@ -121,8 +121,9 @@ impl ActionPredictor {
         let index = Rows::new(&index, told_row + TOLD * batch * frames, &self.device);
         let mut x = ops::select(self.embed.forward(tokens), Some(beside), &index, None);
         let turns = self.turns(grid);
+        let past = AttentionMask::Causal { block: frame };
         for block in &self.blocks {
-            x = block.forward_causal(x, &turns, frame);
+            x = block.forward(x, Some(&turns), past);
         }
         let of_sequence = |b: usize| -> Vec<usize> {
             let place = |i: usize| (b * frames + i / patches) * frame + TOLD + i % patches;

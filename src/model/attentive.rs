@@ -5,7 +5,7 @@
 
 use burn::tensor::{Device, Tensor};
 
-use crate::nn::ops;
+use crate::nn::ops::{self, AttentionMask};
 use crate::nn::{Block, LayerNorm, Linear, Parameters};
 use crate::{Error, Result};
 
@@ -87,7 +87,7 @@ impl AttentiveProbe {
     /// What the query makes of the tokens: `[batch, tokens, d]` → `[batch, d]`.
     pub fn pooled(&self, mut tokens: Tensor<3>) -> Tensor<2> {
         for block in &self.blocks {
-            tokens = block.forward(tokens, None);
+            tokens = block.forward(tokens, None, AttentionMask::Full);
         }
         let [batch, _, d] = tokens.dims();
         let query = ops::reshaped(self.query.clone(), [1, d]);

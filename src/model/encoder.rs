@@ -18,7 +18,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use crate::checkpoint::last_norm;
 use crate::config::{LEVELS, ModelConfig, Positions, System};
 use crate::device::{Precision, read_values};
-use crate::nn::ops::{self, Rows, Weight};
+use crate::nn::ops::{self, AttentionMask, Rows, Weight};
 use crate::nn::rope::Rope;
 use crate::nn::{Block, LayerNorm, Linear, Parameters, patch, positions};
 use crate::{Error, Result};
@@ -337,7 +337,7 @@ impl Encoder {
         }
         visit(0, &x);
         for (i, block) in self.blocks.iter().enumerate() {
-            x = block.forward(x, rotary.as_ref());
+            x = block.forward(x, rotary.as_ref(), AttentionMask::Full);
             visit(i + 1, &x);
         }
         Ok(())

@@ -7,7 +7,7 @@ use super::encoder::{Encoder, Pictures, check_masks, upload_turns};
 use crate::config::{ModelConfig, System};
 use crate::device::read_values;
 use crate::mask::Masks;
-use crate::nn::ops::{self, Rows};
+use crate::nn::ops::{self, AttentionMask, Rows};
 use crate::nn::rope::Rope;
 use crate::nn::{Block, LayerNorm, Linear, Parameters, positions};
 use crate::objective::distance::Distance;
@@ -247,7 +247,7 @@ impl Predictor {
             }
         };
         for block in &self.blocks {
-            x = block.forward(x, rotary.as_ref());
+            x = block.forward(x, rotary.as_ref(), AttentionMask::Full);
         }
         Ok((x, visible))
     }

@@ -2,7 +2,8 @@
 
 use burn::tensor::Tensor;
 
-use super::{LayerNorm, Linear, Parameters, ops};
+use super::ops::{self, AttentionMask};
+use super::{LayerNorm, Linear, Parameters};
 use crate::Result;
 
 /// One block of an encoder or a predictor.
@@ -48,23 +49,15 @@ impl Block {
     }
 
     /// `[batch, tokens, d]` → `[batch, tokens, d]`. `rotary` turns queries and keys: see [`ops::rotate`].
-    pub fn forward(&self, x: Tensor<3>, rotary: Option<&Tensor<2>>) -> Tensor<3> {
-        self.attended(x, rotary, None)
-    }
-
-    /// The same where tokens see those of their own frame, of `frame` tokens, and of the frames before it.
-    pub fn forward_causal(&self, x: Tensor<3>, rotary: &Tensor<2>, frame: usize) -> Tensor<3> {
-        self.attended(x, Some(rotary), Some(frame))
-    }
-
-    fn attended(
+    pub fn forward(
         &self,
         x: Tensor<3>,
         rotary: Option<&Tensor<2>>,
-        frame: Option<usize>,
+        mask: AttentionMask,
     ) -> Tensor<3> {
-        let normed = self.norm1.forward(x.clone());
-        let x = self.attention.forward_onto(normed, x, rotary, frame);
+        let x = self
+            .attention
+            .forward_onto(self.norm1.forward(x.clone()), x, rotary, mask);
         self.mlp.forward_onto(self.norm2.forward(x.clone()), x)
     }
 }
@@ -75,17 +68,14 @@ impl Attention {
         x: Tensor<3>,
         residual: Tensor<3>,
         rotary: Option<&Tensor<2>>,
-        frame: Option<usize>,
+        mask: AttentionMask,
     ) -> Tensor<3> {
         let qkv = self.qkv.forward(x);
         let qkv = match rotary {
             Some(table) => ops::rotate(qkv, table, self.heads),
             None => qkv,
         };
-        let mixed = match frame {
-            Some(frame) => ops::causal_attention(qkv, self.heads, frame),
-            None => ops::self_attention(qkv, self.heads),
-        };
+        let mixed = ops::self_attention(qkv, self.heads, mask);
         self.proj.forward_onto(mixed, residual)
     }
 }

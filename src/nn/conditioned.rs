@@ -3,7 +3,7 @@
 
 use burn::tensor::{Device, Tensor};
 
-use super::ops::{self, Rows};
+use super::ops::{self, AttentionMask, Rows};
 use super::{LayerNorm, Linear, Parameters};
 use crate::Result;
 
@@ -85,7 +85,8 @@ impl ConditionedBlock {
             ops::multiply_add(x, part(shift + 1), Some(shifted))
         };
         let mixed = self.attention_norm.forward(modulated(x.clone(), 0));
-        let mixed = ops::causal_attention(self.qkv.forward(mixed), self.heads, 1);
+        let past = AttentionMask::Causal { block: 1 };
+        let mixed = ops::self_attention(self.qkv.forward(mixed), self.heads, past);
         let x = ops::multiply_add(self.out.forward(mixed), part(2), Some(x));
         let y = self.mlp_norm.forward(modulated(x.clone(), 3));
         let y = self.fc2.forward(self.fc1.forward_gelu(y));

@@ -10,7 +10,7 @@ use burn::backend::{Autodiff, AutodiffBackend, TensorMetadata};
 use burn::tensor::Shape;
 
 use super::backward::BackwardOps;
-use super::{Activation, Ops, ResidualPrimitive, WeightPrimitive};
+use super::{Activation, AttentionMask, Ops, ResidualPrimitive, WeightPrimitive};
 use crate::objective::distance::Distance;
 
 type Primitive<B> = FloatTensor<B>;
@@ -92,10 +92,17 @@ backward!(
 backward!(
     AttentionStep,
     1,
-    (Primitive<B>, Primitive<B>, Primitive<B>, usize),
-    |nodes, (qkv, y, sums, heads), dy, grads| {
+    (
+        Primitive<B>,
+        Primitive<B>,
+        Primitive<B>,
+        usize,
+        AttentionMask
+    ),
+    |nodes, (qkv, y, sums, heads, mask), dy, grads| {
         if let [Some(node)] = nodes {
-            grads.register::<B>(node.id, B::self_attention_gradient(qkv, y, sums, heads, dy));
+            let gradient = B::self_attention_gradient(qkv, y, sums, heads, mask, dy);
+            grads.register::<B>(node.id, gradient);
         }
     }
 );
@@ -341,7 +348,11 @@ impl<B: BackwardOps, C: CheckpointStrategy> Ops for Autodiff<B, C> {
         }
     }
 
-    fn self_attention(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
+    fn self_attention(
+        qkv: FloatTensor<Self>,
+        heads: usize,
+        mask: AttentionMask,
+    ) -> FloatTensor<Self> {
         let (qkv, node) = qkv.into_parts();
         match AttentionStep
             .prepare::<C>([node])
@@ -349,10 +360,10 @@ impl<B: BackwardOps, C: CheckpointStrategy> Ops for Autodiff<B, C> {
             .stateful()
         {
             OpsKind::Tracked(prep) => {
-                let (y, sums) = B::self_attention_and_sums(qkv.clone(), heads);
-                prep.finish((qkv, y.clone(), sums, heads), y)
+                let (y, sums) = B::self_attention_and_sums(qkv.clone(), heads, mask);
+                prep.finish((qkv, y.clone(), sums, heads, mask), y)
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::self_attention(qkv, heads)),
+            OpsKind::UnTracked(prep) => prep.finish(B::self_attention(qkv, heads, mask)),
         }
     }
 

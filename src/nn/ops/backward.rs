@@ -2,7 +2,7 @@
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 
-use super::{Activation, Ops, WeightPrimitive};
+use super::{Activation, AttentionMask, Ops, WeightPrimitive};
 use crate::objective::distance::Distance;
 
 /// Gradients of the operations, each given that of its output, `dy`, which has the output's shape.
@@ -41,6 +41,7 @@ pub trait BackwardOps: Ops {
     fn self_attention_and_sums(
         qkv: FloatTensor<Self>,
         heads: usize,
+        mask: AttentionMask,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// Of [`Ops::self_attention`], from its input, its output and the sums.
@@ -49,6 +50,7 @@ pub trait BackwardOps: Ops {
         y: FloatTensor<Self>,
         sums: FloatTensor<Self>,
         heads: usize,
+        mask: AttentionMask,
         dy: FloatTensor<Self>,
     ) -> FloatTensor<Self>;
 

@@ -13,11 +13,18 @@ use webjepa_kernels::elements;
 use webjepa_kernels::rows::{self, Epilogue};
 
 use super::cpu_backward::tensor;
-use super::{Activation, Ops, ResidualPrimitive, WeightPrimitive, product_sizes, selected_shape};
+use super::{
+    Activation, AttentionMask, Ops, ResidualPrimitive, WeightPrimitive, product_sizes,
+    selected_shape,
+};
 use crate::objective::distance::Distance;
 
 /// Attention scores that are held at once: 64 MB.
 const SCORES: usize = 1 << 24;
+
+/// Queries whose causal attention is computed at once at least: few enough that little is computed of what they do not see,
+/// enough for a matrix product.
+const CAUSAL_QUERIES: usize = 64;
 
 impl Ops for Flex {
     fn linear(
@@ -58,8 +65,12 @@ impl Ops for Flex {
         tensor(normed, shape)
     }
 
-    fn self_attention(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
-        attention(qkv, heads).0
+    fn self_attention(
+        qkv: FloatTensor<Self>,
+        heads: usize,
+        mask: AttentionMask,
+    ) -> FloatTensor<Self> {
+        attention(qkv, heads, mask).0
     }
 
     fn attend(
@@ -318,7 +329,11 @@ pub(super) fn widened(weight: WeightPrimitive<Flex>) -> FlexTensor {
 
 /// Attention, and the logarithm of each query's sum of exponentials, `[batch, heads, tokens]`. At most [`SCORES`] scores are
 /// held at once, but for those of one query.
-pub(super) fn attention(qkv: FlexTensor, heads: usize) -> (FlexTensor, FlexTensor) {
+pub(super) fn attention(
+    qkv: FlexTensor,
+    heads: usize,
+    mask: AttentionMask,
+) -> (FlexTensor, FlexTensor) {
     let [batch, tokens] = [qkv.shape()[0], qkv.shape()[1]];
     let [q, k, v] = split_heads(qkv, heads);
     let head_dim = q.shape()[3];
@@ -335,13 +350,16 @@ pub(super) fn attention(qkv: FlexTensor, heads: usize) -> (FlexTensor, FlexTenso
     let mut mixed = vec![0.0; batch * tokens * heads * head_dim];
     let mut sums = vec![0.0; batch * heads * tokens];
     for images in attention_groups(batch, heads, tokens) {
-        let keys = Flex::float_swap_dims(part(&k, &images, 0..tokens), 2, 3);
-        let weighed = part(&v, &images, 0..tokens);
-        let at_once = (SCORES / (images.len() * heads * tokens)).clamp(1, tokens);
+        let mut at_once = (SCORES / (images.len() * heads * tokens)).clamp(1, tokens);
+        if let AttentionMask::Causal { block } = mask {
+            at_once = at_once.min(block.max(CAUSAL_QUERIES));
+        }
         for first in (0..tokens).step_by(at_once) {
             let queries = first..tokens.min(first + at_once);
-            let mut scores = matmul(part(&q, &images, queries.clone()), keys.clone(), None);
-            let rows = scores.storage_mut::<f32>().chunks_exact_mut(tokens);
+            let seen = mask.visible(queries.end - 1, tokens);
+            let keys = Flex::float_swap_dims(part(&k, &images, 0..seen), 2, 3);
+            let mut scores = matmul(part(&q, &images, queries.clone()), keys, None);
+            let rows = scores.storage_mut::<f32>().chunks_exact_mut(seen);
             let of_row = |row: usize| {
                 let (image, head) = (row / (heads * queries.len()), row / queries.len() % heads);
                 let query = queries.start + row % queries.len();
@@ -349,9 +367,11 @@ pub(super) fn attention(qkv: FlexTensor, heads: usize) -> (FlexTensor, FlexTenso
             };
             for (row, values) in rows.enumerate() {
                 let (image, head, query) = of_row(row);
+                let (values, hidden) = values.split_at_mut(mask.visible(query, seen));
                 sums[(image * heads + head) * tokens + query] = softmax(values, scale);
+                hidden.fill(0.0);
             }
-            let y = matmul(scores, weighed.clone(), None);
+            let y = matmul(scores, part(&v, &images, 0..seen), None);
             for (row, values) in values(&y).chunks_exact(head_dim).enumerate() {
                 let (image, head, query) = of_row(row);
                 let at = ((image * tokens + query) * heads + head) * head_dim;
@@ -405,10 +425,10 @@ pub(super) fn split_heads<const PARTS: usize>(
 mod tests {
     use burn::tensor::{Device, Tensor, TensorData};
 
-    use crate::nn::ops::self_attention;
+    use crate::nn::ops::{AttentionMask, self_attention};
 
     /// The definition of attention, in f64, for some queries of some heads.
-    fn check_attention(tokens: usize, heads: usize, head_dim: usize) {
+    fn check_attention(tokens: usize, heads: usize, head_dim: usize, mask: AttentionMask) {
         let d = heads * head_dim;
         let data: Vec<f32> = (0..tokens * 3 * d)
             .map(|i| ((i as f32) * 0.37).sin() * 2.0)
@@ -420,11 +440,15 @@ mod tests {
             TensorData::new(data.clone(), [1, tokens, 3 * d]),
             &Device::flex(),
         );
-        let out: Vec<f32> = self_attention(qkv, heads)
+        let out: Vec<f32> = self_attention(qkv, heads, mask)
             .into_data()
             .try_into_vec()
             .unwrap();
         for query in [0, tokens / 2, tokens - 1] {
+            let seen = match mask {
+                AttentionMask::Full => tokens,
+                AttentionMask::Causal { block } => tokens.min(query - query % block + block),
+            };
             for head in 0..heads {
                 let score = |key| {
                     let dot: f64 = (0..head_dim)
@@ -432,12 +456,10 @@ mod tests {
                         .sum();
                     (dot / (head_dim as f64).sqrt()).exp()
                 };
-                let scores: Vec<f64> = (0..tokens).map(score).collect();
+                let scores: Vec<f64> = (0..seen).map(score).collect();
                 let total: f64 = scores.iter().sum();
                 for i in 0..head_dim {
-                    let exact: f64 = (0..tokens)
-                        .map(|key| scores[key] * at(key, 2, head, i))
-                        .sum();
+                    let exact: f64 = (0..seen).map(|key| scores[key] * at(key, 2, head, i)).sum();
                     let got = f64::from(out[query * d + head * head_dim + i]);
                     assert!(
                         (got - exact / total).abs() < 1e-5,
@@ -451,12 +473,18 @@ mod tests {
 
     #[test]
     fn attention_is_its_definition() {
-        check_attention(1, 1, 1);
-        check_attention(50, 3, 6);
+        check_attention(1, 1, 1, AttentionMask::Full);
+        check_attention(50, 3, 6, AttentionMask::Full);
+        for block in [1, 7, 49, 50, 51] {
+            check_attention(50, 3, 6, AttentionMask::Causal { block });
+        }
+        // More than one group of queries, whose borders are not those of blocks.
+        check_attention(201, 1, 4, AttentionMask::Causal { block: 9 });
     }
 
     #[test]
     fn attention_with_too_many_scores_to_hold_is_the_same() {
-        check_attention(4_200, 1, 4);
+        check_attention(4_200, 1, 4, AttentionMask::Full);
+        check_attention(4_200, 1, 4, AttentionMask::Causal { block: 4_100 });
     }
 }

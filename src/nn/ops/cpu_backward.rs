@@ -12,7 +12,7 @@ use webjepa_kernels::rows::{self, dot};
 use super::backward::BackwardOps;
 use super::cpu::{attention_groups, contiguous, matmul, rows_of, split_heads, values};
 use super::update::UpdateOps;
-use super::{Activation, ResidualPrimitive, WeightPrimitive, product_sizes};
+use super::{Activation, AttentionMask, ResidualPrimitive, WeightPrimitive, product_sizes};
 use crate::objective::distance::Distance;
 
 impl BackwardOps for Flex {
@@ -85,8 +85,9 @@ impl BackwardOps for Flex {
     fn self_attention_and_sums(
         qkv: FloatTensor<Self>,
         heads: usize,
+        mask: AttentionMask,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        super::cpu::attention(qkv, heads)
+        super::cpu::attention(qkv, heads, mask)
     }
 
     fn self_attention_gradient(
@@ -94,6 +95,7 @@ impl BackwardOps for Flex {
         y: FloatTensor<Self>,
         sums: FloatTensor<Self>,
         heads: usize,
+        mask: AttentionMask,
         dy: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
         let shape = qkv.shape().to_vec();
@@ -129,7 +131,12 @@ impl BackwardOps for Flex {
             }
             let mut p = matmul(q.clone(), Self::float_swap_dims(k.clone(), 2, 3), None);
             let sums = &sums[group.start * heads * tokens..];
-            probabilities(p.storage_mut(), scale, &sums[..delta.len()]);
+            let rows = p.storage_mut::<f32>().chunks_exact_mut(tokens);
+            for (i, (row, sum)) in rows.zip(sums.chunks_exact(1)).enumerate() {
+                let (seen, hidden) = row.split_at_mut(mask.visible(i % tokens, tokens));
+                probabilities(seen, scale, sum);
+                hidden.fill(0.0);
+            }
             let dv = matmul(
                 Self::float_swap_dims(p.clone(), 2, 3),
                 dy_heads.clone(),

@@ -71,6 +71,30 @@ pub enum Activation {
     Silu,
 }
 
+/// Which tokens of its sequence a token attends to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AttentionMask {
+    /// All of them.
+    Full,
+    /// Those of its own block of so many tokens, at least 1, and of all blocks before. With blocks of one token this is ordinary
+    /// causal attention; with the tokens of a frame as a block a frame sees itself and the past.
+    Causal {
+        /// Tokens of a block. The last block of a sequence may have fewer.
+        block: usize,
+    },
+}
+
+impl AttentionMask {
+    /// How many tokens the token at `query` attends to, which are the first of `tokens`.
+    #[cfg(feature = "cpu")]
+    fn visible(self, query: usize, tokens: usize) -> usize {
+        match self {
+            Self::Full => tokens,
+            Self::Causal { block } => tokens.min((query / block + 1) * block),
+        }
+    }
+}
+
 /// Operations of a forward pass and of a loss.
 #[backend_extension(Flex: cfg(feature = "cpu"), Cube: cfg(feature = "webgpu"), Autodiff)]
 pub trait Ops: Backend {
@@ -92,9 +116,13 @@ pub trait Ops: Backend {
         eps: f64,
     ) -> FloatTensor<Self>;
 
-    /// Softmax attention of every token to every token of its sequence. `qkv [batch, tokens, 3·d]` holds
+    /// Softmax attention of every token to the tokens of its sequence that `mask` shows it. `qkv [batch, tokens, 3·d]` holds
     /// `[q | k | v]`, each split into heads; the scores are scaled by `head_dim^-0.5`. Returns `[batch, tokens, d]`.
-    fn self_attention(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self>;
+    fn self_attention(
+        qkv: FloatTensor<Self>,
+        heads: usize,
+        mask: AttentionMask,
+    ) -> FloatTensor<Self>;
 
     /// Attention of one query, the same for every sequence: `query [d]`, `kv [batch, tokens, 2·d]` holding `[k | v]`, each split into
     /// heads; scaled as in [`self_attention`](Self::self_attention). Gives `[batch, d]`, and the logarithm of each head's sum of
@@ -268,39 +296,12 @@ pub fn norm<const D: usize>(
 }
 
 /// See [`Ops::self_attention`].
-pub fn self_attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
+pub fn self_attention(qkv: Tensor<3>, heads: usize, mask: AttentionMask) -> Tensor<3> {
     Tensor::from_dispatch(<Dispatch as Ops>::self_attention(
         qkv.into_dispatch(),
         heads,
+        mask,
     ))
-}
-
-/// Attention of every token to those of its own frame and of the frames before it, of `frame` tokens each, which divides the tokens of a
-/// sequence; else as [`self_attention`]. With frames of one token it is causal attention.
-pub fn causal_attention(qkv: Tensor<3>, heads: usize, frame: usize) -> Tensor<3> {
-    let [batch, tokens, width] = qkv.dims();
-    let device = qkv.device();
-    let rows = |first: usize, end: usize, length: usize| {
-        let of_sequence = |b: usize| (b * length + first..b * length + end).collect();
-        let index: Vec<Vec<usize>> = (0..batch).map(of_sequence).collect();
-        Rows::new(&index, batch * length, &device)
-    };
-    // What the last frame sees is all that there is up to it.
-    let of_last = |end: usize| {
-        let seen = select(qkv.clone(), None, &rows(0, end, tokens), None);
-        let mixed = self_attention(seen, heads);
-        let last = select(mixed, None, &rows(end - frame, end, end), None);
-        reshaped(last, [batch * frame, width / 3])
-    };
-    let mut all = of_last(frame);
-    for end in (2 * frame..=tokens).step_by(frame) {
-        all = joined(all, of_last(end), &device);
-    }
-    let place = |b: usize, token: usize| (token / frame * batch + b) * frame + token % frame;
-    let of_sequence = |b: usize| (0..tokens).map(|token| place(b, token)).collect();
-    let index: Vec<Vec<usize>> = (0..batch).map(of_sequence).collect();
-    let in_order = Rows::new(&index, batch * tokens, &device);
-    select(all, None, &in_order, None)
 }
 
 /// See [`Ops::attend`].

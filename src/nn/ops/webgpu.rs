@@ -18,7 +18,10 @@ use super::wgsl_backward::{
     LinearParameters, MultiplyAdd, NormColumns, NormRows, Pooled, RowDistance, Scaled, Select,
     SelectGradient, Sum,
 };
-use super::{Activation, Ops, ResidualPrimitive, WeightPrimitive, product_sizes, webgpu_backward};
+use super::{
+    Activation, AttentionMask, Ops, ResidualPrimitive, WeightPrimitive, product_sizes,
+    webgpu_backward,
+};
 use crate::objective::distance::Distance;
 
 impl Ops for CubeBackend {
@@ -89,12 +92,17 @@ impl Ops for CubeBackend {
         )
     }
 
-    fn self_attention(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
+    fn self_attention(
+        qkv: FloatTensor<Self>,
+        heads: usize,
+        mask: AttentionMask,
+    ) -> FloatTensor<Self> {
         let shape = qkv.shape();
         let (batch, tokens, width) = (shape[0], shape[1], shape[2] / 3);
         let kernel = SelfAttention {
             heads: heads as u32,
             head_dim: (width / heads) as u32,
+            mask,
             sums: false,
         };
         let like = qkv.clone();

@@ -15,7 +15,9 @@ use super::wgsl_backward::{
     LinearInput, LinearParameters, MultiplyAdd, NormColumns, NormRows, PARAMETER_QUADS, Pooled,
     Pooling, RowDistance, Scaled, Select, SelectGradient, Sum, distance_wgsl,
 };
-use super::{Activation, ResidualPrimitive, WeightPrimitive, product_sizes, selected_shape};
+use super::{
+    Activation, AttentionMask, ResidualPrimitive, WeightPrimitive, product_sizes, selected_shape,
+};
 use crate::objective::distance::Distance;
 
 const ROWS: (u32, u32) = (ROW_GROUP, 1);
@@ -300,11 +302,13 @@ impl BackwardOps for CubeBackend {
     fn self_attention_and_sums(
         qkv: FloatTensor<Self>,
         heads: usize,
+        mask: AttentionMask,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let (batch, tokens, width) = (qkv.shape()[0], qkv.shape()[1], qkv.shape()[2] / 3);
         let kernel = SelfAttention {
             heads: heads as u32,
             head_dim: (width / heads) as u32,
+            mask,
             sums: true,
         };
         let outputs = [
@@ -321,6 +325,7 @@ impl BackwardOps for CubeBackend {
         y: FloatTensor<Self>,
         sums: FloatTensor<Self>,
         heads: usize,
+        mask: AttentionMask,
         dy: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
         let (batch, tokens, width) = (qkv.shape()[0], qkv.shape()[1], qkv.shape()[2] / 3);
@@ -334,6 +339,7 @@ impl BackwardOps for CubeBackend {
             AttentionQueries {
                 heads: h,
                 head_dim: d,
+                mask,
             },
             ROWS,
             count(),
@@ -345,6 +351,7 @@ impl BackwardOps for CubeBackend {
             AttentionKeys {
                 heads: h,
                 head_dim: d,
+                mask,
             },
             ROWS,
             count(),

@@ -7,7 +7,7 @@
 
 use std::fmt::Write;
 
-use super::gelu;
+use super::{AttentionMask, gelu};
 
 /// Vec4 columns of the output that one invocation of `linear` holds in registers.
 pub const LINEAR_QUADS: u32 = 2;
@@ -51,6 +51,7 @@ pub struct Norm {
 pub struct SelfAttention {
     pub heads: u32,
     pub head_dim: u32,
+    pub mask: AttentionMask,
     /// Whether to write the logarithm of each query's sum of exponentials, too.
     pub sums: bool,
 }
@@ -404,6 +405,16 @@ pub fn heads_of(
     };
 }
 
+/// How many tokens `token` of a sequence of `tokens` attends to, which are its first.
+pub fn visible(mask: AttentionMask, token: &str) -> String {
+    match mask {
+        AttentionMask::Full => "tokens".to_owned(),
+        AttentionMask::Causal { block } => {
+            format!("min(({token} / {block}u + 1u) * {block}u, tokens)")
+        }
+    }
+}
+
 /// The number of tokens in a buffer that was declared by [`heads_of`].
 pub fn tokens_in(name: &str, parts: u32, [heads, head_dim]: [u32; 2]) -> String {
     let all = parts * heads * head_dim;
@@ -420,6 +431,7 @@ impl SelfAttention {
         let Self {
             heads,
             head_dim,
+            mask,
             sums,
         } = *self;
         let quads = head_dim.div_ceil(4);
@@ -438,10 +450,12 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) gro
     let head = group.y;
     let first = group.z * tokens;
     let query = first + id.x;
+    let seen = {seen};
     var top = -3.0e38;
     var total = 0.0;
 ",
-            count = tokens_in("qkv", 3, [heads, head_dim])
+            count = tokens_in("qkv", 3, [heads, head_dim]),
+            seen = visible(mask, "id.x")
         );
         let scale = f64::from(head_dim).powf(-0.5) as f32;
         for i in 0..quads {
@@ -452,12 +466,9 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) gro
             let _ = writeln!(s, "    var y{i} = vec4<f32>();");
         }
         let keys = ATTENTION_KEYS;
-        let _ = writeln!(s, "    for (var key = 0u; key < tokens; key += {keys}u) {{");
+        let _ = writeln!(s, "    for (var key = 0u; key < seen; key += {keys}u) {{");
         for k in 0..keys {
-            let _ = writeln!(
-                s,
-                "        let k{k} = first + min(key + {k}u, tokens - 1u);"
-            );
+            let _ = writeln!(s, "        let k{k} = first + min(key + {k}u, seen - 1u);");
             let _ = writeln!(s, "        var a{k} = q0 * qkv_at(k{k}, 1u, head, 0u);");
             for i in 1..quads {
                 let _ = writeln!(
@@ -467,7 +478,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) gro
             }
             let _ = writeln!(
                 s,
-                "        let s{k} = select(-3.0e38, dot(a{k}, vec4<f32>(1.0)), key + {k}u < tokens);"
+                "        let s{k} = select(-3.0e38, dot(a{k}, vec4<f32>(1.0)), key + {k}u < seen);"
             );
         }
         let highest = (0..keys).fold("top".to_owned(), |m, k| format!("max({m}, s{k})"));
@@ -624,15 +635,18 @@ pub mod tests {
             );
         }
         for (heads, head_dim) in [(1, 1), (3, 64), (16, 88), (4, 6)] {
-            for sums in [false, true] {
-                assert_valid(
-                    &SelfAttention {
-                        heads,
-                        head_dim,
-                        sums,
-                    }
-                    .wgsl(),
-                );
+            for mask in [AttentionMask::Full, AttentionMask::Causal { block: 3 }] {
+                for sums in [false, true] {
+                    assert_valid(
+                        &SelfAttention {
+                            heads,
+                            head_dim,
+                            mask,
+                            sums,
+                        }
+                        .wgsl(),
+                    );
+                }
             }
         }
         for back in [false, true] {

@@ -3,12 +3,12 @@
 
 use std::fmt::Write;
 
-use super::Activation;
-use super::gelu;
 use super::update::SQUARE_LANES;
 use super::wgsl::{
-    Kept, LINEAR_GROUP, ROW_GROUP, heads_of, output_rows, rows_of_f32, tokens_in, weight_rows,
+    Kept, LINEAR_GROUP, ROW_GROUP, heads_of, output_rows, rows_of_f32, tokens_in, visible,
+    weight_rows,
 };
+use super::{Activation, AttentionMask, gelu};
 use crate::objective::distance::Distance;
 
 const BUILTINS: &str = "@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32";
@@ -366,6 +366,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
 pub struct AttentionQueries {
     pub heads: u32,
     pub head_dim: u32,
+    pub mask: AttentionMask,
 }
 
 /// The gradient of attention with respect to the keys and values.
@@ -373,6 +374,7 @@ pub struct AttentionQueries {
 pub struct AttentionKeys {
     pub heads: u32,
     pub head_dim: u32,
+    pub mask: AttentionMask,
 }
 
 fn attention_main(s: &mut String, [heads, head_dim]: [u32; 2]) {
@@ -408,7 +410,11 @@ fn dot_over(s: &mut String, name: &str, quads: u32, a: &str, b: &str) {
 
 impl AttentionQueries {
     pub fn wgsl(&self) -> String {
-        let Self { heads, head_dim } = *self;
+        let Self {
+            heads,
+            head_dim,
+            mask,
+        } = *self;
         let quads = head_dim.div_ceil(4);
         let scale = f64::from(head_dim).powf(-0.5) as f32;
         let shape = [heads, head_dim];
@@ -434,8 +440,10 @@ impl AttentionQueries {
             s,
             "    let own_delta = dot(product, vec4<f32>(1.0));
     delta[heads_row + id.x] = own_delta;
-    for (var key = first; key < first + tokens; key++) {{
-"
+    let end = first + {seen};
+    for (var key = first; key < end; key++) {{
+",
+            seen = visible(mask, "id.x")
         );
         for i in 0..quads {
             let _ = writeln!(s, "        let k{i} = qkv_at(key, 1u, head, {i}u);");
@@ -620,7 +628,11 @@ impl AttendQuery {
 
 impl AttentionKeys {
     pub fn wgsl(&self) -> String {
-        let Self { heads, head_dim } = *self;
+        let Self {
+            heads,
+            head_dim,
+            mask,
+        } = *self;
         let quads = head_dim.div_ceil(4);
         let scale = f64::from(head_dim).powf(-0.5) as f32;
         let shape = [heads, head_dim];
@@ -640,9 +652,14 @@ impl AttentionKeys {
     var dv{i} = vec4<f32>();"
             );
         }
+        // The first query that sees this key.
+        let earliest = match mask {
+            AttentionMask::Full => "0u".to_owned(),
+            AttentionMask::Causal { block } => format!("id.x - id.x % {block}u"),
+        };
         let _ = writeln!(
             s,
-            "    for (var other = 0u; other < tokens; other++) {{\n        let query = first + other;"
+            "    for (var other = {earliest}; other < tokens; other++) {{\n        let query = first + other;"
         );
         for i in 0..quads {
             let _ = writeln!(
@@ -1242,8 +1259,24 @@ mod tests {
         assert_valid(&Clipped.wgsl());
         assert_valid(&Halved.wgsl());
         for (heads, head_dim) in [(1, 1), (3, 64), (4, 6)] {
-            assert_valid(&AttentionQueries { heads, head_dim }.wgsl());
-            assert_valid(&AttentionKeys { heads, head_dim }.wgsl());
+            for mask in [AttentionMask::Full, AttentionMask::Causal { block: 3 }] {
+                assert_valid(
+                    &AttentionQueries {
+                        heads,
+                        head_dim,
+                        mask,
+                    }
+                    .wgsl(),
+                );
+                assert_valid(
+                    &AttentionKeys {
+                        heads,
+                        head_dim,
+                        mask,
+                    }
+                    .wgsl(),
+                );
+            }
             assert_valid(&Attend { heads, head_dim }.wgsl());
             assert_valid(&AttendKeys { heads, head_dim }.wgsl());
             assert_valid(&AttendQuery { heads, head_dim }.wgsl());

@@ -5,7 +5,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use webjepa::device::read_values;
-use webjepa::nn::ops::{self, Activation, Rows, Weight};
+use webjepa::nn::ops::{self, Activation, AttentionMask, Rows, Weight};
 use webjepa::nn::rope::{Frequencies, Rope};
 use webjepa::objective::distance::Distance;
 
@@ -82,20 +82,21 @@ fn cases() -> Vec<Case> {
             },
         ));
     }
-    for (heads, head_dim) in [(2, 4), (3, 5)] {
+    let causal = |block| AttentionMask::Causal { block };
+    for (name, heads, head_dim, mask) in [
+        ("attention", 2, 4, AttentionMask::Full),
+        ("attention, odd head width", 3, 5, AttentionMask::Full),
+        ("causal attention", 2, 4, causal(1)),
+        ("causal attention, odd head width", 3, 5, causal(1)),
+        ("frame-causal attention", 2, 4, causal(3)),
+        ("frame-causal attention, odd head width", 3, 5, causal(2)),
+        ("frame-causal attention of one frame", 3, 5, causal(7)),
+    ] {
         let width = 3 * heads * head_dim;
-        cases.push(case(
-            if head_dim == 4 {
-                "attention"
-            } else {
-                "attention, odd head width"
-            },
-            &[&[2, 7, width]],
-            move |x, _| {
-                ops::self_attention(x[0].clone().reshape([2, 7, width]), heads)
-                    .reshape([14 * width / 3])
-            },
-        ));
+        cases.push(case(name, &[&[2, 7, width]], move |x, _| {
+            ops::self_attention(x[0].clone().reshape([2, 7, width]), heads, mask)
+                .reshape([14 * width / 3])
+        }));
     }
     for (heads, head_dim) in [(2, 8), (3, 6)] {
         let width = heads * head_dim;
@@ -181,8 +182,9 @@ fn cases() -> Vec<Case> {
         ("squared error", Distance::Mse),
     ] {
         cases.push(case(name, &[&[5, 6]], move |x, device| {
-            // Far from where the distances bend.
-            let target = Tensor::<1>::from_data(TensorData::new(vec![0.3f32; 30], [30]), device);
+            // At least 0.5 from every input on either side: no step crosses 0, where the distances bend.
+            let target: Vec<f32> = (0..30).map(|i| [1.5, -1.5][i % 2]).collect();
+            let target = Tensor::<1>::from_data(TensorData::new(target, [30]), device);
             ops::distance(
                 x[0].clone().reshape([5, 6]),
                 target.reshape([5, 6]),
@@ -213,6 +215,71 @@ fn numbers(seed: u32, count: usize) -> Vec<f32> {
             (2.0 * f64::from(state >> 8) / 16_777_216.0 - 1.0) as f32
         })
         .collect()
+}
+
+/// Masked attention by its definition, in f64.
+fn attention(qkv: &[f32], [batch, tokens, heads, head_dim]: [usize; 4], block: usize) -> Vec<f32> {
+    let width = heads * head_dim;
+    let at = |image: usize, token: usize, part: usize, i: usize| {
+        f64::from(qkv[((image * tokens + token) * 3 + part) * width + i])
+    };
+    let mut out = Vec::with_capacity(batch * tokens * width);
+    for image in 0..batch {
+        for query in 0..tokens {
+            for i in 0..width {
+                let channels = i / head_dim * head_dim..(i / head_dim + 1) * head_dim;
+                let score = |key| {
+                    let products = channels
+                        .clone()
+                        .map(|i| at(image, query, 0, i) * at(image, key, 1, i));
+                    (products.sum::<f64>() / (head_dim as f64).sqrt()).exp()
+                };
+                let seen = (0..tokens).filter(|key| key / block <= query / block);
+                let (mixed, total) = seen.fold((0.0, 0.0), |(mixed, total), key| {
+                    let share = score(key);
+                    (mixed + share * at(image, key, 2, i), total + share)
+                });
+                out.push((mixed / total) as f32);
+            }
+        }
+    }
+    out
+}
+
+/// Checks masked attention against its definition, over shapes that fill no workgroup, no group of keys and no last block.
+pub async fn masked_attention(device: &Device, report: &mut Report) -> Result<(), String> {
+    report.file("attention");
+    for (shape, block) in [
+        ([2, 9, 2, 4], 1),
+        ([2, 9, 2, 4], 4),
+        ([1, 70, 3, 5], 1),
+        ([3, 70, 1, 6], 11),
+        ([1, 131, 2, 3], 66),
+        ([2, 5, 3, 7], 8),
+    ] {
+        let [batch, tokens, heads, head_dim] = shape;
+        let width = 3 * heads * head_dim;
+        let values: Vec<f32> = numbers(block as u32, batch * tokens * width)
+            .iter()
+            .map(|v| 3.0 * v)
+            .collect();
+        let expected = attention(&values, shape, block);
+        let qkv = TensorData::new(values, [batch, tokens, width]);
+        let qkv = Tensor::<3>::from_data(qkv, device);
+        let got = ops::self_attention(qkv, heads, AttentionMask::Causal { block });
+        let got = read_values(got).await.map_err(|e| e.to_string())?;
+        let difference = got
+            .iter()
+            .zip(&expected)
+            .map(|(a, b)| f64::from((a - b).abs()))
+            .fold(0.0, f64::max);
+        report.number(
+            &format!("{tokens} tokens in blocks of {block}, {heads} heads of {head_dim}"),
+            difference,
+            Quantity::Activation.tolerance(report.arithmetic()),
+        );
+    }
+    Ok(())
 }
 
 /// Checks every operation that training uses.

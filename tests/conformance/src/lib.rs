@@ -78,8 +78,14 @@ pub async fn run(folder: &Folder, only: &[String]) -> Report {
             report.failed(&file, "could be checked", &why);
         }
     }
-    let wanted = only.is_empty() || only.iter().any(|part| "gradients".contains(part.as_str()));
-    if wanted {
+    let wanted =
+        |name: &str| only.is_empty() || only.iter().any(|part| name.contains(part.as_str()));
+    if wanted("attention")
+        && let Err(why) = gradients::masked_attention(&device, &mut report).await
+    {
+        report.failed("attention", "could be checked", &why);
+    }
+    if wanted("gradients") {
         for result in [
             gradients::finite_differences(&device, &mut report).await,
             gradients::halves(&device, &mut report).await,
