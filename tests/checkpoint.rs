@@ -536,6 +536,69 @@ fn other_types_are_unsupported_by_name() {
     );
 }
 
+/// The same tensors, matrices as int8 whose step in row r is r + 1, and whose scales divide it out again: so 1 / 64 of the values that
+/// `value` gives, which are whole, and fit.
+fn int8(tensors: Vec<Tensor>) -> Vec<Tensor> {
+    let mut all = Vec::new();
+    for tensor in tensors {
+        if tensor.shape.len() < 2 || tensor.shape[0] == 1 {
+            all.push(tensor);
+            continue;
+        }
+        let rows = tensor.shape[0];
+        let scales = (0..rows).map(|row| 0.25 / (row + 1) as f32);
+        let values = tensor.data.as_chunks::<4>().0.iter();
+        all.push(Tensor {
+            name: format!("{}_scale", tensor.name),
+            dtype: Dtype::F32,
+            shape: vec![rows, 1],
+            data: scales.flat_map(f32::to_le_bytes).collect(),
+        });
+        all.push(Tensor {
+            dtype: Dtype::I8,
+            data: values
+                .map(|&bytes| (f32::from_le_bytes(bytes) * 4.0).floor() as i8 as u8)
+                .collect(),
+            ..tensor
+        });
+    }
+    all
+}
+
+#[test]
+fn int8_weights_are_read_with_the_scales_of_their_rows() {
+    let config = tiny();
+    let whole = hugging_face(&parameters(&config), "", true, Dtype::F32);
+    let tensors = int8(whole.clone());
+    let got = load(&[write(&tensors)], &config, Selection::default()).unwrap();
+    let qkv = &got["blocks.1.attn.qkv.weight"];
+    let parts = ["q_proj", "k_proj", "v_proj"];
+    for (part, got) in parts.iter().zip(qkv.data.chunks(qkv.data.len() / 3)) {
+        let name = format!("layers.1.attention.{part}.weight");
+        let tensor = whole.iter().find(|tensor| tensor.name == name).unwrap();
+        let row: usize = tensor.shape[1..].iter().product();
+        for (index, (got, bytes)) in got.iter().zip(tensor.data.as_chunks::<4>().0).enumerate() {
+            let steps = (f32::from_le_bytes(*bytes) * 4.0).floor();
+            assert_eq!(*got, steps * (0.25 / (index / row + 1) as f32), "{name}");
+        }
+    }
+
+    let at = tensors
+        .iter()
+        .position(|tensor| tensor.dtype == Dtype::I8)
+        .unwrap();
+    let refused = |change: &dyn Fn(&mut Vec<Tensor>), said: &str| {
+        let mut tensors = tensors.clone();
+        change(&mut tensors);
+        let error = load(&[write(&tensors)], &config, Selection::default()).unwrap_err();
+        assert_eq!(error.code(), "unsupported");
+        assert!(error.to_string().contains(said), "{error}");
+    };
+    refused(&|tensors| drop(tensors.remove(at - 1)), "without scales");
+    refused(&|tensors| tensors[at - 1].shape.reverse(), "one F32 a row");
+    refused(&|tensors| tensors.swap(at - 1, at), "not before it");
+}
+
 #[test]
 fn position_tables_are_optional_only_where_they_can_be_computed() {
     let config = tiny();

@@ -149,8 +149,31 @@ fn a_converted_checkpoint_embeds_the_same() {
         );
         std::fs::remove_dir_all(out).unwrap();
     }
-    let refused = webjepa(&["convert", MODEL, "never-made", "--dtype", "q8"]);
-    assert!(!refused.status.success());
+}
+
+#[test]
+fn a_checkpoint_converted_to_q8_embeds_as_one_loaded_in_q8() {
+    let photo = format!("{MODEL}/image.png");
+    let out = std::env::temp_dir().join(format!("webjepa-convert-{}-q8", std::process::id()));
+    let out = out.to_str().expect("a path of text");
+    let converted = webjepa(&["convert", MODEL, out, "--dtype", "q8"]);
+    assert!(converted.status.success());
+    let expected = json(&webjepa(&[
+        "embed", MODEL, &photo, "--json", "--dtype", "q8",
+    ]));
+    for dtype in ["q8", "f32"] {
+        let got = json(&webjepa(&[
+            "embed", out, &photo, "--json", "--dtype", dtype,
+        ]));
+        // The steps are the same; their size is computed anew, and can be off by its last bit.
+        for (a, b) in numbers(&got["data"]).iter().zip(numbers(&expected["data"])) {
+            assert!((a - b).abs() <= 5e-5, "{dtype}: {a} for {b}");
+        }
+    }
+    let size = std::fs::metadata(format!("{out}/model.safetensors")).unwrap();
+    // One byte each, and four for each row, bias, norm and position.
+    assert!((5_524_032..6_000_000).contains(&size.len()));
+    std::fs::remove_dir_all(out).unwrap();
 }
 
 #[test]

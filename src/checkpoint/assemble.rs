@@ -3,7 +3,7 @@
 use std::io;
 
 use super::{
-    Plan, Slot,
+    Dtype, Plan, Slot,
     dtype::{Decoder, reserve},
 };
 use crate::{Error, Result};
@@ -34,6 +34,8 @@ pub struct Assembler {
     current: Option<Current>,
     /// The piece that is being filled. One buffer for all of them: it would leave holes in the wasm heap otherwise.
     piece: Vec<f32>,
+    /// Of the rows of the int8 tensor that is read next, or now.
+    scales: Vec<f32>,
 }
 
 #[derive(Debug)]
@@ -54,6 +56,7 @@ impl Assembler {
             next: 0,
             current: None,
             piece: Vec::new(),
+            scales: Vec::new(),
         }
     }
 
@@ -109,7 +112,10 @@ impl Assembler {
         let width = read.dtype.bits() as usize / 8;
         let length = (read.end - read.begin) as usize / width;
         let row: usize = slot.shape.iter().skip(1).product();
-        let whole = (ELEMENTS / row / ROWS).max(1) * ROWS * row;
+        let whole = match read.is_scales {
+            true => length,
+            false => (ELEMENTS / row / ROWS).max(1) * ROWS * row,
+        };
         let mut chunk = chunk;
         while !chunk.is_empty() {
             let elements = whole.min(length - current.elements);
@@ -122,6 +128,12 @@ impl Assembler {
             let (head, rest) = chunk.split_at(chunk.len().min(current.decoder.bytes(out.len())));
             chunk = rest;
             let decoded = current.decoder.decode(head, out);
+            if read.dtype == Dtype::I8 {
+                let first = current.elements + current.filled;
+                for (index, value) in out[..decoded].iter_mut().enumerate() {
+                    *value *= self.scales[(first + index) / row];
+                }
+            }
             if let Some(bad) = out[..decoded].iter().position(|value| !value.is_finite()) {
                 return Err(Error::BadCheckpoint(format!(
                     "tensor {:?} holds {} at index {}: weights must be finite",
@@ -135,6 +147,11 @@ impl Assembler {
                 let first = (read.offset + current.elements) / row;
                 current.elements += elements;
                 current.filled = 0;
+                if read.is_scales {
+                    self.scales.clear();
+                    self.scales.extend_from_slice(&self.piece[..elements]);
+                    continue;
+                }
                 sink(Piece {
                     slot,
                     first,

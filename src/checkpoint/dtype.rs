@@ -14,6 +14,8 @@ pub enum Dtype {
     F16,
     /// 16-bit float with the exponent of a 32-bit one.
     BF16,
+    /// 8-bit integer: weights where every row has a scale.
+    I8,
     /// Any other type of the safetensors format: legal in a file, but not what weights are read from.
     Other {
         /// Name in a header.
@@ -23,13 +25,12 @@ pub enum Dtype {
     },
 }
 
-const OTHERS: [(&str, u64); 19] = [
+const OTHERS: [(&str, u64); 18] = [
     ("F4", 4),
     ("F6_E2M3", 6),
     ("F6_E3M2", 6),
     ("BOOL", 8),
     ("U8", 8),
-    ("I8", 8),
     ("F8_E5M2", 8),
     ("F8_E4M3", 8),
     ("F8_E8M0", 8),
@@ -52,6 +53,7 @@ impl Dtype {
             "F32" => Some(Self::F32),
             "F16" => Some(Self::F16),
             "BF16" => Some(Self::BF16),
+            "I8" => Some(Self::I8),
             _ => OTHERS
                 .iter()
                 .find(|other| other.0 == name)
@@ -65,6 +67,7 @@ impl Dtype {
             Self::F32 => "F32",
             Self::F16 => "F16",
             Self::BF16 => "BF16",
+            Self::I8 => "I8",
             Self::Other { name, .. } => name,
         }
     }
@@ -74,13 +77,14 @@ impl Dtype {
         match self {
             Self::F32 => 32,
             Self::F16 | Self::BF16 => 16,
+            Self::I8 => 8,
             Self::Other { bits, .. } => bits,
         }
     }
 
-    /// Whether weights can be read from it.
-    pub fn is_weight(self) -> bool {
-        !matches!(self, Self::Other { .. })
+    /// Whether weights can be read from it as they are.
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::F16 | Self::BF16)
     }
 }
 
@@ -96,7 +100,11 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder at the first byte of a tensor.
     pub fn new(dtype: Dtype) -> Self {
-        debug_assert!(dtype.is_weight(), "{} is not decodable", dtype.name());
+        debug_assert!(
+            !matches!(dtype, Dtype::Other { .. }),
+            "{} is not decodable",
+            dtype.name()
+        );
         Self {
             dtype,
             split: [0; 4],
@@ -155,6 +163,11 @@ fn convert(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
         Dtype::BF16 => {
             for (out, &bytes) in out.iter_mut().zip(halves()) {
                 *out = bf16::from_le_bytes(bytes).to_f32();
+            }
+        }
+        Dtype::I8 => {
+            for (out, &byte) in out.iter_mut().zip(bytes) {
+                *out = f32::from(byte.cast_signed());
             }
         }
         Dtype::Other { .. } => {}

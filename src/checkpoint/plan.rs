@@ -62,6 +62,8 @@ pub struct Read {
     pub slot: usize,
     /// Where in the slot it goes, in elements.
     pub offset: usize,
+    /// Whether it is not for the slot, but holds the scales of the rows of the int8 tensor that is read next.
+    pub is_scales: bool,
 }
 
 /// All byte ranges to read, in file order, and the parameters that they make up.
@@ -283,26 +285,44 @@ impl Plan {
                             source.name
                         ));
                     }
-                    if !info.dtype.is_weight() {
-                        problems
-                            .dtypes
-                            .push(format!("{} ({})", source.name, info.dtype.name()));
-                    }
-                    let begin = files[file].header.data_start + info.begin;
-                    let bytes = length as u64 * info.dtype.bits() / 8;
-                    let (begin, end) = match source.row {
-                        Some(row) => (begin + row as u64 * bytes, begin + (row + 1) as u64 * bytes),
-                        None => (begin, begin + info.end - info.begin),
-                    };
-                    self.reads.push(Read {
+                    let data_start = files[file].header.data_start;
+                    let mut read = Read {
                         file,
                         tensor: source.name,
-                        begin,
-                        end,
+                        begin: data_start + info.begin,
+                        end: data_start + info.end,
                         dtype: info.dtype,
                         slot: self.slots.len(),
                         offset,
-                    });
+                        is_scales: false,
+                    };
+                    match (info.dtype, source.row) {
+                        (Dtype::I8, None) => match tensors.scales(file, info) {
+                            Ok(scales) => self.reads.push(Read {
+                                tensor: scales.name.clone(),
+                                begin: data_start + scales.begin,
+                                end: data_start + scales.end,
+                                dtype: scales.dtype,
+                                is_scales: true,
+                                ..read.clone()
+                            }),
+                            Err(why) => {
+                                problems.dtypes.push(format!("{} (I8, {why})", read.tensor))
+                            }
+                        },
+                        (dtype, _) if !dtype.is_float() => {
+                            problems
+                                .dtypes
+                                .push(format!("{} ({})", read.tensor, dtype.name()))
+                        }
+                        _ => {}
+                    }
+                    if let Some(row) = source.row {
+                        let bytes = length as u64 * info.dtype.bits() / 8;
+                        read.begin += row as u64 * bytes;
+                        read.end = read.begin + bytes;
+                    }
+                    self.reads.push(read);
                 }
             }
             offset += length;
@@ -358,6 +378,22 @@ impl<'a> Tensors<'a> {
             .find(|candidate| candidate.0 > 0)
             .unwrap_or(order[2]);
         (scheme, !single.contains(&scheme))
+    }
+
+    /// The scales of the rows of an int8 tensor, or why there are none: f32 `[rows, 1]` under the tensor's name and `_scale`, as the format
+    /// of compressed-tensors names them, and before it in the file, so that no int8 value waits for its scale.
+    fn scales(&self, file: usize, info: &TensorInfo) -> std::result::Result<&'a TensorInfo, &str> {
+        let rows = info.shape.first().copied().unwrap_or(0);
+        match self.0.get(format!("{}_scale", info.name).as_str()) {
+            None => Err("without scales"),
+            Some((_, scales)) if scales.dtype != Dtype::F32 || scales.shape != [rows, 1] => {
+                Err("with scales that are not one F32 a row")
+            }
+            Some(&(at, scales)) if at != file || scales.end > info.begin => {
+                Err("whose scales are not before it in the file")
+            }
+            Some((_, scales)) => Ok(scales),
+        }
     }
 
     /// How the predictor is spelled, and its parameters.
@@ -416,6 +452,12 @@ impl Problems {
             }
             return Err(Error::MissingTensor(message));
         }
+        if !dtypes.is_empty() {
+            return Err(Error::Unsupported(format!(
+                "weights must be F32, F16, BF16, or I8 with scales, but the checkpoint has {}",
+                join(dtypes)
+            )));
+        }
         if !extra.is_empty() {
             return Err(Error::BadCheckpoint(format!(
                 "the checkpoint has tensors that the model of this configuration does not: {}",
@@ -426,12 +468,6 @@ impl Problems {
             return Err(Error::ShapeMismatch(format!(
                 "the checkpoint has tensors of other shapes than the configuration says: {}",
                 join(shapes)
-            )));
-        }
-        if !dtypes.is_empty() {
-            return Err(Error::Unsupported(format!(
-                "weights must be F32, F16 or BF16, but the checkpoint has {}",
-                join(dtypes)
             )));
         }
         Ok(())

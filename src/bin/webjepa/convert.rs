@@ -5,10 +5,12 @@ use std::fs;
 use std::path::PathBuf;
 
 use webjepa::checkpoint::{
-    Dtype, OTHER, TensorData, assemble, predictor_parameters, safetensors, to_f16,
+    Dtype, OTHER, Q8, TensorData, assemble, predictor_parameters, safetensors, to_f16,
 };
 use webjepa::config::{ModelConfig, System};
+use webjepa::device::Precision;
 use webjepa::input::file_name;
+use webjepa::nn::parameters::{is_table, is_vector};
 use webjepa::train::network::{HostTensor, predictor_prefix};
 use webjepa::train::save::hugging_face_tensors;
 use webjepa::{Error, Result};
@@ -18,7 +20,7 @@ use super::{Model, unwritable};
 /// Write a checkpoint anew, in one file.
 ///
 /// With a predictor the folder has the original names, and both encoders where there are two, as predicting takes them; without
-/// one it has one encoder in the Hugging Face layout, which transformers loads.
+/// one it has one encoder in the Hugging Face layout, which transformers loads unless it is q8.
 #[derive(clap::Args)]
 pub struct Convert {
     #[command(flatten)]
@@ -26,23 +28,15 @@ pub struct Convert {
     /// Folder to write config.json, preprocessor_config.json (of a model of video video_preprocessor_config.json) and
     /// model.safetensors into; it is made if need be.
     out: PathBuf,
-    /// Type of the written numbers: f32 or f16.
-    #[arg(long, default_value = "f16", value_parser = dtype)]
-    dtype: Dtype,
+    /// How to write weights: f32, f16 or q8. In q8 the matrices are int8 with one f32 scale a row, named as their tensor with `_scale`
+    /// after it, and all else is f32; this library reads it, transformers does not.
+    #[arg(long, default_value = "f16")]
+    dtype: Precision,
 }
 
-fn dtype(name: &str) -> Result<Dtype, String> {
-    match name {
-        "f32" => Ok(Dtype::F32),
-        "f16" => Ok(Dtype::F16),
-        "q8" => Err("safetensors has no type for q8 matrices with their scales: write f16, and load it with dtype q8".into()),
-        _ => Err("write f32 or f16".into()),
-    }
-}
-
-fn transformers_name(dtype: Dtype) -> &'static str {
+fn transformers_name(dtype: Precision) -> &'static str {
     match dtype {
-        Dtype::F16 => "float16",
+        Precision::F16 => "float16",
         _ => "float32",
     }
 }
@@ -123,30 +117,34 @@ fn own(config: &ModelConfig) -> Result<serde_json::Value> {
 }
 
 /// The tensors as a safetensors file.
-fn encoded(tensors: &[HostTensor], dtype: Dtype) -> Result<Vec<u8>> {
-    let mut all = Vec::new();
-    for HostTensor { name, data, .. } in tensors {
-        all.push(match dtype {
-            Dtype::F16 => {
+fn encoded(tensors: &[HostTensor], dtype: Precision) -> Result<Vec<u8>> {
+    let of_floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let mut all: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+    for HostTensor { name, shape, data } in tensors {
+        let (dtype, bytes) = match dtype {
+            Precision::F16 => {
                 let halves = to_f16(name, 0, data)?;
-                halves.iter().flat_map(|v| v.to_le_bytes()).collect()
+                let bytes = halves.iter().flat_map(|v| v.to_le_bytes()).collect();
+                (Dtype::F16, bytes)
             }
-            _ => data
-                .iter()
-                .flat_map(|v| v.to_le_bytes())
-                .collect::<Vec<u8>>(),
-        });
+            Precision::Q8 if !is_vector(shape) && !is_table(name) => {
+                let Q8 { data, scales } = Q8::quantize(name, data, shape[0])?;
+                let name = format!("{name}_scale");
+                all.push((name, Dtype::F32, vec![shape[0], 1], of_floats(&scales)));
+                let bytes = data.iter().map(|v| v.cast_unsigned()).collect();
+                (Dtype::I8, bytes)
+            }
+            _ => (Dtype::F32, of_floats(data)),
+        };
+        all.push((name.clone(), dtype, shape.clone(), bytes));
     }
-    let views: Vec<TensorData> = tensors
-        .iter()
-        .zip(&all)
-        .map(|(tensor, data)| TensorData {
-            name: &tensor.name,
-            dtype,
-            shape: &tensor.shape,
-            data,
-        })
-        .collect();
+    let views = all.iter().map(|(name, dtype, shape, data)| TensorData {
+        name,
+        dtype: *dtype,
+        shape,
+        data,
+    });
+    let views: Vec<TensorData> = views.collect();
     // transformers refuses a file that does not say so.
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     let mut file = Vec::new();
