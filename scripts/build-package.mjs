@@ -10,6 +10,7 @@ import { setup } from "./setup.mjs";
 const WASM_FILES = {
   core: ["webjepa.js", "bytes.js"],
   cpu: ["webjepa.js", "webjepa_bg.wasm"],
+  "cpu-relaxed": ["webjepa.js", "webjepa_bg.wasm"],
   webgpu: ["webjepa.js", "webjepa_bg.wasm"],
 };
 

@@ -1,4 +1,4 @@
-// Builds one wasm module with its JavaScript glue: node scripts/build-wasm.mjs core|cpu|webgpu|conformance-cpu|conformance-webgpu
+// Builds one wasm module with its JavaScript glue: node scripts/build-wasm.mjs core|cpu|cpu-relaxed|webgpu|conformance-…
 //
 // cargo → refuse exports wrapped in constructors → wasm-bindgen → wasm-opt → www/wasm/<kind>/webjepa.js + webjepa_bg.wasm
 // (core: + bytes.js, the module as text, for functions that work at once).
@@ -17,15 +17,17 @@ import { constructorWrappers } from "./wasm-constructors.mjs";
 export const KINDS = {
   core: { crate: "webjepa-module", features: "", profile: "wasm-core", optimise: "-Oz", embed: true },
   cpu: { crate: "webjepa-module", features: "cpu", profile: "wasm-cpu", optimise: "-O3" },
+  "cpu-relaxed": { crate: "webjepa-module", features: "cpu,relaxed-simd", profile: "wasm-cpu", optimise: "-O3" },
   webgpu: { crate: "webjepa-module", features: "webgpu", profile: "wasm-webgpu", optimise: "-Os" },
   "conformance-cpu": { crate: "webjepa-conformance", features: "cpu", profile: "wasm-cpu" },
+  "conformance-cpu-relaxed": { crate: "webjepa-conformance", features: "cpu,relaxed-simd", profile: "wasm-cpu" },
   "conformance-webgpu": { crate: "webjepa-conformance", features: "webgpu", profile: "wasm-webgpu" },
 };
 
-const WASM_FEATURES = ["bulk-memory", "bulk-memory-opt", "multivalue", "mutable-globals", "nontrapping-float-to-int", "reference-types", "sign-ext", "simd"];
+const WASM_FEATURES = ["bulk-memory", "bulk-memory-opt", "multivalue", "mutable-globals", "nontrapping-float-to-int", "reference-types", "sign-ext", "simd", "relaxed-simd"];
 /** The reset function is how www/src/instance.ts replaces an instance that has crashed or lost its device. */
 const BINDGEN_FLAGS = ["--omit-default-module-path", "--remove-name-section", "--remove-producers-section", "--experimental-reset-state-function"];
-const KEPT_RESULTS = 12;
+const KEPT_RESULTS = 16;
 
 export function buildWasm(kind, rust) {
   if (!(kind in KINDS)) stop(`unknown wasm build "${kind}"; there are ${Object.keys(KINDS).join(", ")}`);

@@ -5,7 +5,8 @@ import { buildWasm } from "./build-wasm.mjs";
 import { main, run, stop } from "./lib.mjs";
 import { setup } from "./setup.mjs";
 
-const BACKENDS = ["cpu", "webgpu"];
+const MODULES = { cpu: ["cpu", "cpu-relaxed"], webgpu: ["webgpu"] };
+const BACKENDS = Object.keys(MODULES);
 
 export function conformance(args, rust) {
   const backend = args.includes("--backend") ? args[args.indexOf("--backend") + 1] : undefined;
@@ -15,7 +16,7 @@ export function conformance(args, rust) {
     run(cargo, ["build", "--locked", "--release", "--quiet", "--package", "webjepa-conformance"], { env });
     process.env.WEBJEPA_CONFORMANCE = join(env.CARGO_TARGET_DIR, "release", "webjepa-conformance");
   }
-  for (const built of backend ? [backend] : BACKENDS) buildWasm(`conformance-${built}`, rust);
+  for (const module of (backend ? [backend] : BACKENDS).flatMap((each) => MODULES[each])) buildWasm(`conformance-${module}`, rust);
   run(process.execPath, ["tests/conformance/run.mjs", ...args]);
 }
 

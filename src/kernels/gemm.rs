@@ -89,6 +89,10 @@ pub fn product(
 
 /// `ROWS` rows of the left panel times `COLUMNS` columns of the right one.
 #[inline(never)]
+#[cfg_attr(
+    all(target_family = "wasm", feature = "relaxed-simd"),
+    target_feature(enable = "relaxed-simd")
+)]
 fn tile(left: &[f32], right: &[f32]) -> [[Lanes; 2]; ROWS] {
     let mut sums = [[splat(0.0); 2]; ROWS];
     let terms = left.chunks_exact(ROWS).zip(right.chunks_exact(COLUMNS));
@@ -168,7 +172,9 @@ fn pack<'a, const WIDTH: usize>(
 
 #[cfg(target_family = "wasm")]
 mod lanes {
-    use std::arch::wasm32::{f32x4, f32x4_add, f32x4_extract_lane, f32x4_mul, f32x4_splat, v128};
+    use std::arch::wasm32::{f32x4, f32x4_extract_lane, f32x4_splat, v128};
+    #[cfg(not(feature = "relaxed-simd"))]
+    use std::arch::wasm32::{f32x4_add, f32x4_mul};
 
     pub type Lanes = v128;
 
@@ -192,6 +198,15 @@ mod lanes {
         ]
     }
 
+    /// With relaxed SIMD rounded once where the machine can, and then in half the time.
+    #[cfg(feature = "relaxed-simd")]
+    #[inline]
+    #[target_feature(enable = "relaxed-simd")]
+    pub fn madd(a: Lanes, b: Lanes, c: Lanes) -> Lanes {
+        std::arch::wasm32::f32x4_relaxed_madd(a, b, c)
+    }
+
+    #[cfg(not(feature = "relaxed-simd"))]
     #[inline(always)]
     pub fn madd(a: Lanes, b: Lanes, c: Lanes) -> Lanes {
         f32x4_add(f32x4_mul(a, b), c)

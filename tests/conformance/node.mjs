@@ -1,11 +1,11 @@
-// The wasm checks in Node: node.mjs cpu|webgpu DIR [PART …], JSON on standard output. WebGPU is Dawn, from the npm package `webgpu`.
+// The wasm checks in Node: node.mjs cpu|cpu-relaxed|webgpu DIR [PART …], JSON on standard output. WebGPU is Dawn, from the npm package `webgpu`.
 
 import { readFileSync, readdirSync } from "node:fs";
 import { join, relative, sep } from "node:path";
 
-const [backend, dir, ...only] = process.argv.slice(2);
+const [module, dir, ...only] = process.argv.slice(2);
 let complaints = 0;
-if (backend === "webgpu") {
+if (module === "webgpu") {
   const { create, globals } = await import("webgpu");
   Object.assign(globalThis, globals);
   Object.defineProperty(globalThis, "navigator", { value: { gpu: create([]) }, configurable: true });
@@ -17,7 +17,7 @@ if (backend === "webgpu") {
   const { error } = console;
   console.error = (...args) => { complaints++; error(...args); };
 }
-const glue = new URL(`../../www/wasm/conformance-${backend}/`, import.meta.url);
+const glue = new URL(`../../www/wasm/conformance-${module}/`, import.meta.url);
 const { default: init, conformance } = await import(new URL("webjepa.js", glue));
 await init({ module_or_path: readFileSync(new URL("webjepa_bg.wasm", glue)) });
 

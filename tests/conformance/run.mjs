@@ -22,7 +22,7 @@ const { values } = parseArgs({
 const fixtures = resolve(values.fixtures);
 if (!existsSync(join(fixtures, "manifest.json"))) fail(`${fixtures} holds no manifest.json; --fixtures names a folder of fixtures`);
 
-const hosts = { cpu: { native, "wasm in Node": wasmInNode }, webgpu: { Chromium: webgpuInChromium } };
+const hosts = { cpu: { native, "wasm in Node": wasmInNode, "relaxed wasm in Node": relaxedInNode }, webgpu: { Chromium: webgpuInChromium } };
 if (LAVAPIPE) hosts.webgpu["Node on lavapipe"] = webgpuInNode;
 
 const checks = [];
@@ -44,12 +44,18 @@ function wasmInNode() {
   return inNode("cpu", {});
 }
 
+function relaxedInNode() {
+  // Node has relaxed SIMD from version 22 on, and before behind a flag that later ones do not know.
+  const flags = parseInt(process.versions.node) < 22 ? ["--experimental-wasm-relaxed-simd"] : [];
+  return inNode("cpu-relaxed", {}, flags);
+}
+
 function webgpuInNode() {
   return inNode("webgpu", { VK_ICD_FILENAMES: LAVAPIPE, XDG_RUNTIME_DIR: process.env.XDG_RUNTIME_DIR ?? "/tmp" });
 }
 
-function inNode(backend, env) {
-  const args = [join(root, "tests", "conformance", "node.mjs"), backend, fixtures, ...values.only];
+function inNode(module, env, flags = []) {
+  const args = [...flags, join(root, "tests", "conformance", "node.mjs"), module, fixtures, ...values.only];
   const { stdout, stderr, status } = spawnSync(process.execPath, args, { encoding: "utf8", maxBuffer: 1 << 28, env: { ...process.env, ...env } });
   return status === 0 ? Promise.resolve(JSON.parse(stdout)) : Promise.reject(new Error(stderr.trim().split("\n").slice(-8).join("\n")));
 }

@@ -235,12 +235,23 @@ export interface GlueBatch {
   free(): void;
 }
 
+/** A module with one instruction of relaxed SIMD, `f32x4.relaxed_madd`: valid where the engine has them. */
+const RELAXED = new Uint8Array([
+  ...[0, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
+  // A type () -> v128, and a function of it.
+  ...[1, 5, 1, 0x60, 0, 1, 0x7b, 3, 2, 1, 0],
+  // Its body: local.get 0, three times, and the instruction.
+  ...[10, 15, 1, 13, 1, 1, 0x7b, 0x20, 0, 0x20, 0, 0x20, 0, 0xfd, 0x85, 2, 0x0b],
+]);
+
 /** Imports the glue of a build and starts its wasm module; once in a thread. */
 export async function loadGlue(backend: Backend): Promise<Glue> {
-  // Literal paths, so that bundlers see both files of both builds.
+  // Literal paths, so that bundlers see both files of every build.
   const [glue, module] = await Promise.all(
     backend === "webgpu"
       ? [glueModule(import("./wasm/webgpu/webjepa.js")), wasmFile(new URL("./wasm/webgpu/webjepa_bg.wasm", import.meta.url))]
+      : WebAssembly.validate(RELAXED)
+      ? [glueModule(import("./wasm/cpu-relaxed/webjepa.js")), wasmFile(new URL("./wasm/cpu-relaxed/webjepa_bg.wasm", import.meta.url))]
       : [glueModule(import("./wasm/cpu/webjepa.js")), wasmFile(new URL("./wasm/cpu/webjepa_bg.wasm", import.meta.url))],
   );
   try {
