@@ -14,11 +14,12 @@ const WASM_FILES = {
   webgpu: ["webjepa.js", "webjepa_bg.wasm"],
 };
 
-export function buildPackage(rust) {
+export async function buildPackage(rust) {
   for (const kind of Object.keys(WASM_FILES)) buildWasm(kind, rust);
   const pkg = join(root, "pkg");
   rmSync(pkg, { recursive: true, force: true });
   bin("typescript/bin/tsc", ["--project", "www/tsconfig.json", "--outDir", join(pkg, "dist")]);
+  await bundleHashes(join(pkg, "dist"));
   for (const [kind, files] of Object.entries(WASM_FILES)) {
     mkdirSync(join(pkg, "dist", "wasm", kind), { recursive: true });
     for (const file of files) cpSync(join(root, "www", "wasm", kind, file), join(pkg, "dist", "wasm", kind, file));
@@ -26,6 +27,28 @@ export function buildPackage(rust) {
   for (const file of ["LICENSE-MIT", "LICENSE-APACHE", "pkg-template/README.md"]) cpSync(join(root, file), join(pkg, file.split("/").at(-1)));
   writeFileSync(join(pkg, "package.json"), `${JSON.stringify(manifest(), null, 2)}\n`);
   check(pkg);
+}
+
+/** Pages without a bundler cannot import packages, in a worker not even with an import map: the one that browsers need goes into its file. */
+async function bundleHashes(dist) {
+  // Imported only here, because the set-up may have to install it first.
+  const { build } = await import("vite");
+  const { version } = JSON.parse(read("node_modules/@noble/hashes/package.json"));
+  const notice = `/*! @noble/hashes ${version}, MIT licence, (c) 2022 Paul Miller (paulmillr.com) */`;
+  await build({
+    configFile: false,
+    root,
+    logLevel: "warn",
+    build: {
+      outDir: dist,
+      emptyOutDir: false,
+      target: "es2022",
+      minify: false,
+      copyPublicDir: false,
+      lib: { entry: join(dist, "hashes.js"), formats: ["es"], fileName: () => "hashes.js" },
+      rolldownOptions: { output: { banner: notice } },
+    },
+  });
 }
 
 /** The template, with the crate's version and the dependency versions that the tests ran with. */

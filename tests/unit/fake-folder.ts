@@ -3,6 +3,9 @@
 export class FakeFolder {
   readonly name = "run";
   readonly kind = "directory";
+  readonly folders = new Map<string, FakeFolder>();
+  /** The folder that this one is in, whose disk it shares. */
+  readonly #parent: FakeFolder | undefined;
   readonly files = new Map<string, Uint8Array<ArrayBuffer>>();
   /** Bytes that fit on the disk, copies that are being written included. */
   capacity = Infinity;
@@ -11,11 +14,21 @@ export class FakeFolder {
   /** Bytes of copies that are being written. */
   #copies = new Map<object, number>();
 
-  get used(): number {
-    return [...this.files.values()].reduce((sum, { length }) => sum + length, 0) + [...this.#copies.values()].reduce((a, b) => a + b, 0);
+  constructor(parent?: FakeFolder) {
+    this.#parent = parent;
   }
 
-  #operate() {
+  get used(): number {
+    const folders = [...this.folders.values()].reduce((sum, { used }) => sum + used, 0);
+    return folders + [...this.files.values()].reduce((sum, { length }) => sum + length, 0) + [...this.#copies.values()].reduce((a, b) => a + b, 0);
+  }
+
+  get #root(): FakeFolder {
+    return this.#parent ? this.#parent.#root : this;
+  }
+
+  #operate(): void {
+    if (this.#parent) return this.#root.#operate();
     if (this.operations-- <= 0) throw new PowerCut();
   }
 
@@ -28,6 +41,24 @@ export class FakeFolder {
     return { getFile: async () => new File([this.files.get(name)!], name), createWritable: async () => this.#writable(name) };
   }
 
+  async getDirectoryHandle(name: string, { create = false } = {}) {
+    if (!this.folders.has(name)) {
+      if (!create) throw new DOMException("there is none", "NotFoundError");
+      this.#operate();
+      this.folders.set(name, new FakeFolder(this));
+    }
+    return this.folders.get(name)!;
+  }
+
+  async removeEntry(name: string) {
+    this.#operate();
+    if (!this.folders.delete(name) && !this.files.delete(name)) throw new DOMException("there is none", "NotFoundError");
+  }
+
+  async *values() {
+    yield* this.folders.values();
+  }
+
   #writable(name: string) {
     const copy = {};
     const parts: Uint8Array[] = [];
@@ -35,7 +66,7 @@ export class FakeFolder {
     return {
       write: async (bytes: Uint8Array) => {
         this.#operate();
-        if (this.used + bytes.length > this.capacity) throw new DOMException("full", "QuotaExceededError");
+        if (this.#root.used + bytes.length > this.#root.capacity) throw new DOMException("full", "QuotaExceededError");
         this.#copies.set(copy, this.#copies.get(copy)! + bytes.length);
         parts.push(bytes);
       },

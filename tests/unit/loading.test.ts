@@ -243,8 +243,8 @@ describe("bad sources", () => {
   it.each([
     ["backend", { backend: "gpu" }, "bad-input"],
     ["dtype", { dtype: "f64" }, "bad-input"],
-    ["cache", { cache: "opfs" }, "unsupported"],
-    ["integrity", { integrity: { "model.safetensors": "sha256-" } }, "unsupported"],
+    ["cache", { cache: "disk" }, "bad-input"],
+    ["cache of one's own", { cache: { get() {} } }, "bad-input"],
   ])("refuses an impossible %s", async (_, options, code) => {
     expect(await failure(server.url + "m", options as unknown as LoadOptions)).toMatchObject({ code });
   });

@@ -13,6 +13,8 @@ const LOAD: LoadRequest = {
   backend: "cpu",
   options: { dtype: "f32", predictor: true },
   warmup: false,
+  cache: "none",
+  integrity: {},
 };
 const request = (value: number): EmbedRequest => ({
   id: 0,

@@ -1,5 +1,6 @@
 // An engine that lives in a dedicated worker. Same interface as the engine in this thread.
 
+import type { CachedBytes, CustomCache } from "./cache.js";
 import { JepaError, messageOf } from "./errors.js";
 import { discard, taintedError, transferables } from "./inputs.js";
 import { picturesOf, type CallOptions, type Calls, type Engine, type FromWorker, type ToWorker } from "./protocol.js";
@@ -9,6 +10,7 @@ interface Call {
   resolve(value: never): void;
   reject(error: JepaError): void;
   onProgress: ((progress: Progress) => void) | undefined;
+  cache: CustomCache | undefined;
 }
 
 export class WorkerEngine implements Engine {
@@ -32,15 +34,15 @@ export class WorkerEngine implements Engine {
     this.#worker.addEventListener("messageerror", () => this.#fail(new JepaError("internal", "A message of the worker could not be read.")));
   }
 
-  async call<K extends keyof Calls>(name: K, request: Calls[K]["request"], { signal, onProgress }: CallOptions): Promise<Calls[K]["result"]> {
+  async call<K extends keyof Calls>(name: K, request: Calls[K]["request"], { signal, onProgress, cache }: CallOptions): Promise<Calls[K]["result"]> {
     const number = this.#nextNumber++;
     const pictures = picturesOf(request);
     const onAbort = () => this.#post({ number, type: "abort" }, []);
     try {
       return await new Promise<Calls[K]["result"]>((resolve, reject) => {
         if (this.lost) throw this.lost;
-        this.#calls.set(number, { resolve, reject, onProgress });
-        this.#post({ number, type: "call", name, request }, pictures.flatMap(transferables));
+        this.#calls.set(number, { resolve, reject, onProgress, cache });
+        this.#post({ number, type: "call", name, request, cache: cache !== undefined }, pictures.flatMap(transferables));
         signal?.addEventListener("abort", onAbort);
         if (signal?.aborted) onAbort();
       });
@@ -63,6 +65,7 @@ export class WorkerEngine implements Engine {
     this.#answered = true;
     const call = this.#calls.get(message.number);
     if (message.type === "progress") call?.onProgress?.(message.progress);
+    else if (message.type === "cache") void this.#ask(call?.cache, message);
     else if (message.type === "done") call?.resolve(message.value as never);
     else {
       const { code, message: text, details } = message.error;
@@ -71,6 +74,17 @@ export class WorkerEngine implements Engine {
       const error = new JepaError(code, text, { cause });
       if (message.lost) this.#fail(error);
       else call?.reject(error);
+    }
+  }
+
+  /** Functions cannot be posted: what the worker wants of a cache is done here. */
+  async #ask(cache: CustomCache | undefined, { number, question, ...asked }: Extract<FromWorker, { type: "cache" }>): Promise<void> {
+    const answer = { number, type: "cached", question } as const;
+    try {
+      const value = asked.method === "set" ? void (await cache?.set(asked.key, asked.bytes)) : await cache?.[asked.method](asked.key);
+      this.#post({ ...answer, ...(asked.method === "get" ? { value: value as CachedBytes } : {}) }, []);
+    } catch (error) {
+      this.#post({ ...answer, error: { name: error instanceof Error ? error.name : "Error", message: messageOf(error) } }, []);
     }
   }
 

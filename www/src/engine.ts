@@ -1,17 +1,19 @@
 // The engine in this thread: models and trainers in the thread's wasm instance.
 
+import { ModelCache } from "./cache.js";
 import { chooseBackend } from "./device.js";
 import { abortError, JepaError, throwIfAborted, toJepaError } from "./errors.js";
 import type { GlueModel, GlueModelInfo, GlueTrainer, GlueTrainerInfo, GlueWorldInfo } from "./glue.js";
 import { discard } from "./inputs.js";
 import { Instance } from "./instance.js";
-import { fromCheckpoint, progressReporter, type Report } from "./loading.js";
+import { fromCheckpoint, isOfFiles, progressReporter, type Report } from "./loading.js";
 import { LocalModel } from "./local-model.js";
 import { LocalTrainer } from "./local-trainer.js";
 import { LocalWorld } from "./local-world.js";
+import { opfsStorage } from "./opfs-cache.js";
 import { picturesOf, type CallOptions, type Calls, type Engine, type Loaded, type LoadRequest, type TrainRequest } from "./protocol.js";
 import type { Backend } from "./types.js";
-import { openCheckpoint, type Source } from "./weights.js";
+import { openCheckpoint, type Passage, type Source } from "./weights.js";
 
 type Operations = { [K in keyof Calls]: (request: Calls[K]["request"], options: CallOptions) => Calls[K]["result"] | Promise<Calls[K]["result"]> };
 
@@ -25,10 +27,10 @@ export class LocalEngine implements Engine {
   readonly #closing = new AbortController();
 
   readonly #operations: Operations = {
-    load: (request, { signal, onProgress }) => this.#linked(signal, (linked) => this.#load(request, onProgress, linked)),
+    load: (request, { signal, ...options }) => this.#linked(signal, (linked) => this.#load(request, options, linked)),
     embed: ({ id, ...request }, { signal }) => this.#models.get(id)!.embed(request, signal),
     predict: ({ id, ...request }, { signal }) => this.#models.get(id)!.predict(request, signal),
-    world: (request, { signal, onProgress }) => this.#linked(signal, (linked) => this.#world(request, onProgress, linked)),
+    world: (request, { signal, ...options }) => this.#linked(signal, (linked) => this.#world(request, options, linked)),
     encode: ({ id, ...request }, { signal }) => this.#worlds.get(id)!.encode(request, signal),
     rollout: ({ id, ...request }, { signal }) => this.#worlds.get(id)!.rollout(request, signal),
     plan: ({ id, ...request }, { signal }) => this.#worlds.get(id)!.plan(request, signal),
@@ -80,9 +82,10 @@ export class LocalEngine implements Engine {
     }
   }
 
-  async #load({ source, backend, options, warmup }: LoadRequest, onProgress: CallOptions["onProgress"], signal: AbortSignal): Promise<Loaded<GlueModelInfo>> {
-    const report = progressReporter(onProgress, { compile: 10, download: 70, upload: warmup ? 10 : 20, warmup: warmup ? 10 : 0 });
-    const { made, ...rest } = await this.#fromSource(source, backend, options, (loader) => loader.finish(), report, signal);
+  async #load(request: LoadRequest, callOptions: CallOptions, signal: AbortSignal): Promise<Loaded<GlueModelInfo>> {
+    const { source, backend, options, warmup } = request;
+    const report = progressReporter(callOptions.onProgress, { compile: 10, download: 70, upload: warmup ? 10 : 20, warmup: warmup ? 10 : 0 });
+    const { made, ...rest } = await this.#fromSource(source, backend, options, passageOf(request, callOptions), (loader) => loader.finish(), report, signal);
     const loaded = this.#keepModel(made);
     throwIfAborted(signal);
     report("upload", 1);
@@ -93,9 +96,10 @@ export class LocalEngine implements Engine {
     return { ...loaded, ...rest };
   }
 
-  async #world({ source, backend, options }: LoadRequest, onProgress: CallOptions["onProgress"], signal: AbortSignal): Promise<Loaded<GlueWorldInfo>> {
-    const report = progressReporter(onProgress, { compile: 10, download: 70, upload: 20 });
-    const { made, ...rest } = await this.#fromSource(source, backend, options, (loader) => loader.finishWorld(), report, signal);
+  async #world(request: LoadRequest, callOptions: CallOptions, signal: AbortSignal): Promise<Loaded<GlueWorldInfo>> {
+    const { source, backend, options } = request;
+    const report = progressReporter(callOptions.onProgress, { compile: 10, download: 70, upload: 20 });
+    const { made, ...rest } = await this.#fromSource(source, backend, options, passageOf(request, callOptions), (loader) => loader.finishWorld(), report, signal);
     const world = new LocalWorld(this.#instance!, made, this.#check);
     const id = this.#nextId++;
     this.#worlds.set(id, world);
@@ -108,7 +112,7 @@ export class LocalEngine implements Engine {
     if (request.kind === "checkpoint") {
       const { source, backend, load, options } = request;
       const report = progressReporter(onProgress, { compile: 10, download: 70, upload: 20 });
-      const { made, ...rest } = await this.#fromSource(source, backend, load, (loader) => loader.finishTrainer(options), report, signal);
+      const { made, ...rest } = await this.#fromSource(source, backend, load, { cache: undefined, integrity: {} }, (loader) => loader.finishTrainer(options), report, signal);
       const loaded = this.#keepTrainer(made);
       throwIfAborted(signal);
       report("upload", 1);
@@ -133,19 +137,48 @@ export class LocalEngine implements Engine {
     source: Source,
     backend: Backend | "auto",
     options: LoadRequest["options"],
+    passage: Passage,
     finish: Parameters<typeof fromCheckpoint<T>>[3],
     report: Report,
     signal: AbortSignal,
-  ): Promise<{ made: T; fallbackReason?: string }> {
+  ): Promise<{ made: T; fallbackReason?: string; cacheFailure?: string }> {
     const opening = this.#open(backend);
     const opened = opening.then(() => report("compile", 1));
-    const [reason, checkpoint] = await Promise.all([opening, openCheckpoint(source, options.preset, signal), opened]).catch(async (error) => {
-      // An instance that comes up after the failure must be known, to be released.
-      await opened.catch(() => {});
-      throw error;
-    });
-    throwIfAborted(signal);
-    return { made: await fromCheckpoint(this.#instance!, checkpoint, options, finish, report, signal), ...reason };
+    const attempt = async (signal: AbortSignal) => {
+      const [reason, checkpoint] = await Promise.all([opening, openCheckpoint(source, options.preset, passage, signal), opened]).catch(async (error) => {
+        // An instance that comes up after the failure must be known, to be released.
+        await opened.catch(() => {});
+        throw error;
+      });
+      throwIfAborted(signal);
+      return { made: await fromCheckpoint(this.#instance!, checkpoint, options, finish, report, signal), ...reason };
+    };
+    const { cache } = passage;
+    if (!cache) return attempt(signal);
+    const made = await this.#withCache(cache, options, attempt, signal);
+    await cache.finish();
+    return { ...made, ...(cache.failure === undefined ? {} : { cacheFailure: cache.failure }) };
+  }
+
+  /** Files that are no good are not kept; where they had been, others may be on the server by now. */
+  async #withCache<T>(cache: ModelCache, { preset, encoder = "auto" }: LoadRequest["options"], attempt: (signal: AbortSignal) => Promise<T>, signal: AbortSignal): Promise<T> {
+    // What does not fit a wish of the caller's may be good files.
+    const wished = preset !== undefined || encoder !== "auto";
+    const blames = (error: unknown) => cache.outdated || (wished ? /^(integrity|bad-checkpoint)$/.test(toJepaError(error).code) : isOfFiles(error));
+    try {
+      return await this.#linked(signal, attempt);
+    } catch (error) {
+      await cache.settled();
+      if (!blames(error) || !(await cache.forget())) throw error;
+      try {
+        return await this.#linked(signal, attempt);
+      } catch (again) {
+        await cache.settled();
+        if (blames(again)) await cache.forget();
+        // Without a network there are no others.
+        throw toJepaError(again).code === "network" ? error : again;
+      }
+    }
   }
 
   /** Opens an instance; gives the reason when "auto" had to do without WebGPU. */
@@ -200,4 +233,9 @@ export class LocalEngine implements Engine {
     this.#instance.release();
     this.#instance = undefined;
   }
+}
+
+function passageOf({ cache, integrity }: LoadRequest, { cache: custom }: CallOptions): Passage {
+  const store = cache === "opfs" ? opfsStorage() : custom;
+  return { cache: store && new ModelCache(store), integrity };
 }

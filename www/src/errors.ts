@@ -33,7 +33,7 @@ export const ERROR_CODES = [
  * | `device-lost` | the GPU device was lost during the call; a model starts again at the next call, a trainer from its last save |
  * | `out-of-memory` | an allocation that does not fit |
  * | `network` | a file that could not be fetched completely |
- * | `integrity` | a file whose hash is not the expected one |
+ * | `integrity` | a file whose hash is not the expected one; both are in the message |
  * | `aborted` | the caller's `AbortSignal` fired; its reason is the `cause` |
  * | `disposed` | use of a model or trainer after (or during) `dispose()` |
  * | `internal` | a defect of this library or of a layer below it |

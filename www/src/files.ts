@@ -2,6 +2,7 @@
 
 import { abortable, JepaError, messageOf, throwIfAborted } from "./errors.js";
 import { inNode, macrotask } from "./environment.js";
+import type { Verifier } from "./integrity.js";
 
 /** A file that can be read from any position on. */
 export interface ByteSource {
@@ -11,6 +12,8 @@ export interface ByteSource {
   size(): number | undefined;
   /** Everything from `start` to the end, in chunks of any size, each valid until the next is asked for. */
   from(start: number, signal: AbortSignal | undefined): AsyncGenerator<Uint8Array, void>;
+  /** Whether everything that was read of it came from this library's own cache. */
+  readonly fromCache?: boolean;
 }
 
 export interface Folder {
@@ -46,17 +49,25 @@ const MAX_CHUNK = 1 << 20;
 /** How long chunks may follow each other without giving the event loop a turn, in milliseconds. */
 const PATIENCE = 20;
 
-/** Cuts byte ranges out of a source, with as few streams as their order allows. */
+/**
+ * Cuts byte ranges out of a source, with as few streams as their order allows. With a verifier that is one stream through the whole
+ * file, which ends with {@link Reader.verify}.
+ */
 export class Reader {
   readonly #source: ByteSource;
   readonly #signal: AbortSignal | undefined;
+  #verifier: Verifier | undefined;
+  /** What was read ahead of the verifier. */
+  readonly #peeked: { begin: number; bytes: Uint8Array }[] = [];
   #stream: AsyncGenerator<Uint8Array, void> | undefined;
   #position = 0;
   #rest: Uint8Array = new Uint8Array(0);
+  #turn = performance.now();
 
-  constructor(source: ByteSource, signal: AbortSignal | undefined) {
+  constructor(source: ByteSource, signal: AbortSignal | undefined, verifier?: Verifier) {
     this.#source = source;
     this.#signal = signal;
+    this.#verifier = verifier;
   }
 
   get label(): string {
@@ -67,31 +78,75 @@ export class Reader {
     return this.#source.size();
   }
 
+  get fromCache(): boolean {
+    return this.#source.fromCache ?? false;
+  }
+
   /** The bytes from `begin` to `end` in chunks of at most 1 MiB, each valid until the next is asked for. */
   async *range(begin: number, end: number): AsyncGenerator<Uint8Array, void> {
-    if (begin < this.#position || begin > this.#position + this.#rest.length + SKIP) {
+    if (this.#verifier) {
+      // Read again, they could be other bytes than those that were hashed.
+      if (begin < this.#position) throw new JepaError("unsupported", `${this.label} has tensors that share bytes, so its hash cannot be checked while it is read. Convert it to safetensors.`);
+    } else if (begin < this.#position || begin > this.#position + this.#rest.length + SKIP) {
       this.close();
       this.#position = begin;
     }
-    let turn = performance.now();
     while (this.#position < end) {
-      if (performance.now() - turn > PATIENCE) {
-        await macrotask();
-        turn = performance.now();
-      }
-      throwIfAborted(this.#signal);
-      if (this.#rest.length === 0) {
-        this.#stream ??= this.#source.from(this.#position, this.#signal);
-        const { done, value } = await abortable(this.#stream.next(), this.#signal);
-        if (done) throw new JepaError("bad-checkpoint", `${this.label} ends after ${this.#position} bytes, but ${end} are needed: the file is truncated.`);
-        this.#rest = value;
-      }
+      if (!(await this.#more())) throw new JepaError("bad-checkpoint", `${this.label} ends after ${this.#position} bytes, but ${end} are needed: the file is truncated.`);
       const start = Math.min(Math.max(begin - this.#position, 0), this.#rest.length);
-      const stop = Math.min(end - this.#position, this.#rest.length, start + MAX_CHUNK);
-      const chunk = this.#rest.subarray(start, stop);
-      this.#rest = this.#rest.subarray(stop);
-      this.#position += stop;
+      const chunk = this.#take(Math.min(end - this.#position, this.#rest.length, start + MAX_CHUNK)).subarray(start);
       if (chunk.length > 0) yield chunk;
+    }
+  }
+
+  /** Makes sure that there are bytes to take; false at the end of the file. */
+  async #more(): Promise<boolean> {
+    if (performance.now() - this.#turn > PATIENCE) {
+      await macrotask();
+      this.#turn = performance.now();
+    }
+    throwIfAborted(this.#signal);
+    if (this.#rest.length > 0) return true;
+    this.#stream ??= this.#source.from(this.#position, this.#signal);
+    const { done, value } = await abortable(this.#stream.next(), this.#signal);
+    if (!done) this.#rest = value;
+    return !done;
+  }
+
+  #take(length: number): Uint8Array {
+    const taken = this.#rest.subarray(0, length);
+    this.#verifier?.update(taken);
+    for (const { begin, bytes } of this.#peeked) {
+      const from = Math.max(begin, this.#position);
+      const to = Math.min(begin + bytes.length, this.#position + length);
+      for (let at = from; at < to; at++) {
+        if (taken[at - this.#position] !== bytes[at - begin]) throw new JepaError("integrity", `${this.label} had other bytes when they were read again; load it again.`);
+      }
+    }
+    this.#rest = this.#rest.subarray(length);
+    this.#position += length;
+    return taken;
+  }
+
+  /** Reads what is left, and throws `integrity` when the file is not the one that was expected. Without a verifier it does nothing. */
+  async verify(): Promise<void> {
+    const verifier = this.#verifier;
+    if (!verifier) return;
+    while (await this.#more()) this.#take(Math.min(this.#rest.length, MAX_CHUNK));
+    this.#verifier = undefined;
+    verifier.check(this.label);
+  }
+
+  /** The same as {@link Reader.bytes}, in any order also where the file is verified. */
+  async peek(begin: number, end: number): Promise<Uint8Array<ArrayBuffer>> {
+    if (!this.#verifier) return this.bytes(begin, end);
+    const ahead = new Reader(this.#source, this.#signal);
+    try {
+      const bytes = await ahead.bytes(begin, end);
+      this.#peeked.push({ begin, bytes: bytes.slice() });
+      return bytes;
+    } finally {
+      ahead.close();
     }
   }
 
@@ -113,7 +168,7 @@ export class Reader {
 }
 
 /** The whole of a small text file. */
-export async function readText(source: ByteSource, limit: number, signal: AbortSignal | undefined): Promise<string> {
+export async function readText(source: ByteSource, limit: number, signal: AbortSignal | undefined, verifier?: Verifier): Promise<string> {
   const parts: Uint8Array<ArrayBuffer>[] = [];
   let length = 0;
   for await (const chunk of source.from(0, signal)) {
@@ -122,10 +177,14 @@ export async function readText(source: ByteSource, limit: number, signal: AbortS
     if (length > limit) throw new JepaError("bad-config", `${source.label} is longer than ${limit} bytes, which no such file is.`);
     parts.push(chunk.slice());
   }
-  return new TextDecoder().decode(join(parts));
+  const bytes = join(parts);
+  verifier?.update(bytes);
+  verifier?.check(source.label);
+  return new TextDecoder().decode(bytes);
 }
 
-function join(parts: Uint8Array[]): Uint8Array<ArrayBuffer> {
+/** One after the other. */
+export function join(parts: Uint8Array[]): Uint8Array<ArrayBuffer> {
   const whole = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
   let at = 0;
   for (const part of parts) {

@@ -102,6 +102,10 @@ export class Resident<Info> {
     return this.#loaded.fallbackReason;
   }
 
+  get cacheFailure(): string | undefined {
+    return this.#loaded.cacheFailure;
+  }
+
   /** One turn in the queue, with an engine that works. An abort rejects at once; a task that has begun goes on without its caller. */
   async call<T>(task: (engine: Engine, id: number) => Promise<T>, signal?: AbortSignal): Promise<T> {
     const turn = this.#host.enqueue(async () => {

@@ -13,8 +13,14 @@ const ABSENT = new Set([404, 410]);
 /** A status that another attempt can heal. */
 const PASSING = new Set([408, 425, 429, 500, 502, 503, 504]);
 
+export interface HttpOptions {
+  /** Whether the file may be absent. */
+  optional?: boolean;
+  signal: AbortSignal | undefined;
+}
+
 /** Undefined when the server says that there is no such file; with `optional` also when it forbids it, or sends a web page instead. */
-export async function httpSource(url: string, { optional = false, signal }: { optional?: boolean; signal: AbortSignal | undefined }): Promise<ByteSource | undefined> {
+export async function httpSource(url: string, { optional = false, signal }: HttpOptions): Promise<HttpFile | undefined> {
   const file = new HttpFile(url);
   const response = await file.request(0, signal);
   const page = response.headers.get("content-type")?.startsWith("text/html") === true;
@@ -54,14 +60,39 @@ function isReset(error: unknown): boolean {
   return cause instanceof Error && "code" in cause && (cause.code === "ECONNRESET" || cause.code === "UND_ERR_SOCKET");
 }
 
-class HttpFile implements ByteSource {
+/** What tells a version of a file from others. */
+export interface FileVersion {
+  size?: number | undefined;
+  /** Its `ETag`, or else its `Last-Modified`. */
+  tag?: string | undefined;
+}
+
+/** Whether two versions differ in what is known of both. */
+export function isOther(a: FileVersion, b: FileVersion): boolean {
+  return (a.size !== undefined && b.size !== undefined && a.size !== b.size) || (a.tag !== undefined && b.tag !== undefined && a.tag !== b.tag);
+}
+
+export class HttpFile implements ByteSource {
   readonly label: string;
   #size: number | undefined;
-  #etag: string | undefined;
+  #tag: string | undefined;
+  #changed = false;
   #first: Response | undefined;
 
-  constructor(url: string) {
+  /** With the version to which other bytes of the file belong, where there are any. */
+  constructor(url: string, { size, tag }: FileVersion = {}) {
     this.label = url;
+    this.#size = size;
+    this.#tag = tag;
+  }
+
+  get version(): FileVersion {
+    return { size: this.#size, tag: this.#tag };
+  }
+
+  /** Whether the server has given another version than before. */
+  get changed(): boolean {
+    return this.#changed;
   }
 
   size(): number | undefined {
@@ -89,11 +120,12 @@ class HttpFile implements ByteSource {
     if (range && range[2] !== "*") size = Number(range[2]);
     // A compressed body has another length.
     else if (length !== null && !headers.has("content-encoding")) size = Number(length) + (response.status === 206 ? start : 0);
-    const etag = headers.get("etag") ?? undefined;
-    const changed = (this.#size !== undefined && size !== undefined && size !== this.#size) || (this.#etag && etag && etag !== this.#etag);
-    if (changed) throw new JepaError("network", `${this.label} changed on the server while it was being read; load it again.`);
+    // Servers of other sites seldom show their ETag.
+    const tag = headers.get("etag") ?? headers.get("last-modified") ?? undefined;
+    this.#changed = isOther(this.version, { size, tag });
+    if (this.#changed) throw new JepaError("network", `${this.label} changed on the server while it was being read; load it again.`);
     this.#size ??= size;
-    this.#etag ??= etag;
+    this.#tag ??= tag;
   }
 
   async *from(start: number, signal: AbortSignal | undefined): AsyncGenerator<Uint8Array, void> {

@@ -14,6 +14,8 @@ export type {
   TrainViews,
   VJepaObjective,
 } from "./trainer-options.js";
+export { opfsCache, type CacheEntry, type OpfsCache } from "./opfs-cache.js";
+export type { CachedBytes, CustomCache } from "./cache.js";
 export { memoryStore, opfsStore, type SaveStore } from "./saves.js";
 export { probeDevice, type DeviceReport } from "./device.js";
 export {

@@ -1,8 +1,10 @@
 import { captureClips, capturePictures, type ClipInput, type Inputs } from "./clips.js";
+import type { CustomCache } from "./cache.js";
 import { JepaError, throwIfAborted } from "./errors.js";
 import type { GlueModelInfo } from "./glue.js";
 import { asyncDispose, Resident, type Advice } from "./host.js";
 import { discard, type ImageInput, type Picture } from "./inputs.js";
+import { parseIntegrity } from "./integrity.js";
 import { tokenIndices } from "./masks.js";
 import { oneOf } from "./options.js";
 import { windowed, type FrameSource } from "./stream.js";
@@ -32,8 +34,20 @@ export interface LoadOptions {
   onProgress?: ((progress: Progress) => void) | undefined;
   /** Aborts the load. */
   signal?: AbortSignal | undefined;
-  /** Only `"none"` in this version: the browser's HTTP cache is all the cache there is. */
-  cache?: "none" | undefined;
+  /**
+   * Where files that come over HTTP(S) are kept, so that the next load needs no network. `"opfs"`: the origin private file system of the
+   * page; see {@link opfsCache}. Or a place of your own. Default `"none"`: the browser's HTTP cache is all the cache there is.
+   *
+   * What is kept is not compared with the server again, except where a part is missing. A download that broke off is taken up where it
+   * ended. Where a cache cannot be used, as OPFS in Node, the load goes on without it, and {@link Jepa.cacheFailure} says why.
+   */
+  cache?: "opfs" | "none" | CustomCache | undefined;
+  /**
+   * What files must be, by their names without folders: hashes as in W3C Subresource Integrity, such as
+   * `{ "model.safetensors": "sha256-…" }` with the digest in base64. Also `sha384` and `sha512`; of several, separated by spaces, the
+   * strongest kind counts. Such a file is read whole, from wherever it comes, and there is no model before it has been checked.
+   */
+  integrity?: Readonly<Record<string, string>> | undefined;
 }
 
 export interface EmbedOptions {
@@ -110,14 +124,16 @@ export class Jepa {
    *
    * @param source - where its files are; see {@link ModelSource}
    * @throws {@link JepaError} `network`, `bad-config`, `bad-checkpoint`, `missing-tensor`, `shape-mismatch`, `unsupported`,
-   * `no-webgpu` (only with `backend: "webgpu"`), `out-of-memory`, `bad-input`, `aborted`
+   * `no-webgpu` (only with `backend: "webgpu"`), `out-of-memory`, `bad-input` (also for hashes that are malformed, or of files that are
+   * not read), `integrity` (the file, its hash and the expected one are in the message; a kept copy is dropped), `aborted`
    */
   static async load(source: ModelSource, options: LoadOptions = {}): Promise<Jepa> {
     const { signal } = options;
     throwIfAborted(signal);
     const request = loadRequest(source, options);
     const { worker = true, onProgress } = options;
-    return new Jepa(await Resident.settle((engine, each) => engine.call("load", request, each), { worker, again: true, advice: ADVICE, signal, onProgress }));
+    const cache = customCache(options.cache);
+    return new Jepa(await Resident.settle((engine, each) => engine.call("load", request, { ...each, cache }), { worker, again: true, advice: ADVICE, signal, onProgress }));
   }
 
   /** @internal */
@@ -137,6 +153,11 @@ export class Jepa {
   /** Why `backend: "auto"` chose the CPU, as a sentence; undefined when it did not. */
   get fallbackReason(): string | undefined {
     return this.#resident.fallbackReason;
+  }
+
+  /** Why files were not kept in the cache, or not read from it, as a sentence; undefined when nothing went wrong. */
+  get cacheFailure(): string | undefined {
+    return this.#resident.cacheFailure;
   }
 
   /** How the weights are kept. */
@@ -287,13 +308,12 @@ const DTYPES: readonly unknown[] = ["auto", "f32", "f16", "q8"];
 const POOLS: readonly unknown[] = ["mean", "none", "last4-mean"];
 const ENCODERS: readonly unknown[] = ["auto", "context", "target"];
 const CONTEXTS: readonly unknown[] = ["visible", "whole-input"];
+const CACHES: readonly unknown[] = ["opfs", "none"];
 const PREDICTORS: readonly unknown[] = ["auto", false];
 
 /** @internal */
 export function loadRequest(source: ModelSource, options: LoadOptions): LoadRequest {
-  const { backend = "auto", dtype = "auto", encoder = "auto", predictor = "auto", config, cache = "none", warmup = false } = options;
-  if (cache !== "none") throw new JepaError("unsupported", 'This version has no cache of its own; leave out the option "cache".');
-  if ("integrity" in options) throw new JepaError("unsupported", 'This version cannot check hashes; leave out the option "integrity".');
+  const { backend = "auto", dtype = "auto", encoder = "auto", predictor = "auto", config, cache = "none", integrity = {}, warmup = false } = options;
   oneOf("dtype", dtype, DTYPES);
   return {
     source: describeSource(source),
@@ -305,7 +325,20 @@ export function loadRequest(source: ModelSource, options: LoadOptions): LoadRequ
       ...(config === undefined ? {} : { preset: config }),
     },
     warmup,
+    cache: customCache(cache) ? "custom" : oneOf("cache", cache as "opfs" | "none", CACHES),
+    integrity: parseIntegrity(integrity),
   };
+}
+
+/**
+ * The caller's own cache, where the option is one.
+ *
+ * @internal
+ */
+export function customCache(cache: LoadOptions["cache"]): CustomCache | undefined {
+  if (typeof cache !== "object" || cache === null) return undefined;
+  if ([cache.get, cache.set, cache.delete].every((method: unknown) => typeof method === "function")) return cache;
+  throw new JepaError("bad-input", 'The option cache is "opfs", "none", or an object with the methods get, set and delete.');
 }
 
 function embedRequest({ pool = "mean", normalize = false, imageSize, preprocess = true }: EmbedOptions): Omit<EmbedRequest, "id" | "pictures" | "frames"> {

@@ -1,8 +1,10 @@
 // What can be asked of an engine, here or behind a worker, and what a page and its worker say to each other.
 
+import type { CachedBytes, CustomCache } from "./cache.js";
 import type { JepaErrorCode, JepaError } from "./errors.js";
 import type { GlueLoadOptions, GlueModelInfo, GluePlanOptions, GluePrediction, GlueTrainerInfo, GlueTrainerOptions, GlueTrainStep, GlueWorldInfo } from "./glue.js";
 import type { Picture } from "./inputs.js";
+import type { Integrity } from "./integrity.js";
 import type { Masks } from "./masks.js";
 import type { Backend, Embedding, Progress } from "./types.js";
 import type { Source } from "./weights.js";
@@ -18,6 +20,8 @@ export interface Engine {
 export interface CallOptions {
   signal?: AbortSignal | undefined;
   onProgress?: ((progress: Progress) => void) | undefined;
+  /** The caller's, for a load. */
+  cache?: CustomCache | undefined;
 }
 
 /** By name: what is asked, and what is answered. An engine numbers the models and trainers in it; `id` is such a number. */
@@ -57,6 +61,9 @@ export interface LoadRequest {
   backend: Backend | "auto";
   options: Omit<GlueLoadOptions, "config" | "preprocessor">;
   warmup: boolean;
+  /** `"custom"`: that of the {@link CallOptions}. */
+  cache: "none" | "opfs" | "custom";
+  integrity: Integrity;
 }
 
 export interface Loaded<Info> {
@@ -64,6 +71,8 @@ export interface Loaded<Info> {
   info: Info;
   /** Why "auto" chose the CPU. */
   fallbackReason?: string;
+  /** Why something was not kept in the cache. */
+  cacheFailure?: string;
 }
 
 export interface EmbedRequest {
@@ -143,13 +152,21 @@ export function picturesOf(request: object): Picture[] {
 }
 
 /** `number` numbers the calls; the answer carries the number of its call. */
-export type ToWorker = { number: number } & ({ type: "call"; name: keyof Calls; request: Calls[keyof Calls]["request"] } | { type: "abort" });
+export type ToWorker = { number: number } & (
+  | { type: "call"; name: keyof Calls; request: Calls[keyof Calls]["request"]; cache: boolean }
+  | { type: "abort" }
+  | { type: "cached"; question: number; value?: CachedBytes | null | undefined; error?: { name: string; message: string } }
+);
 
 export type FromWorker = { number: number } & (
   | { type: "progress"; progress: Progress }
+  | ({ type: "cache"; question: number } & CacheQuestion)
   | { type: "done"; value: Calls[keyof Calls]["result"] }
   | { type: "failed"; error: PostedError; lost: boolean }
 );
+
+/** What a worker asks of a cache of the caller's. */
+export type CacheQuestion = { method: "get" | "delete"; key: string } | { method: "set"; key: string; bytes: Uint8Array<ArrayBuffer> };
 
 /** A JepaError without what cannot be posted. */
 export interface PostedError {

@@ -1,6 +1,7 @@
 // Where the saves of a trainer are kept.
 
 import { JepaError, messageOf } from "./errors.js";
+import { fileOf, isQuotaError, privateRoot, replaceFile, sha256 } from "./opfs.js";
 
 /**
  * A place for the save of one trainer. {@link opfsStore} and {@link memoryStore} are two; write another for a database or a server.
@@ -40,12 +41,7 @@ export function memoryStore(): SaveStore {
  */
 export function opfsStore(name: string): SaveStore {
   return folderStore(async () => {
-    let root: FileSystemDirectoryHandle;
-    try {
-      root = await navigator.storage.getDirectory();
-    } catch (error) {
-      throw new JepaError("unsupported", `This page has no private file system (${messageOf(error)}): it needs a secure context, and a window that is not private. Use another store.`, { cause: error });
-    }
+    const root = await privateRoot("Use another store.");
     try {
       return await (await root.getDirectoryHandle("webjepa-saves", { create: true })).getDirectoryHandle(name, { create: true });
     } catch (error) {
@@ -112,7 +108,7 @@ const labelOf = (slot: string) => `${slot}.json`;
 async function labelsOf(folder: FileSystemDirectoryHandle): Promise<Label[]> {
   const labels: Label[] = [];
   for (const slot of SLOTS) {
-    const text = await (await fileOf(folder, labelOf(slot)))?.text();
+    const text = await (await readFile(folder, labelOf(slot)))?.text();
     try {
       if (text !== undefined) labels.push({ ...(JSON.parse(text) as Label), slot });
     } catch {
@@ -124,39 +120,27 @@ async function labelsOf(folder: FileSystemDirectoryHandle): Promise<Label[]> {
 
 /** The save that a label is about; undefined where it is damaged. */
 async function contentsOf(folder: FileSystemDirectoryHandle, { slot, bytes, sha256: expected }: Label): Promise<Uint8Array<ArrayBuffer> | undefined> {
-  const file = await fileOf(folder, weightsOf(slot));
+  const file = await readFile(folder, weightsOf(slot));
   if (file?.size !== bytes) return undefined;
   const save = new Uint8Array(await file.arrayBuffer());
   return (await sha256(save)) === expected ? save : undefined;
 }
 
-async function fileOf(folder: FileSystemDirectoryHandle, name: string): Promise<File | undefined> {
+async function readFile(folder: FileSystemDirectoryHandle, name: string): Promise<File | undefined> {
   try {
-    return await (await folder.getFileHandle(name)).getFile();
+    return await fileOf(folder, name);
   } catch (error) {
-    if (error instanceof DOMException && error.name === "NotFoundError") return undefined;
     throw new JepaError("unsupported", `The save ${folder.name}/${name} cannot be read: ${messageOf(error)}`, { cause: error });
   }
 }
 
-/** What is written goes to a copy, which takes the place of the file when it is closed. */
 async function writeFile(folder: FileSystemDirectoryHandle, name: string, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
-  let stream: FileSystemWritableFileStream | undefined;
   try {
-    stream = await (await folder.getFileHandle(name, { create: true })).createWritable();
-    await stream.write(bytes);
-    await stream.close();
+    await replaceFile(folder, name, bytes);
   } catch (error) {
-    await stream?.abort().catch(() => {});
-    const [code, why] =
-      error instanceof DOMException && error.name === "QuotaExceededError"
-        ? (["out-of-memory", `A save of ${(bytes.length / 1e6).toFixed(1)} MB does not fit into the storage that the browser grants this site; free some of it`] as const)
-        : (["unsupported", `The save ${folder.name}/${name} cannot be written (${messageOf(error)}); use another store`] as const);
+    const [code, why] = isQuotaError(error)
+      ? (["out-of-memory", `A save of ${(bytes.length / 1e6).toFixed(1)} MB does not fit into the storage that the browser grants this site; free some of it`] as const)
+      : (["unsupported", `The save ${folder.name}/${name} cannot be written (${messageOf(error)}); use another store`] as const);
     throw new JepaError(code, `${why}. The save before it is intact.`, { cause: error });
   }
-}
-
-async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
-  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

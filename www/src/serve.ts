@@ -1,8 +1,9 @@
 // The worker's side: an engine that is called by messages.
 
+import type { CachedBytes, CustomCache } from "./cache.js";
 import { LocalEngine } from "./engine.js";
 import { toJepaError } from "./errors.js";
-import type { Engine, FromWorker, PostedError, ToWorker } from "./protocol.js";
+import type { CacheQuestion, Engine, FromWorker, PostedError, ToWorker } from "./protocol.js";
 
 /** The part of a DedicatedWorkerGlobalScope that is used. */
 export interface Scope {
@@ -12,14 +13,34 @@ export interface Scope {
 
 export function serve(scope: Scope, engine: Engine = new LocalEngine()): void {
   const aborts = new Map<number, AbortController>();
+  const questions = new Map<number, (answer: Extract<ToWorker, { type: "cached" }>) => void>();
+  let nextQuestion = 0;
 
-  async function answer({ number, name, request }: Extract<ToWorker, { type: "call" }>): Promise<void> {
+  /** The caller's cache, which is on the other side. */
+  function cacheOf(number: number): CustomCache {
+    async function ask(asked: CacheQuestion, transfer: Transferable[] = []): Promise<CachedBytes | null | undefined> {
+      const question = nextQuestion++;
+      scope.postMessage({ number, type: "cache", question, ...asked }, transfer);
+      const { error, value } = await new Promise<Extract<ToWorker, { type: "cached" }>>((resolve) => questions.set(question, resolve));
+      questions.delete(question);
+      if (error) throw Object.assign(new Error(error.message), { name: error.name });
+      return value;
+    }
+    return {
+      get: (key) => ask({ method: "get", key }),
+      set: (key, bytes) => ask({ method: "set", key, bytes }, [bytes.buffer]),
+      delete: (key) => ask({ method: "delete", key }),
+    };
+  }
+
+  async function answer({ number, name, request, cache }: Extract<ToWorker, { type: "call" }>): Promise<void> {
     const abort = new AbortController();
     aborts.set(number, abort);
     try {
       const value = await engine.call(name, request, {
         signal: abort.signal,
         onProgress: (progress) => scope.postMessage({ number, type: "progress", progress }, []),
+        ...(cache ? { cache: cacheOf(number) } : {}),
       });
       scope.postMessage({ number, type: "done", value }, buffersOf(value));
     } catch (error) {
@@ -31,6 +52,7 @@ export function serve(scope: Scope, engine: Engine = new LocalEngine()): void {
 
   scope.addEventListener("message", ({ data: message }) => {
     if (message.type === "abort") aborts.get(message.number)?.abort();
+    else if (message.type === "cached") questions.get(message.question)?.(message);
     else void answer(message);
   });
 }

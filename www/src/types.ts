@@ -132,7 +132,7 @@ export interface Progress {
   loaded: number;
   /** Bytes of `file` that will be read; 0 when unknown. */
   total: number;
-  /** Whether the bytes come from this library's own cache. */
+  /** Whether all bytes of `file` so far came from the cache of the option `cache`. */
   fromCache: boolean;
   /** All phases together, 0 to 1, never falling. */
   overall: number;

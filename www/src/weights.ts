@@ -1,10 +1,12 @@
 // Where a model comes from: finding its files in whatever the caller has, and bringing their bytes to the wasm module.
 
+import type { ModelCache } from "./cache.js";
 import { inNode } from "./environment.js";
 import { JepaError, messageOf } from "./errors.js";
 import { blobSource, locate, readText, Reader, type ByteSource, type Folder, type Location } from "./files.js";
 import type { Glue, GlueArchive, GlueLoadOptions, GlueModelLoader } from "./glue.js";
-import { httpSource, statusError } from "./http.js";
+import { httpSource, statusError, type HttpOptions } from "./http.js";
+import { Verifier, type Integrity } from "./integrity.js";
 
 /** One file of a model: its bytes, its text, or where it is. */
 export type ModelFile = Blob | ArrayBuffer | Uint8Array | string | URL;
@@ -73,7 +75,14 @@ function topmost(entries: [string, unknown][]): [string, unknown][] {
   return split.filter((entry) => entry.folder === folder).map(({ name, file }) => [name, file]);
 }
 
-async function openFolder(source: Source, signal: AbortSignal): Promise<Folder> {
+/** What files pass on their way. */
+export interface Passage {
+  cache: ModelCache | undefined;
+  integrity: Integrity;
+}
+
+async function openFolder(source: Source, cache: ModelCache | undefined): Promise<Folder> {
+  const fetched = (href: string, options: HttpOptions) => (cache ? cache.open(href, options) : httpSource(href, options));
   switch (source.kind) {
     case "path":
       return (await import("./node.js")).openFolder(source.path);
@@ -82,7 +91,7 @@ async function openFolder(source: Source, signal: AbortSignal): Promise<Folder> 
         const node = await import("./node.js");
         return node.openFolder(node.pathOf(source.href));
       }
-      return webFolder(source.href);
+      return webFolder(source.href, fetched);
     case "directory":
       return directoryFolder(source.handle);
     case "files": {
@@ -90,10 +99,10 @@ async function openFolder(source: Source, signal: AbortSignal): Promise<Folder> 
       return {
         label: "the given files",
         names: [...files.keys()],
-        async open(name) {
+        async open(name, signal) {
           const file = files.get(name);
           if (!file || file instanceof Blob) return file && blobSource(name, file);
-          return (await httpSource(file.href, { signal })) ?? missing(file.href);
+          return (await fetched(file.href, { signal })) ?? missing(file.href);
         },
       };
     }
@@ -101,7 +110,7 @@ async function openFolder(source: Source, signal: AbortSignal): Promise<Folder> 
 }
 
 /** A folder on a web server, which cannot be listed. A query, as in signed addresses, goes with every file. */
-function webFolder(href: string): Folder {
+function webFolder(href: string, fetched: (href: string, options: HttpOptions) => Promise<ByteSource | undefined>): Folder {
   const { pathname } = new URL(href);
   const file = /[^/]+\.(safetensors(\.index\.json)?|pt|pth|pth\.tar|bin|ckpt)$/.exec(pathname)?.[0];
   const folder = file ? pathname.slice(0, -file.length) : pathname.replace(/\/?$/, "/");
@@ -111,7 +120,7 @@ function webFolder(href: string): Folder {
     open(name, signal) {
       const url = new URL(href);
       url.pathname = folder + name.split("/").map(encodeURIComponent).join("/");
-      return httpSource(url.href, { optional: name !== WEIGHTS && name !== CONFIG, signal });
+      return fetched(url.href, { optional: name !== WEIGHTS && name !== CONFIG, signal });
     },
   };
 }
@@ -148,6 +157,8 @@ export interface Checkpoint {
 interface Weights {
   name: string;
   open(): Promise<ByteSource>;
+  /** Of what the file must be, where that was said. */
+  verifier: Verifier | undefined;
 }
 
 /**
@@ -155,12 +166,14 @@ interface Weights {
  *
  * @param given - the configuration that the caller brings, so that none is looked for
  */
-export async function openCheckpoint(source: Source, given: GlueLoadOptions["preset"], signal: AbortSignal): Promise<Checkpoint> {
+export async function openCheckpoint(source: Source, given: GlueLoadOptions["preset"], { cache, integrity }: Passage, signal: AbortSignal): Promise<Checkpoint> {
   const hasConfig = given !== undefined;
-  const folder = await openFolder(source, signal);
+  const folder = await openFolder(source, cache);
+  const read = new Set<string>();
+  const verifierOf = verifiers(integrity, read);
   const text = async (name: string) => {
     const file = await folder.open(name, signal);
-    return file && readText(file, CONFIG_LIMIT, signal);
+    return file && readText(file, CONFIG_LIMIT, signal, await verifierOf(name));
   };
   const config = hasConfig ? undefined : await text(CONFIG);
   if (!hasConfig && config === undefined) {
@@ -170,15 +183,31 @@ export async function openCheckpoint(source: Source, given: GlueLoadOptions["pre
   // Only where it may be, as browsers report every file that is not there.
   const video = /vjepa|"frames"/.test(config ?? JSON.stringify(given));
   const preprocessor = (video ? await text(VIDEO_PREPROCESSOR) : undefined) ?? (await text(PREPROCESSOR));
-  return { config, preprocessor, weights: await findWeights(folder, signal) };
+  const weights = await findWeights(folder, verifierOf, signal);
+  const unread = Object.keys(integrity).filter((name) => !read.has(name));
+  if (unread.length > 0) {
+    throw new JepaError("bad-input", `The option integrity names ${unread.join(" and ")}, but the files of this model that are read are ${[...read].join(", ")}.`);
+  }
+  return { config, preprocessor, weights };
 }
 
-async function findWeights(folder: Folder, signal: AbortSignal): Promise<Weights[]> {
+type VerifierOf = (name: string) => Promise<Verifier | undefined>;
+
+/** Notes in `read` which files they were asked for. */
+function verifiers(integrity: Integrity, read: Set<string>): VerifierOf {
+  return async (name) => {
+    read.add(name);
+    return Object.hasOwn(integrity, name) ? Verifier.of(integrity[name]!) : undefined;
+  };
+}
+
+async function findWeights(folder: Folder, verifierOf: VerifierOf, signal: AbortSignal): Promise<Weights[]> {
   const candidates = folder.file ? [folder.file] : folder.names ? [chooseWeights(folder.names, folder.label)] : [WEIGHTS, INDEX];
   for (const name of candidates) {
     const file = await folder.open(name, signal);
     if (!file) continue;
-    return name.endsWith(".json") ? findShards(folder, file, signal) : [{ name, open: async () => file }];
+    const verifier = await verifierOf(name);
+    return name.endsWith(".json") ? findShards(folder, await readText(file, INDEX_LIMIT, signal, verifier), file.label, verifierOf, signal) : [{ name, open: async () => file, verifier }];
   }
   throw new JepaError("network", `The server answered 404 for ${candidates.join(" and ")} in ${folder.label}.`);
 }
@@ -194,16 +223,17 @@ function chooseWeights(names: string[], label: string): string {
   throw new JepaError("bad-checkpoint", `There is no ${WEIGHTS} in ${label}, only ${names.slice(0, 8).join(", ") || "nothing"}.`);
 }
 
-async function findShards(folder: Folder, index: ByteSource, signal: AbortSignal): Promise<Weights[]> {
-  const names = shardNames(await readText(index, INDEX_LIMIT, signal), index.label);
-  return names.map((name) => ({
+async function findShards(folder: Folder, index: string, label: string, verifierOf: VerifierOf, signal: AbortSignal): Promise<Weights[]> {
+  const shard = async (name: string): Promise<Weights> => ({
     name,
+    verifier: await verifierOf(name),
     async open() {
       const file = await folder.open(name, signal);
       if (file) return file;
-      throw new JepaError(folder.names ? "bad-checkpoint" : "network", `The shard ${name}, which ${index.label} lists, is not there.`);
+      throw new JepaError(folder.names ? "bad-checkpoint" : "network", `The shard ${name}, which ${label} lists, is not there.`);
     },
-  }));
+  });
+  return Promise.all(shardNames(index, label).map(shard));
 }
 
 function shardNames(text: string, label: string): string[] {
@@ -225,11 +255,10 @@ function shardNames(text: string, label: string): string[] {
   return names as string[];
 }
 
-/** Opens all weights and reads their headers into the loader. */
-export async function readHeaders(glue: Glue, loader: GlueModelLoader, weights: Weights[], signal: AbortSignal): Promise<Map<string, Reader>> {
-  const readers = new Map<string, Reader>();
-  for (const { name, open } of weights) {
-    const reader = new Reader(await open(), signal);
+/** Opens all weights and reads their headers into the loader. The readers are for the caller to close, also after a failure. */
+export async function readHeaders(glue: Glue, loader: GlueModelLoader, weights: Weights[], readers: Map<string, Reader>, signal: AbortSignal): Promise<void> {
+  for (const { name, open, verifier } of weights) {
+    const reader = new Reader(await open(), signal, verifier);
     readers.set(name, reader);
     const prefix = await reader.bytes(0, 8);
     if (glue.isArchive(prefix)) {
@@ -242,14 +271,13 @@ export async function readHeaders(glue: Glue, loader: GlueModelLoader, weights: 
     loader.addFile(name, reader.size ?? 8 + length + dataLength(header), header);
     if (weights.length > 1) reader.close();
   }
-  return readers;
 }
 
 async function readArchive(glue: Glue, reader: Reader): Promise<GlueArchive> {
   if (reader.size === undefined) throw new JepaError("unsupported", `${reader.label}: the server does not say how long the file is, and a PyTorch archive is read from its end. Save it first, or as safetensors.`);
   const archive = new glue.Archive(reader.size);
   try {
-    for (let range = archive.nextRange(); range; range = archive.nextRange()) archive.give(await reader.bytes(range[0]!, range[1]!));
+    for (let range = archive.nextRange(); range; range = archive.nextRange()) archive.give(await reader.peek(range[0]!, range[1]!));
     return archive;
   } catch (error) {
     archive.free();
@@ -270,14 +298,15 @@ function dataLength(header: Uint8Array): number {
 }
 
 /**
- * Brings the planned bytes to the loader.
+ * Brings the planned bytes to the loader, and verifies the files.
  *
- * @param onBytes - told after each chunk how much of its file has come, of how much, and what part of everything
+ * @param onBytes - told after each chunk how much of its file has come, of how much, what part of everything, and whether all of it was
+ * in the cache
  */
 export async function streamWeights(
   loader: GlueModelLoader,
   readers: Map<string, Reader>,
-  onBytes: (file: string, loaded: number, total: number, done: number) => void,
+  onBytes: (file: string, loaded: number, total: number, done: number, fromCache: boolean) => void,
 ): Promise<void> {
   const plan = loader.plan();
   const totals = new Map<string, number>();
@@ -291,17 +320,20 @@ export async function streamWeights(
   let loadedBefore = 0;
   for (const [index, range] of plan.entries()) {
     if (range.file !== file) {
+      await readers.get(file)?.verify();
       readers.get(file)?.close();
       file = range.file;
       loadedBefore += loaded;
       loaded = 0;
     }
     loader.begin(index);
-    for await (const chunk of readers.get(file)!.range(range.begin, range.end)) {
+    const reader = readers.get(file)!;
+    for await (const chunk of reader.range(range.begin, range.end)) {
       loader.write(chunk);
       loaded += chunk.length;
-      onBytes(file, loaded, totals.get(file)!, (loadedBefore + loaded) / everything);
+      onBytes(file, loaded, totals.get(file)!, (loadedBefore + loaded) / everything, reader.fromCache);
     }
   }
-  readers.get(file)?.close();
+  // The last one, and those of which nothing was needed.
+  for (const reader of readers.values()) await reader.verify();
 }

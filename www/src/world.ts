@@ -2,14 +2,14 @@ import { captureAll, type ImageInput } from "./inputs.js";
 import { JepaError, throwIfAborted } from "./errors.js";
 import type { GluePlanOptions, GlueWorldInfo } from "./glue.js";
 import { asyncDispose, Resident, type Advice } from "./host.js";
-import { loadRequest, type LoadOptions } from "./jepa.js";
+import { customCache, loadRequest, type LoadOptions } from "./jepa.js";
 import { valuesOf, type Vector } from "./math.js";
 import { anything, atLeast, checkFields, moreThan, oneOf, whole, type Rule } from "./options.js";
 import type { Backend, Dtype, ModelConfig } from "./types.js";
 import type { ModelSource } from "./weights.js";
 
 /** How a world model is loaded. */
-export type WorldOptions = Pick<LoadOptions, "backend" | "dtype" | "worker" | "config" | "onProgress" | "signal" | "cache">;
+export type WorldOptions = Pick<LoadOptions, "backend" | "dtype" | "worker" | "config" | "onProgress" | "signal" | "cache" | "integrity">;
 
 export interface EncodeOptions {
   /** False: pictures are Float32Array pixel data, resized and normalised by the caller to be the model's very input. Default true. */
@@ -95,7 +95,8 @@ export class WorldModel {
     throwIfAborted(signal);
     const request = loadRequest(source, options);
     request.options.world = true;
-    return new WorldModel(await Resident.settle((engine, each) => engine.call("world", request, each), { worker, again: true, advice: ADVICE, signal, onProgress }));
+    const cache = customCache(options.cache);
+    return new WorldModel(await Resident.settle((engine, each) => engine.call("world", request, { ...each, cache }), { worker, again: true, advice: ADVICE, signal, onProgress }));
   }
 
   private constructor(resident: Resident<GlueWorldInfo>) {
@@ -110,6 +111,11 @@ export class WorldModel {
   /** Why `backend: "auto"` chose the CPU, as a sentence; undefined when it did not. */
   get fallbackReason(): string | undefined {
     return this.#resident.fallbackReason;
+  }
+
+  /** Why files were not kept in the cache, or not read from it, as a sentence; undefined when nothing went wrong. */
+  get cacheFailure(): string | undefined {
+    return this.#resident.cacheFailure;
   }
 
   /** How the weights of the encoder are kept. */
