@@ -134,6 +134,14 @@ class FakeArchive {
   }
 }
 
+function parseHeader(header: Uint8Array): Record<string, { data_offsets: [number, number] }> {
+  try {
+    return JSON.parse(new TextDecoder().decode(header));
+  } catch {
+    throw coded("bad-checkpoint", "the header is no JSON");
+  }
+}
+
 class FakeLoader {
   #handle = track("loader");
   #plan: PlannedTensor[] = [];
@@ -151,9 +159,9 @@ class FakeLoader {
   }
 
   addFile(name: string, fileSize: number, header: Uint8Array) {
-    const { __metadata__, ...tensors } = JSON.parse(new TextDecoder().decode(header));
+    const { __metadata__, ...tensors } = parseHeader(header);
     const base = 8 + header.length;
-    for (const [tensor, { data_offsets }] of Object.entries<{ data_offsets: [number, number] }>(tensors)) {
+    for (const [tensor, { data_offsets }] of Object.entries(tensors)) {
       const [begin, end] = [base + data_offsets[0], base + data_offsets[1]];
       if (end > fileSize) throw coded("bad-checkpoint", `${tensor} ends at ${end} of ${fileSize}`);
       if (!tensor.startsWith("skip")) this.#plan.push({ file: name, tensor, begin, end });
