@@ -2,8 +2,9 @@
 
 import { cpSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { buildWasm } from "./build-wasm.mjs";
+import { buildWasm, KINDS } from "./build-wasm.mjs";
 import { bin, main, output, read, root, say, stop } from "./lib.mjs";
+import { thirdPartyLicences } from "./licences.mjs";
 import { setup } from "./setup.mjs";
 
 /** What is published of each wasm build. */
@@ -25,7 +26,10 @@ export async function buildPackage(rust) {
     for (const file of files) cpSync(join(root, "www", "wasm", kind, file), join(pkg, "dist", "wasm", kind, file));
   }
   for (const file of ["LICENSE-MIT", "LICENSE-APACHE", "pkg-template/README.md"]) cpSync(join(root, file), join(pkg, file.split("/").at(-1)));
-  writeFileSync(join(pkg, "package.json"), `${JSON.stringify(manifest(), null, 2)}\n`);
+  const published = manifest();
+  writeFileSync(join(pkg, "package.json"), `${JSON.stringify(published, null, 2)}\n`);
+  const features = Object.keys(WASM_FILES).map((kind) => KINDS[kind].features);
+  writeFileSync(join(pkg, "THIRD-PARTY-LICENSES.md"), thirdPartyLicences(rust, features, Object.keys(published.dependencies)));
   check(pkg);
 }
 
@@ -62,8 +66,9 @@ function manifest() {
 
 function check(pkg) {
   bin("publint/src/cli.js", [pkg, "--strict"]);
+  bin("@arethetypeswrong/cli/dist/index.js", ["--pack", pkg, "--profile", "esm-only", "--no-emoji", "--no-color", "--format", "ascii"]);
   const [packed] = JSON.parse(output("npm", ["pack", "--dry-run", "--json"], { cwd: pkg }) ?? stop("npm pack refused pkg/"));
-  const stray = packed.files.map(({ path }) => path).filter((path) => !/^(dist\/(?!.*\.test\.).+\.(js|d\.ts|wasm)|package\.json|README\.md|LICENSE-(MIT|APACHE))$/.test(path));
+  const stray = packed.files.map(({ path }) => path).filter((path) => !/^(dist\/(?!.*\.test\.).+\.(js|d\.ts|wasm)|package\.json|README\.md|LICENSE-(MIT|APACHE)|THIRD-PARTY-LICENSES\.md)$/.test(path));
   if (stray.length > 0) stop(`pkg/ holds what should not be published: ${stray.join(", ")}`);
   say(`pkg/ is ${packed.id}, ${packed.files.length} files, ${(packed.size / 1e6).toFixed(1)} MB packed`);
 }

@@ -1,4 +1,4 @@
-// Sets up what is missing and runs every test, cheapest first: npm test [-- --only STAGE]
+// Sets up what is missing and runs every test, cheapest first: npm test [-- --only STAGE], npm run test:full for those of FULL, too
 
 import { parseArgs } from "node:util";
 import { buildPackage } from "./build-package.mjs";
@@ -27,15 +27,20 @@ const STAGES = {
   size: sizeReport,
   unit: () => vitest("unit"),
   package: buildPackage,
+  packaging: () => vitest("packaging"),
+  "packaging-full": () => vitest("packaging-full"),
   browser: () => vitest("browser"),
   conformance: (rust) => conformance(["--fixtures", "tests/fixtures"], rust),
 };
 
+/** Stages that run when they are asked for. */
+const FULL = ["packaging-full"];
+
 await main(import.meta, async (args) => {
-  const { only } = parseArgs({ args, options: { only: { type: "string" } } }).values;
+  const { only, full } = parseArgs({ args, options: { only: { type: "string" }, full: { type: "boolean", default: false } } }).values;
   if (only !== undefined && !(only in STAGES)) stop(`no stage "${only}"; there are ${Object.keys(STAGES).join(", ")}`);
   const rust = setup({ browser: true });
-  const stages = only === undefined ? Object.keys(STAGES) : [only];
+  const stages = only === undefined ? Object.keys(STAGES).filter((stage) => full || !FULL.includes(stage)) : [only];
   const passed = [];
   let failed;
   for (const stage of stages) {
@@ -43,7 +48,7 @@ await main(import.meta, async (args) => {
     const start = performance.now();
     try {
       await STAGES[stage](rust);
-      passed.push(`${stage.padEnd(12)} ${seconds(start).padStart(9)}`);
+      passed.push(`${stage.padEnd(14)} ${seconds(start).padStart(9)}`);
     } catch (error) {
       failed = stage;
       console.error(error instanceof Stop ? `webjepa: ${error.message}` : error);

@@ -27,7 +27,7 @@ export interface Fault {
 export interface TestServer {
   url: string;
   files: Map<string, Uint8Array | string>;
-  /** Folders on the disk, by the first part of their paths here. */
+  /** Folders on the disk, by the beginnings of their paths here. */
   folders: Map<string, string>;
   /** Sent with every answer. */
   headers: Record<string, string>;
@@ -64,10 +64,13 @@ const TYPES: Record<string, string> = {
 };
 
 function fromDisk(folders: Map<string, string>, path: string): Uint8Array | undefined {
-  const [first, ...rest] = path.split("/");
-  const folder = folders.get(first!);
-  const file = folder && join(folder, ...rest);
-  return file && existsSync(file) && statSync(file).isFile() ? readFileSync(file) : undefined;
+  const parts = path.split("/");
+  for (let length = parts.length - 1; length > 0; length--) {
+    const folder = folders.get(parts.slice(0, length).join("/"));
+    const file = folder && join(folder, ...parts.slice(length));
+    if (file && existsSync(file) && statSync(file).isFile()) return readFileSync(file);
+  }
+  return undefined;
 }
 
 function respond(state: Omit<TestServer, "url" | "close">, request: IncomingMessage, response: ServerResponse): void {

@@ -108,7 +108,9 @@ function startWorker(): Worker {
     if (!(error instanceof DOMException && error.name === "SecurityError")) throw startError(error);
   }
   // A worker's script must come from the page's own site, but may import from others, as when the package comes from a CDN.
-  const script = new Blob([`import ${JSON.stringify(new URL("./worker.js", import.meta.url).href)};`], { type: "text/javascript" });
+  // Bundlers, for which this would be one more file to publish, do not follow a base that has a name.
+  const here = import.meta.url;
+  const script = new Blob([`import ${JSON.stringify(new URL("./worker.js", here).href)};`], { type: "text/javascript" });
   const url = URL.createObjectURL(script);
   try {
     return new Worker(url, { type: "module", name: "webjepa" });

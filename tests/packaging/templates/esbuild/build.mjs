@@ -1,0 +1,16 @@
+import { cpSync } from "node:fs";
+import { build } from "esbuild";
+
+// esbuild does not follow `new URL(…, import.meta.url)`: the worker is an entry of its own, and the modules are copied beside it.
+await build({
+  entryPoints: { main: "./main.js", worker: "webjepa/worker" },
+  bundle: true,
+  splitting: true,
+  minify: true,
+  format: "esm",
+  target: "es2022",
+  outdir: "dist",
+  logLevel: "warning",
+});
+cpSync("node_modules/webjepa/dist/wasm", "dist/wasm", { recursive: true });
+cpSync("index.html", "dist/index.html");

@@ -1,0 +1,1 @@
+export default { basePath: "/some/sub/path", trailingSlash: true };
