@@ -15,6 +15,9 @@ const WASM_FILES = {
   webgpu: ["webjepa.js", "webjepa_bg.wasm"],
 };
 
+/** The library that is bundled into dist/hashes.js. */
+const BUNDLED = "@noble/hashes";
+
 export async function buildPackage(rust) {
   for (const kind of Object.keys(WASM_FILES)) buildWasm(kind, rust);
   const pkg = join(root, "pkg");
@@ -29,7 +32,7 @@ export async function buildPackage(rust) {
   const published = manifest();
   writeFileSync(join(pkg, "package.json"), `${JSON.stringify(published, null, 2)}\n`);
   const features = Object.keys(WASM_FILES).map((kind) => KINDS[kind].features);
-  writeFileSync(join(pkg, "THIRD-PARTY-LICENSES.md"), thirdPartyLicences(rust, features, Object.keys(published.dependencies)));
+  writeFileSync(join(pkg, "THIRD-PARTY-LICENSES.md"), thirdPartyLicences(rust, features, [...Object.keys(published.dependencies), BUNDLED]));
   check(pkg);
 }
 
@@ -37,8 +40,8 @@ export async function buildPackage(rust) {
 async function bundleHashes(dist) {
   // Imported only here, because the set-up may have to install it first.
   const { build } = await import("vite");
-  const { version } = JSON.parse(read("node_modules/@noble/hashes/package.json"));
-  const notice = `/*! @noble/hashes ${version}, MIT licence, (c) 2022 Paul Miller (paulmillr.com) */`;
+  const { version } = JSON.parse(read(`node_modules/${BUNDLED}/package.json`));
+  const notice = `/*! ${BUNDLED} ${version}, MIT licence, (c) 2022 Paul Miller (paulmillr.com) */`;
   await build({
     configFile: false,
     root,

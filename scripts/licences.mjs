@@ -5,6 +5,9 @@ import { dirname, join } from "node:path";
 import { output, read, root, stop } from "./lib.mjs";
 import { WASM } from "./toolchain.mjs";
 
+/** The notice of the licence's own Exhibit A. */
+const MPL = `This Source Code Form is subject to the terms of the Mozilla Public License, v. 2.0. If a copy of the MPL was not distributed with
+this file, You can obtain one at https://mozilla.org/MPL/2.0/.`;
 const LICENCE_FILE = /^(licen[cs]e|copying|copyright|notice|unlicense)/i;
 
 /**
@@ -72,5 +75,6 @@ function textsOf({ title, licence, folder, authors }) {
   const holder = authors.length > 0 ? authors.map((author) => author.replace(/ <.*>$/, "")).join(", ") : `the authors of ${title}`;
   if (licence.includes("MIT")) return [read("LICENSE-MIT").replace(/^Copyright .*$/m, `Copyright (c) ${holder}`)];
   if (licence.includes("Apache-2.0")) return [read("LICENSE-APACHE")];
+  if (licence === "MPL-2.0") return [MPL];
   return stop(`${title} has no licence file, and its licence is ${licence}`);
 }
