@@ -372,6 +372,11 @@ impl LeWm {
         })
     }
 
+    /// The model of these two, which are of one configuration.
+    pub fn of(encoder: Encoder, dynamics: Dynamics) -> Self {
+        Self { encoder, dynamics }
+    }
+
     /// The picture encoder.
     pub fn encoder(&self) -> &Encoder {
         &self.encoder

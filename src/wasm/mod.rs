@@ -3,6 +3,8 @@
 //! A build with a backend exports the models, the one without exports what needs no tensors.
 
 #[cfg(not(feature = "tensor"))]
+mod actions;
+#[cfg(not(feature = "tensor"))]
 mod masks;
 #[cfg(feature = "tensor")]
 mod model;

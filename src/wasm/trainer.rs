@@ -9,6 +9,7 @@ use wasm_bindgen::prelude::*;
 
 use super::model::{Batch, Model, device};
 use super::to_js;
+use super::world::World;
 use crate::config::ModelConfig;
 use crate::device::Backend;
 use crate::input::{ImageView, Processor};
@@ -42,6 +43,7 @@ impl Views {
 struct Info<'a> {
     config: &'a ModelConfig,
     grid: [usize; 3],
+    frames: usize,
     backend: &'static str,
     objective: &'static str,
     step: u64,
@@ -74,6 +76,17 @@ impl From<run::Trainer> for Trainer {
     fn from(run: run::Trainer) -> Self {
         Self(Rc::new(RefCell::new(run)))
     }
+}
+
+/// How pictures are prepared for the models of a run.
+fn processor(
+    Recipe {
+        model,
+        normalization,
+        ..
+    }: &Recipe,
+) -> Result<Processor> {
+    Processor::published_for(model)?.with_statistics(&normalization.mean, &normalization.std)
 }
 
 fn one_view() -> Error {
@@ -123,6 +136,7 @@ impl Trainer {
         Ok(to_js(&Info {
             config: &recipe.model,
             grid: recipe.model.grid(),
+            frames: recipe.frames(),
             backend: Backend::BUILT.name(),
             objective: recipe.objective.name(),
             step: run.step_count(),
@@ -146,17 +160,17 @@ impl Trainer {
     pub fn new_batch(&self, preprocess: bool) -> Result<Batch, JsValue> {
         let trainer = borrowed(&self.0)?;
         if !preprocess {
-            let Recipe { model, views, .. } = trainer.recipe();
-            let [view] = views.as_slice() else {
+            let recipe = trainer.recipe();
+            let [view] = recipe.views.as_slice() else {
                 return Err(one_view().into());
             };
             if view.count != 1 {
                 return Err(one_view().into());
             }
             return Ok(Batch::prepared(
-                model,
+                &recipe.model,
                 Some(view.augmentation.size),
-                model.frames,
+                recipe.frames(),
             )?);
         }
         let batch = trainer.new_batch();
@@ -164,15 +178,21 @@ impl Trainer {
         Ok(Batch::from(Views { run, batch }))
     }
 
-    /// One step, on masks of the caller's (`{ context, targets }`) or, undefined, on drawn ones. See `GlueTrainStep` in
-    /// `www/src/glue.ts`.
+    /// One step, on masks of the caller's (`{ context, targets }`) or, undefined, on drawn ones; of windows, with their actions,
+    /// `[windows, history, action]`. See `GlueTrainStep` in `www/src/glue.ts`.
     #[allow(
         clippy::await_holding_refcell_ref,
         reason = "a second call meanwhile is refused, which is what the borrow is for"
     )]
-    pub async fn step(&self, batch: Batch, masks: JsValue) -> Result<JsValue, JsValue> {
+    pub async fn step(
+        &self,
+        batch: Batch,
+        masks: JsValue,
+        actions: Option<Vec<f32>>,
+    ) -> Result<JsValue, JsValue> {
         let run = Rc::clone(&self.0);
         let mut batch = batch.into_step()?;
+        batch.act(&actions.unwrap_or_default());
         if !masks.is_undefined() {
             borrowed(&run)?.mask(&mut batch, masks_of(&masks)?)?;
         }
@@ -244,13 +264,12 @@ impl Trainer {
     /// A model on the present weights.
     pub async fn model(&self) -> Result<Model, JsValue> {
         let run = borrowed(&self.0)?;
-        let Recipe {
-            model,
-            normalization,
-            ..
-        } = run.recipe();
-        let processor = Processor::published_for(model)?
-            .with_statistics(&normalization.mean, &normalization.std)?;
-        Ok(Model::of_run(&run, processor)?)
+        Ok(Model::of_run(&run, processor(run.recipe())?)?)
+    }
+
+    /// A world model on the present weights, where the objective makes one.
+    pub async fn world(&self) -> Result<World, JsValue> {
+        let run = borrowed(&self.0)?;
+        Ok(World::of_run(&run, processor(run.recipe())?)?)
     }
 }

@@ -54,6 +54,11 @@ impl ActionScale {
         Ok(Self { mean, std })
     }
 
+    /// The mean of each number, then the deviations.
+    pub fn statistics(self) -> Vec<f64> {
+        [self.mean, self.std].concat()
+    }
+
     /// Actions `[count, action]`, or blocks of several one after the other, as a model takes them: `(a − mean) / std`, and 0 for NaN.
     ///
     /// # Errors

@@ -327,7 +327,7 @@ class FakeTrainer implements GlueTrainer {
 
   info() {
     const { weights: _, imageSize, ...rest } = this.#state;
-    return { ...geometry(imageSize), ...rest, trainable: 1 };
+    return { ...geometry(imageSize), frames: 1, ...rest, trainable: 1 };
   }
 
   /** Runs through the data set in order, each epoch beginning one picture later. */
@@ -394,6 +394,10 @@ class FakeTrainer implements GlueTrainer {
     this.#fresh();
     await fake.faults.model?.();
     return new FakeModel(this.#state.weights, this.#state.imageSize, true);
+  }
+
+  async world(): Promise<never> {
+    throw coded("unsupported", "no world model");
   }
 
   #fresh() {

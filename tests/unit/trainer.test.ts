@@ -60,6 +60,7 @@ describe.each([
     expect(trainer.info).toEqual({
       config: expect.objectContaining({ imageSize: 32, patchSize: 16 }),
       grid: [1, 2, 2],
+      frames: 1,
       backend: "cpu",
       objective: "lejepa",
       step: 0,
@@ -683,7 +684,7 @@ describe.each([
     ["an eps of 0", { ...OPTIONS, optimizer: { eps: 0 } }, "bad-input", /optimizer\.eps .*greater than 0/],
     ["a batch of 0", { ...OPTIONS, batchSize: 0 }, "bad-input", /batchSize/],
     ["a seed that is no whole number", { ...OPTIONS, seed: -1 }, "bad-input", /seed/],
-    ["an unknown objective", { ...OPTIONS, objective: "mae" }, "bad-input", /objective is one of "ijepa", "vjepa", "lejepa", not "mae"/],
+    ["an unknown objective", { ...OPTIONS, objective: "mae" }, "bad-input", /objective is one of "ijepa", "vjepa", "lejepa", "lewm", not "mae"/],
     ["an objective of no kind", { ...OPTIONS, objective: {} }, "bad-input", /objective\.kind/],
     ["an unknown way to mask", { ...OPTIONS, masks: { strategy: "half" } }, "bad-input", /masks\.strategy is one of .*"tube"/],
     ["a mask's option that there is not", { ...OPTIONS, masks: { strategy: "tube", seed: 3 } }, "bad-input", /no option masks\.seed/],

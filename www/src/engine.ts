@@ -3,7 +3,7 @@
 import { ModelCache } from "./cache.js";
 import { chooseBackend } from "./device.js";
 import { abortError, JepaError, throwIfAborted, toJepaError } from "./errors.js";
-import type { GlueModel, GlueModelInfo, GlueTrainer, GlueTrainerInfo, GlueWorldInfo } from "./glue.js";
+import type { GlueModel, GlueModelInfo, GlueTrainer, GlueTrainerInfo, GlueWorld, GlueWorldInfo } from "./glue.js";
 import { discard } from "./inputs.js";
 import { Instance } from "./instance.js";
 import { fromCheckpoint, isOfFiles, progressReporter, type Report } from "./loading.js";
@@ -41,6 +41,7 @@ export class LocalEngine implements Engine {
     save: ({ id }) => this.#trainers.get(id)!.save(),
     export: ({ id, layout }) => this.#trainers.get(id)!.export(layout),
     copy: async ({ id }) => this.#keepModel(await this.#trainers.get(id)!.copy()),
+    worldCopy: async ({ id }) => this.#keepWorld(await this.#trainers.get(id)!.worldCopy()),
     free: ({ id }) => this.#free(id),
   };
 
@@ -100,12 +101,10 @@ export class LocalEngine implements Engine {
     const { source, backend, options } = request;
     const report = progressReporter(callOptions.onProgress, { compile: 10, download: 70, upload: 20 });
     const { made, ...rest } = await this.#fromSource(source, backend, options, passageOf(request, callOptions), (loader) => loader.finishWorld(), report, signal);
-    const world = new LocalWorld(this.#instance!, made, this.#check);
-    const id = this.#nextId++;
-    this.#worlds.set(id, world);
+    const loaded = this.#keepWorld(made);
     throwIfAborted(signal);
     report("upload", 1);
-    return { id, info: world.info, ...rest };
+    return { ...loaded, ...rest };
   }
 
   async #train(request: TrainRequest, onProgress: CallOptions["onProgress"], signal: AbortSignal): Promise<Loaded<GlueTrainerInfo>> {
@@ -205,6 +204,13 @@ export class LocalEngine implements Engine {
     const id = this.#nextId++;
     this.#models.set(id, model);
     return { id, info: model.info };
+  }
+
+  #keepWorld(made: GlueWorld): Loaded<GlueWorldInfo> {
+    const world = new LocalWorld(this.#instance!, made, this.#check);
+    const id = this.#nextId++;
+    this.#worlds.set(id, world);
+    return { id, info: world.info };
   }
 
   #keepTrainer(made: GlueTrainer): Loaded<GlueTrainerInfo> {

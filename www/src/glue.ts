@@ -166,10 +166,10 @@ export interface GlueTrainer {
    */
   newBatch(preprocess: boolean): GlueBatch;
   /**
-   * Consumes the batch. Masks of the caller's, as `lastMasks` gives them, take the place of those that would be drawn. A failure with a
-   * code other than `internal`, such as a loss that is no number, leaves the trainer as it was.
+   * Consumes the batch. Masks of the caller's, as `lastMasks` gives them, take the place of those that would be drawn; windows come with
+   * their actions, `[windows, history, A]`. A failure with a code other than `internal`, such as a loss that is no number, leaves the trainer as it was.
    */
-  step(batch: GlueBatch, masks: Masks | undefined): Promise<GlueTrainStep>;
+  step(batch: GlueBatch, masks: Masks | undefined, actions: Float32Array | undefined): Promise<GlueTrainStep>;
   /** The masks of the last step: token indices, raster order; empty where the objective has none. */
   lastMasks(): Masks;
   save(): Promise<Uint8Array<ArrayBuffer>>;
@@ -177,12 +177,16 @@ export interface GlueTrainer {
   export(layout: "hf" | "original"): Promise<Record<string, Uint8Array<ArrayBuffer>>>;
   /** A model on the present weights of the target encoder, or of the online encoder where there is no other; later steps do not change it. */
   model(): Promise<GlueModel>;
+  /** A world model on the present weights; `unsupported` where the objective makes none. */
+  world(): Promise<GlueWorld>;
   free(): void;
 }
 
 export interface GlueTrainerInfo {
   config: ModelConfig;
   grid: [number, number, number];
+  /** Of each clip or window; 1 for pictures. */
+  frames: number;
   backend: Backend;
   objective: string;
   /** Steps that have been taken. */

@@ -4,6 +4,7 @@ export type {
   Autosave,
   IJepaObjective,
   LeJepaObjective,
+  LeWmObjective,
   Objective,
   TrainAugmentation,
   TrainerHost,
@@ -43,6 +44,7 @@ export {
   type RolloutOptions,
   type WorldOptions,
 } from "./world.js";
+export { ActionScale, windowsOf, type ActionWindow, type ActionWindows, type Trajectory, type WindowOptions } from "./trajectories.js";
 export type { ClipData, ClipInput } from "./clips.js";
 export { videoFrames, type FrameSource, type VideoFramesOptions } from "./stream.js";
 export type { ImageInput, PixelData } from "./inputs.js";

@@ -2,7 +2,7 @@
 
 import { frameNumbering } from "./clips.js";
 import { macrotask } from "./environment.js";
-import type { GlueModel, GlueTrainer, GlueTrainerInfo } from "./glue.js";
+import type { GlueModel, GlueTrainer, GlueTrainerInfo, GlueWorld } from "./glue.js";
 import type { Instance } from "./instance.js";
 import type { Check } from "./local-model.js";
 import type { Masks } from "./masks.js";
@@ -26,7 +26,7 @@ export class LocalTrainer {
     return this.#instance.call(() => this.#trainer.nextIndices(length));
   }
 
-  async step({ pictures, frames, masks, preprocess, numbers }: Omit<StepRequest, "id">, signal: AbortSignal | undefined): Promise<TimedStep> {
+  async step({ pictures, frames, masks, actions, preprocess, numbers }: Omit<StepRequest, "id">, signal: AbortSignal | undefined): Promise<TimedStep> {
     // An abort or a paint that has been waiting gets its turn between steps.
     await macrotask();
     const start = performance.now();
@@ -36,7 +36,7 @@ export class LocalTrainer {
       signal,
       number: frameNumbering((i) => numbers?.[i] ?? i, frames),
     });
-    const { warning, ...step } = await this.#instance.run(() => this.#trainer.step(batch, masks));
+    const { warning, ...step } = await this.#instance.run(() => this.#trainer.step(batch, masks, actions));
     return { ...step, ...(warning ? { warning } : {}), ms: performance.now() - start };
   }
 
@@ -54,6 +54,10 @@ export class LocalTrainer {
 
   copy(): Promise<GlueModel> {
     return this.#instance.run(() => this.#trainer.model());
+  }
+
+  worldCopy(): Promise<GlueWorld> {
+    return this.#instance.run(() => this.#trainer.world());
   }
 
   free(): void {

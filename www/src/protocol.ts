@@ -51,6 +51,8 @@ export interface Calls {
   export: { request: { id: number; layout: "hf" | "original" }; result: Record<string, Uint8Array<ArrayBuffer>> };
   /** A model on the present weights of a trainer. */
   copy: { request: { id: number }; result: Loaded<GlueModelInfo> };
+  /** A world model on the present weights of a trainer. */
+  worldCopy: { request: { id: number }; result: Loaded<GlueWorldInfo> };
   /** Forgets a model or trainer. */
   free: { request: { id: number }; result: undefined };
 }
@@ -136,6 +138,8 @@ export interface StepRequest {
   preprocess: boolean;
   /** The caller's own. */
   masks?: Masks | undefined;
+  /** Of windows, `[windows, history, A]`. */
+  actions?: Float32Array | undefined;
   /** What messages call each picture or clip; its place in the list, unless given. */
   numbers?: ArrayLike<number>;
 }

@@ -57,7 +57,19 @@ export interface VJepaObjective {
     | undefined;
 }
 
-export type Objective = "ijepa" | "vjepa" | "lejepa" | IJepaObjective | VJepaObjective | LeJepaObjective;
+/**
+ * Predict the embedding of the next frame from the last ones and what is done, and keep embeddings spread like a Gaussian at every step, with
+ * no target encoder (LeWorldModel, arXiv 2603.19312). The model is of the system `"lewm"`, a batch is one of {@link ActionWindow}s.
+ */
+export interface LeWmObjective {
+  kind: "lewm";
+  /** Weight of SIGReg. Default 0.09. */
+  weight?: number | undefined;
+  /** Random directions, drawn anew in every step, along which the spread is tested. Default 1024. */
+  slices?: number | undefined;
+}
+
+export type Objective = "ijepa" | "vjepa" | "lejepa" | "lewm" | IJepaObjective | VJepaObjective | LeJepaObjective | LeWmObjective;
 
 /**
  * How learning rate, weight decay and momentum of the target encoder change from step to step. The defaults are those of I-JEPA's
@@ -215,7 +227,7 @@ export interface TrainerOptions extends TrainerHost {
   normalization?: { mean: number[]; std: number[] } | undefined;
 }
 
-const OBJECTIVES = ["ijepa", "vjepa", "lejepa"];
+const OBJECTIVES = ["ijepa", "vjepa", "lejepa", "lewm"];
 
 const SCHEDULE: Record<keyof TrainSchedule, Rule> = {
   steps: whole(1),

@@ -1,6 +1,6 @@
 import { captureList, type ClipInput } from "./clips.js";
 import { abortable, JepaError, messageOf, throwIfAborted } from "./errors.js";
-import type { GlueModelInfo, GlueTrainerInfo } from "./glue.js";
+import type { GlueModelInfo, GlueTrainerInfo, GlueWorldInfo } from "./glue.js";
 import { asyncDispose, discardLater, isolated, Resident, type Advice } from "./host.js";
 import { captureAll, discard, type ImageInput, type Numbering } from "./inputs.js";
 import { BACKENDS, Jepa } from "./jepa.js";
@@ -9,16 +9,19 @@ import { aBoolean, anObject, anything, checkFields, oneOf, shown, whole } from "
 import type { Engine, StepRequest, TrainRequest } from "./protocol.js";
 import type { SaveStore } from "./saves.js";
 import { checkHost, checkStore, trainingOf, type Autosave, type TrainerHost, type TrainerOptions } from "./trainer-options.js";
+import { sized, type ActionWindow } from "./trajectories.js";
 import type { Backend, Grid, ModelConfig } from "./types.js";
 import { describeSource } from "./weights.js";
+import { joined, WorldModel } from "./world.js";
 
 /**
  * Pictures to train on: an array of them, or what makes the one with a given number when it is needed. For a model of video, clips of
- * its number of frames.
+ * its number of frames; for a world model, windows.
  */
-export type TrainDataset =
-  | ArrayLike<ImageInput | ClipInput>
-  | { readonly length: number; get(index: number): ImageInput | ClipInput | Promise<ImageInput | ClipInput> };
+export type TrainDataset = ArrayLike<TrainSample> | { readonly length: number; get(index: number): TrainSample | Promise<TrainSample> };
+
+/** What a step takes several of: for a model of video clips, for a world model windows, see {@link windowsOf}. */
+export type TrainSample = ImageInput | ClipInput | ActionWindow;
 
 export interface StepOptions {
   /**
@@ -78,6 +81,8 @@ export interface TrainerInfo {
   config: ModelConfig;
   /** Patches along time, height and width. */
   grid: Grid;
+  /** Frames of each clip or window; 1 for pictures. */
+  frames: number;
   /** What computes. */
   backend: Backend;
   objective: string;
@@ -222,11 +227,11 @@ export class Trainer {
   /**
    * Takes one step.
    *
-   * @param images - `batchSize · accumulate` pictures, or clips of the model's number of frames; taken as they are when this is called
+   * @param images - `batchSize · accumulate` pictures, clips of the model's number of frames, or windows; taken as they are when this is called
    * @throws {@link JepaError} `bad-mask`; `bad-input`, also when the loss or a gradient is no number any more: its tensor is named, and the trainer
    * is as it was before the step, so that it can be saved; `network`, `aborted`, `disposed`, `device-lost`, `out-of-memory`, `internal`
    */
-  step(images: readonly ImageInput[] | readonly ClipInput[], options: StepOptions = {}): Promise<TrainMetrics> {
+  step(images: readonly ImageInput[] | readonly ClipInput[] | readonly ActionWindow[], options: StepOptions = {}): Promise<TrainMetrics> {
     const { signal, preprocess = true } = options;
     const capturing = async () => {
       checkFields("", options, { masks: anything, preprocess: aBoolean, signal: anObject });
@@ -281,9 +286,10 @@ export class Trainer {
     return length as number;
   }
 
-  /** Pictures, or the frames of clips. */
-  async #captured(images: readonly (ImageInput | ClipInput)[], number: Numbering, prepared: boolean): Promise<Pick<StepRequest, "pictures" | "frames">> {
-    const { frames = 1 } = this.config;
+  /** Pictures, the frames of clips, or those of windows and their actions. */
+  async #captured(images: readonly TrainSample[], number: Numbering, prepared: boolean): Promise<Pick<StepRequest, "pictures" | "frames" | "actions">> {
+    const { frames } = this.#resident.info;
+    if (this.config.lewm) return this.#windows(images as readonly ActionWindow[], number, prepared);
     if (frames === 1) return { pictures: await captureAll(images as readonly ImageInput[], number, prepared), frames };
     const captured = await captureList(images as readonly ClipInput[], number, prepared);
     if (captured.frames === frames) return captured;
@@ -291,10 +297,27 @@ export class Trainer {
     throw new JepaError("bad-input", `A clip of ${captured.frames} frames was given, and the model takes ${frames}.`);
   }
 
-  /** The pictures or clips of these numbers, and the numbers. */
+  async #windows(windows: readonly ActionWindow[], number: Numbering, prepared: boolean): Promise<Required<Pick<StepRequest, "pictures" | "frames" | "actions">>> {
+    const { frames, config } = this.#resident.info;
+    const { actionSize } = config.lewm!;
+    const blocks = windows.flatMap((window, i) => {
+      const name = `Window ${number(i) ?? i}`;
+      if (typeof window !== "object" || window === null || !("actions" in window) || !Array.isArray(window.frames) || !Array.isArray(window.actions)) {
+        throw new JepaError("bad-input", `${name} is no window: give { frames, actions }, as windowsOf makes them.`);
+      }
+      if (window.frames.length !== frames || window.actions.length !== frames - 1) {
+        throw new JepaError("bad-input", `${name} has ${window.frames.length} frames and ${window.actions.length} action blocks; the model takes ${frames} and ${frames - 1}.`);
+      }
+      return window.actions.map((block, n) => sized(block, actionSize, `Action block ${n} of ${name.toLowerCase()}`));
+    });
+    const captured = await captureList(windows.map((window) => window.frames), number, prepared);
+    return { ...captured, actions: joined(blocks) };
+  }
+
+  /** The pictures, clips or windows of these numbers, and the numbers. */
   async #captureNumbered(dataset: TrainDataset, numbers: Uint32Array): Promise<Omit<StepRequest, "id">> {
     const images = await Promise.all(
-      Array.from(numbers, async (number): Promise<ImageInput | ClipInput> => {
+      Array.from(numbers, async (number): Promise<TrainSample> => {
         try {
           return "get" in dataset ? await dataset.get(number) : dataset[number]!;
         } catch (error) {
@@ -379,6 +402,15 @@ export class Trainer {
    */
   async model(): Promise<Jepa> {
     return Jepa.of(await this.#resident.sibling<GlueModelInfo>((engine, id) => engine.call("copy", { id }, {}), MODEL));
+  }
+
+  /**
+   * The same as a world model, with everything that it has beside its encoder; of the objective `"lewm"`.
+   *
+   * @throws {@link JepaError} `unsupported` for other objectives
+   */
+  async world(): Promise<WorldModel> {
+    return WorldModel.of(await this.#resident.sibling<GlueWorldInfo>((engine, id) => engine.call("worldCopy", { id }, {}), MODEL));
   }
 
   /** Gives back the trainer's memory and, where no model of it is left, its worker and GPU device. Calls in progress reject with `disposed`. May be called twice. */

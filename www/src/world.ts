@@ -99,6 +99,11 @@ export class WorldModel {
     return new WorldModel(await Resident.settle((engine, each) => engine.call("world", request, { ...each, cache }), { worker, again: true, advice: ADVICE, signal, onProgress }));
   }
 
+  /** @internal */
+  static of(resident: Resident<GlueWorldInfo>): WorldModel {
+    return new WorldModel(resident);
+  }
+
   private constructor(resident: Resident<GlueWorldInfo>) {
     this.#resident = resident;
   }
@@ -261,7 +266,8 @@ const PLAN: Record<Exclude<keyof PlanOptions, "signal">, Rule> = {
   start: anything,
 };
 
-function joined(blocks: readonly Float32Array[]): Float32Array {
+/** All numbers, one block after the other. */
+export function joined(blocks: readonly Float32Array[]): Float32Array {
   const all = new Float32Array(blocks.reduce((sum, { length }) => sum + length, 0));
   blocks.reduce((at, block) => (all.set(block, at), at + block.length), 0);
   return all;

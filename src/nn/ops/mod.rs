@@ -217,7 +217,7 @@ fn product_sizes(x: &Shape, other: usize) -> (usize, usize, Vec<usize>) {
 
 /// A matrix `[d_in, d_out]` in the form in which it is kept in memory.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "a model holds few of them")]
+#[allow(clippy::large_enum_variant, reason = "a model holds few of them")]
 pub enum Weight {
     /// f32 values.
     Full(Tensor<2>),
