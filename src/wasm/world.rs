@@ -1,11 +1,13 @@
 //! World models: pictures to embeddings, actions to what they lead to, a goal to a plan.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use burn::tensor::{Tensor, TensorData};
-use js_sys::{Float32Array, Object, Reflect};
+use js_sys::{Float32Array, Function, Object, Promise, Reflect};
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
 
 use super::model::{Batch, Complete, device};
 use super::{from_js, to_js};
@@ -17,8 +19,11 @@ use crate::model::{Dynamics, Encoder, LeWm};
 use crate::nn::ops;
 use crate::rng::Stream;
 use crate::train::trainer::Trainer;
-use crate::world::{Axis, Candidates, Cem, Mppi, Space};
+use crate::world::{Axis, Candidates, Cem, Descent, Mppi, Space};
 use crate::{Error, Result};
+
+/// Sequences that descend along their gradients, unless told otherwise: more find better minima, at a pass forth and back each.
+const STARTS: usize = 16;
 
 /// A LeWorldModel with everything that it has.
 #[wasm_bindgen]
@@ -52,6 +57,7 @@ struct PlanOptions {
     elites: Option<usize>,
     momentum: Option<[f64; 2]>,
     temperature: Option<f64>,
+    rate: Option<f64>,
     scale: Option<f64>,
     limit: Option<f64>,
     start: Option<Vec<f64>>,
@@ -186,13 +192,15 @@ impl World {
         Ok(data)
     }
 
-    /// Actions that end near the embedding `goal`. `{ actions, costs }`.
+    /// Actions that end near the embedding `goal`. `{ actions, costs }`. Before each round waits for the promise of `turn`, and fails with
+    /// what that rejects with.
     pub async fn plan(
         &self,
         embeddings: Vec<f32>,
         past: Vec<f32>,
         goal: Vec<f32>,
         options: JsValue,
+        turn: Function,
     ) -> Result<JsValue, JsValue> {
         let model = Rc::clone(&self.model);
         let options: PlanOptions = from_js(options)?;
@@ -212,7 +220,19 @@ impl World {
         let length = goal.len();
         let goal = TensorData::new(goal, [length]);
         let goal: Tensor<1> = ops::uploaded(goal, &device()?);
+        let interrupted = RefCell::new(None);
+        let turn = async || {
+            let given = match turn.call0(&JsValue::NULL) {
+                Ok(promise) => JsFuture::from(Promise::resolve(&promise)).await,
+                Err(thrown) => Err(thrown),
+            };
+            given.map(drop).map_err(|thrown| {
+                *interrupted.borrow_mut() = Some(thrown);
+                Error::Internal("the plan was interrupted".into())
+            })
+        };
         let cost = async |candidates: &Candidates| {
+            turn().await?;
             model.dynamics().costs(&context, &goal, candidates).await
         };
         let mut random = Stream::new(options.seed, "plan", 0);
@@ -227,7 +247,7 @@ impl World {
                     momentum: options.momentum.unwrap_or(published.momentum),
                     ..published
                 };
-                cem.plan(start, &mut random, cost).await?
+                cem.plan(start, &mut random, cost).await
             }
             "mppi" => {
                 let mppi = Mppi {
@@ -236,15 +256,31 @@ impl World {
                     iterations,
                     temperature: options.temperature.unwrap_or(1.0),
                 };
-                mppi.plan(start, &mut random, cost).await?
+                mppi.plan(start, &mut random, cost).await
+            }
+            "gradient" => {
+                let width = model.encoder().config().hidden_size as f64;
+                let descent = Descent {
+                    space,
+                    starts: options.samples.unwrap_or(STARTS),
+                    iterations,
+                    rate: options.rate.unwrap_or(width.recip()),
+                };
+                let slopes = async |candidates: &Candidates| {
+                    turn().await?;
+                    model.dynamics().slopes(&context, &goal, candidates).await
+                };
+                descent.plan(start, &mut random, slopes).await
             }
             other => {
                 return Err(Error::BadInput(format!(
-                    "the planner {other:?} is unknown; use \"cem\" or \"mppi\""
+                    "the planner {other:?} is unknown; use \"cem\", \"mppi\" or \"gradient\""
                 ))
                 .into());
             }
         };
+        let plan =
+            plan.map_err(|error| interrupted.take().unwrap_or_else(|| JsValue::from(error)))?;
         let result = Object::new();
         let actions: Vec<f32> = plan.actions.iter().map(|&v| v as f32).collect();
         floats(&result, "actions", &actions)?;

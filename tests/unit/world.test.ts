@@ -69,10 +69,14 @@ describe("a world model", () => {
     expect(first).toEqual({ data: later.data.slice(0, shape[1]! * D), shape: [shape[1], D] });
   });
 
-  it.each(["cem", "mppi"] as const)("plans by %s, which costs less than doing nothing, and what it says it costs", async (planner) => {
+  it.each([
+    ["cem", 120],
+    ["mppi", 120],
+    ["gradient", 12],
+  ] as const)("plans by %s, which costs less than doing nothing, and what it says it costs", async (planner, samples) => {
     await using world = await load();
     const [from, goal] = [embeddings[0]!, embeddings.at(-1)!];
-    const options = { planner, horizon: 3, samples: 120, iterations: 12, elites: 12, seed: 4 };
+    const options = { planner, horizon: 3, samples, iterations: 12, seed: 4, ...(planner === "cem" ? { elites: 12 } : {}) };
     const cost = async ({ actions }: Pick<Plan, "actions">) => {
       const { data: steps } = await world.rollout(from, actions);
       return steps.slice(-D).reduce((sum, value, i) => sum + (value - goal[i]!) ** 2, 0);
@@ -89,6 +93,17 @@ describe("a world model", () => {
     expect((await world.plan(from, goal, { ...options, seed: 5 })).actions.data).not.toEqual(plan.actions.data);
     const limited = await world.plan(from, goal, { ...options, limit: 0.1, start: plan.actions });
     expect(Math.max(...limited.actions.data.map(Math.abs))).toBeLessThanOrEqual(0.1 + 1e-6);
+  });
+
+  it.each([true, false])("stops planning between two rounds when it is aborted, in a worker: %s", async (worker) => {
+    await using world = await load({ worker });
+    const [from, goal] = [embeddings[0]!, embeddings[1]!];
+    const abort = new AbortController();
+    // Rounds enough for minutes.
+    const planning = world.plan(from, goal, { iterations: 60_000, samples: 20, elites: 5, horizon: 2, signal: abort.signal });
+    setTimeout(() => abort.abort(), 50);
+    expect(await failure(planning)).toMatchObject({ code: "aborted" });
+    expect((await world.plan(from, goal, { iterations: 1, samples: 8, elites: 2, horizon: 1 })).costs).toHaveLength(1);
   });
 
   it("refuses what does not fit, and goes on", async () => {

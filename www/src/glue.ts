@@ -99,7 +99,8 @@ export interface GlueWorld {
   encode(batch: GlueBatch): Promise<Float32Array<ArrayBuffer>>;
   /** `[count, horizon, D]`, from `[frames, D]`, the `[frames − 1, A]` between them and `[count, horizon, A]`. */
   rollout(embeddings: Float32Array, past: Float32Array, actions: Float32Array, count: number, horizon: number): Promise<Float32Array<ArrayBuffer>>;
-  plan(embeddings: Float32Array, past: Float32Array, goal: Float32Array, options: GluePlanOptions): Promise<{ actions: Float32Array; costs: number[] }>;
+  /** Waits for `turn` before each round, and rejects with what that rejects with. */
+  plan(embeddings: Float32Array, past: Float32Array, goal: Float32Array, options: GluePlanOptions, turn: () => Promise<void>): Promise<{ actions: Float32Array; costs: number[] }>;
   free(): void;
 }
 
@@ -126,6 +127,7 @@ export interface GluePlanOptions {
   elites?: number;
   momentum?: [mean: number, std: number];
   temperature?: number;
+  rate?: number;
   scale?: number;
   limit?: number;
   start?: number[];

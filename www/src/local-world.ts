@@ -46,8 +46,9 @@ export class LocalWorld {
   }
 
   async plan({ embeddings, past, goal, options }: Omit<PlanRequest, "id">, signal: AbortSignal | undefined): Promise<Calls["plan"]["result"]> {
-    await this.#turn(signal);
-    return this.#instance.run(() => this.#world.plan(embeddings, past, goal, options));
+    const turn = () => this.#turn(signal);
+    await turn();
+    return this.#instance.run(() => this.#world.plan(embeddings, past, goal, options, turn));
   }
 
   /** An abort or a paint that has been waiting gets its turn. */

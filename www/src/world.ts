@@ -35,14 +35,14 @@ export interface RolloutOptions {
 export interface PlanOptions {
   /**
    * `"cem"` (default): the cross-entropy method, as LeWorldModel plans. `"mppi"`: path integrals, in which every sample counts by its
-   * cost.
+   * cost. `"gradient"`: gradient descent from several starts, of which the cheapest sequence is the plan.
    */
-  planner?: "cem" | "mppi" | undefined;
+  planner?: "cem" | "mppi" | "gradient" | undefined;
   /** Of the samples. Default 0. */
   seed?: number | undefined;
   /** Action blocks of a plan. Default 5. */
   horizon?: number | undefined;
-  /** Sequences of a round. Default 300. */
+  /** Sequences of a round; of `"gradient"` the starts. Default 300, of `"gradient"` 16. */
   samples?: number | undefined;
   /** Rounds. Default 30. */
   iterations?: number | undefined;
@@ -52,13 +52,15 @@ export interface PlanOptions {
   momentum?: readonly [mean: number, std: number] | undefined;
   /** `"mppi"`: a sample weighs `exp(−(cost − lowest cost) / temperature)`. Default 1. */
   temperature?: number | undefined;
+  /** `"gradient"`: what the gradient is multiplied with in a round. Default 1 / D, which is 1 for the mean over features, as DINO-WM plans. */
+  rate?: number | undefined;
   /** Standard deviation of the first samples. Default 1, as actions are z-scored. */
   scale?: number | undefined;
   /** Largest absolute value of a number of an action. Default: none. */
   limit?: number | undefined;
   /** Where to begin: a plan, `[horizon, A]`. Default 0. */
   start?: Vector | undefined;
-  /** Aborts the call; the model stays usable. */
+  /** Aborts the call between two rounds; the model stays usable. */
   signal?: AbortSignal | undefined;
 }
 
@@ -71,7 +73,7 @@ export interface Plan {
 }
 
 const ADVICE: Advice = { disposed: "The model has been disposed of; load it again.", lost: "The next call loads the model again." };
-const PLANNERS: readonly unknown[] = ["cem", "mppi"];
+const PLANNERS: readonly unknown[] = ["cem", "mppi", "gradient"];
 
 /**
  * A world model: it tells what actions lead to, in embeddings, and which actions lead to a goal. This version runs LeWorldModel
@@ -261,6 +263,7 @@ const PLAN: Record<Exclude<keyof PlanOptions, "signal">, Rule> = {
   elites: whole(1),
   momentum: anything,
   temperature: moreThan(0),
+  rate: moreThan(0),
   scale: atLeast(0),
   limit: moreThan(0),
   start: anything,
