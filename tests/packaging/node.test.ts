@@ -32,6 +32,17 @@ it("touches nothing as a Node script imports it, and knows what the machine can 
   expect(JSON.parse(stdout)).toMatchObject({ webgpu: false, reason: expect.any(String), limits: {} });
 });
 
+it("exports the same with and without workers", async () => {
+  const script = `
+    const [names, core] = await Promise.all(["webjepa", "webjepa/core"].map(async (name) => Object.keys(await import(name))));
+    console.log(JSON.stringify({ names, core }));
+  `;
+  const { stdout } = await run(project.folder, process.execPath, "--input-type=module", "-e", script);
+  const { names, core } = JSON.parse(stdout);
+  expect(names).toContain("Jepa");
+  expect(core).toEqual(names);
+});
+
 it("has its WebAssembly modules where it says", async () => {
   const script = `
     import { readFileSync } from "node:fs";

@@ -1,6 +1,5 @@
 // Models and trainers as their owners see them: calls one at a time, in order, until they are disposed of.
 
-import { WorkerEngine } from "./client.js";
 import { LocalEngine } from "./engine.js";
 import { inNode } from "./environment.js";
 import { abortable, JepaError, throwIfAborted } from "./errors.js";
@@ -16,6 +15,14 @@ declare global {
 /** Where the runtime has no such symbol yet, the one that its polyfills use. */
 export const asyncDispose: typeof Symbol.asyncDispose = Symbol.asyncDispose ?? (Symbol.for("Symbol.asyncDispose") as typeof Symbol.asyncDispose);
 
+/** Absent in bundles that leave out workers. */
+let newWorkerEngine: (() => Engine) | undefined;
+
+/** From now on the option `worker` is heeded. */
+export function useWorkers(start: () => Engine): void {
+  newWorkerEngine = start;
+}
+
 /** An engine, and the queue of those that live in it. */
 class Host {
   readonly #spawn: () => Engine;
@@ -25,7 +32,7 @@ class Host {
 
   constructor(worker: boolean) {
     // Node's own workers are another interface, and its module is started from a file.
-    this.#spawn = worker && !inNode && typeof Worker === "function" ? () => new WorkerEngine() : () => new LocalEngine();
+    this.#spawn = worker && newWorkerEngine && !inNode && typeof Worker === "function" ? newWorkerEngine : () => new LocalEngine();
     this.#engine = this.#spawn();
   }
 

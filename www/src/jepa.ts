@@ -17,7 +17,7 @@ export interface LoadOptions {
   backend?: Backend | "auto" | undefined;
   /** How weights are kept. Default `"auto"`: `"f32"`, which is exact; `"f16"` halves and `"q8"` quarters the memory. */
   dtype?: Dtype | "auto" | undefined;
-  /** Compute in a dedicated worker, where the runtime has them. Default true; false computes in this thread. */
+  /** Compute in a dedicated worker, where the runtime has them and the library comes from `webjepa`, not `webjepa/core`. Default true; false computes in this thread. */
   worker?: boolean | undefined;
   /** The geometry of a checkpoint that has no `config.json`: a published one by its name, or in numbers. */
   config?: ModelPreset | ModelConfig | undefined;

@@ -172,7 +172,7 @@ export interface Autosave {
 export interface TrainerHost {
   /** Default `"auto"`: WebGPU where {@link probeDevice} finds it usable, else the CPU, which is repeatable bit for bit. */
   backend?: Backend | "auto" | undefined;
-  /** Compute in a dedicated worker, where the runtime has them. Default true; false computes in this thread, one step at a time. */
+  /** Compute in a dedicated worker, where the runtime has them and the library comes from `webjepa`, not `webjepa/core`. Default true; false computes in this thread, one step at a time. */
   worker?: boolean | undefined;
   /** Save while training. */
   autosave?: Autosave | undefined;

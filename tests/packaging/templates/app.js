@@ -1,23 +1,23 @@
-// What every page of these projects does; the harness puts a copy beside each project's own files.
+// What the pages of these projects do; the harness puts a copy beside each project's own files.
 
-/** Embeds the picture in the folder `model`, in a worker and in this thread. */
-async function embed(Jepa) {
-  const model = new URL("model/", document.baseURI);
+/** The embedding of the picture in the folder `model`. */
+export async function embed(Jepa, model, options) {
   const { data, ...size } = await (await fetch(new URL("picture.json", model))).json();
-  const results = {};
-  for (const [place, worker] of Object.entries({ worker: true, thread: false })) {
-    const jepa = await Jepa.load(model, { backend: "cpu", worker });
-    const embedding = await jepa.embed({ ...size, data: Float32Array.from(data) }, { preprocess: false });
-    results[place] = { shape: embedding.shape, data: [...embedding.data] };
-    await jepa.dispose();
-  }
-  return results;
+  const jepa = await Jepa.load(model, { backend: "cpu", ...options });
+  const embedding = await jepa.embed({ ...size, data: Float32Array.from(data) }, { preprocess: false });
+  await jepa.dispose();
+  return { shape: embedding.shape, data: [...embedding.data] };
 }
 
-/** Shows what `embed` gives, or why there is nothing, when the button is pressed. */
+/** Embeds in a worker and in this thread when the button is pressed. */
 export function start(Jepa, button, output) {
+  show(button, output, async (model) => ({ worker: await embed(Jepa, model, { worker: true }), thread: await embed(Jepa, model, { worker: false }) }));
+}
+
+/** Shows what `task` makes of the folder `model`, or why there is nothing, when the button is pressed. */
+export function show(button, output, task) {
   button.addEventListener("click", async () => {
-    output.textContent = await embed(Jepa).then(JSON.stringify, (error) => error.stack);
+    output.textContent = await task(new URL("model/", document.baseURI)).then(JSON.stringify, (error) => error.stack);
   });
   button.disabled = false;
 }

@@ -1,6 +1,7 @@
 // Uses the package as a strict project does that knows the DOM, and nothing of WebGPU or Node.
 
 import { Jepa, JepaError, KnnClassifier, LinearProbe, Trainer, cosineSimilarity, opfsStore, pca, probeDevice, type Embedding, type ImageInput, type JepaErrorCode, type LoadOptions, type ModelSource, type Progress, type SaveStore } from "webjepa";
+import { Jepa as InThread } from "webjepa/core";
 
 const options: LoadOptions = { backend: "auto", dtype: "f16", worker: true, onProgress: ({ overall }: Progress) => void overall.toFixed(), signal: undefined };
 export async function run(source: ModelSource, image: HTMLImageElement, code: JepaErrorCode): Promise<Embedding> {
@@ -17,6 +18,8 @@ export async function run(source: ModelSource, image: HTMLImageElement, code: Je
   for await (const { loss, warning } of trainer.run({ length: 64, get: () => image }, { steps: 2 })) if (warning !== undefined) throw new Error(warning + loss.toFixed());
   const files: { "config.json": string; "model.safetensors": Uint8Array } = await trainer.export("hf");
   await Jepa.load(await trainer.export("hf")).then((loaded) => loaded.dispose(), () => files);
+  const same: typeof Jepa = InThread;
+  await (await same.load(source)).dispose();
   // @ts-expect-error: there is no such objective
   void Trainer.create({ model: "vit-tiny", objective: "mae" });
   // @ts-expect-error: there is no such pool

@@ -1,0 +1,54 @@
+// Everything that the library exports, and no worker: bundles of it have no code of one, and no file. For pages with a worker of their own.
+
+export { Jepa, type EmbedOptions, type EmbedStreamOptions, type LoadOptions, type PredictOptions, type WindowEmbedding } from "./jepa.js";
+export { Trainer, type HuggingFaceFiles, type RunOptions, type StepOptions, type TrainDataset, type TrainerInfo, type TrainMetrics } from "./trainer.js";
+export type {
+  Autosave,
+  IJepaObjective,
+  LeJepaObjective,
+  LeWmObjective,
+  Objective,
+  TrainAugmentation,
+  TrainerHost,
+  TrainerOptions,
+  TrainOptimizer,
+  TrainProjector,
+  TrainSchedule,
+  TrainViews,
+  VJepaObjective,
+} from "./trainer-options.js";
+export { opfsCache, type CacheEntry, type OpfsCache } from "./opfs-cache.js";
+export type { CachedBytes, CustomCache } from "./cache.js";
+export { memoryStore, opfsStore, type SaveStore } from "./saves.js";
+export { probeDevice, type DeviceReport } from "./device.js";
+export {
+  sampleMasks,
+  type IJepaMultiblock,
+  type MaskOptions,
+  type Masks,
+  type MaskStrategy,
+  type RandomMask,
+  type Tube,
+  type VJepaMaskType,
+  type VJepaMultiblock3d,
+} from "./masks.js";
+export { KnnClassifier, LinearProbe, type Classified, type Embeddings, type Label, type LinearProbeOptions, type NeighbourOptions } from "./probes.js";
+export { cosineSimilarity, pca, type Matrix, type Pca, type PcaOptions, type Vector } from "./math.js";
+export { JepaError, type JepaErrorCode } from "./errors.js";
+export {
+  WorldModel,
+  type Actions,
+  type ActionSequence,
+  type EncodeOptions,
+  type Episode,
+  type Plan,
+  type PlanOptions,
+  type RolloutOptions,
+  type WorldOptions,
+} from "./world.js";
+export { ActionScale, windowsOf, type ActionWindow, type ActionWindows, type Trajectory, type WindowOptions } from "./trajectories.js";
+export type { ClipData, ClipInput } from "./clips.js";
+export { videoFrames, type FrameSource, type VideoFramesOptions } from "./stream.js";
+export type { ImageInput, PixelData } from "./inputs.js";
+export type { ModelFile, ModelSource } from "./weights.js";
+export type { Backend, Dtype, Embedding, Grid, ModelConfig, ModelPreset, PredictorConfig, LeWmConfig, Prediction, Progress, System } from "./types.js";
