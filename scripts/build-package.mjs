@@ -31,8 +31,8 @@ export async function buildPackage(rust) {
   for (const file of ["LICENSE-MIT", "LICENSE-APACHE", "pkg-template/README.md"]) cpSync(join(root, file), join(pkg, file.split("/").at(-1)));
   const published = manifest();
   writeFileSync(join(pkg, "package.json"), `${JSON.stringify(published, null, 2)}\n`);
-  const features = Object.keys(WASM_FILES).map((kind) => KINDS[kind].features);
-  writeFileSync(join(pkg, "THIRD-PARTY-LICENSES.md"), thirdPartyLicences(rust, features, [...Object.keys(published.dependencies), BUNDLED]));
+  const builds = Object.keys(WASM_FILES).map((kind) => KINDS[kind]);
+  writeFileSync(join(pkg, "THIRD-PARTY-LICENSES.md"), thirdPartyLicences(rust, builds, [...Object.keys(published.dependencies), BUNDLED]));
   check(pkg);
 }
 

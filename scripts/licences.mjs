@@ -12,10 +12,10 @@ const LICENCE_FILE = /^(licen[cs]e|copying|copyright|notice|unlicense)/i;
 
 /**
  * Markdown that is the same wherever it is made from the same lock files.
- * `features`: those of the crate in each of the modules; `npmNames`: the package's dependencies.
+ * `builds`: crate and features of each of the modules; `npmNames`: what the package depends on or bundles.
  */
-export function thirdPartyLicences({ wasm }, features, npmNames) {
-  const components = [...crates(wasm, features), ...npmNames.map(npmPackage), standardLibrary()];
+export function thirdPartyLicences({ wasm }, builds, npmNames) {
+  const components = [...crates(wasm, builds), ...npmNames.map(npmPackage), standardLibrary()];
   const texts = new Map();
   for (const component of components) {
     for (const text of textsOf(component)) {
@@ -34,11 +34,11 @@ export function thirdPartyLicences({ wasm }, features, npmNames) {
 }
 
 /** The crates that are linked into the modules; those that only run while compiling are left out. */
-function crates({ cargo, env }, features) {
+function crates({ cargo, env }, builds) {
   const answer = (...args) => output(cargo, args, { env }) ?? stop(`failed: cargo ${args.join(" ")}`);
   const linked = new Set();
-  for (const feature of features) {
-    const select = ["--package", "webjepa", "--target", WASM, "--no-default-features", "--features", feature, "--edges", "normal,no-proc-macro"];
+  for (const { crate, features } of builds) {
+    const select = ["--package", crate, "--target", WASM, "--no-default-features", "--features", features, "--edges", "normal,no-proc-macro"];
     const tree = answer("tree", "--locked", "--quiet", ...select, "--no-dedupe", "--prefix", "none", "--format", "{p}");
     for (const line of tree.split("\n")) linked.add(line.match(/^\S+ v\S+/)[0].replace(" v", " "));
   }
