@@ -29,12 +29,13 @@ const STAGES = {
   package: buildPackage,
   packaging: () => vitest("packaging"),
   "packaging-full": () => vitest("packaging-full"),
+  reliability: () => vitest("reliability"),
   browser: () => vitest("browser"),
   conformance: (rust) => conformance(["--fixtures", "tests/fixtures"], rust),
 };
 
 /** Stages that run when they are asked for. */
-const FULL = ["packaging-full"];
+const FULL = ["packaging-full", "reliability"];
 
 await main(import.meta, async (args) => {
   const { only, full } = parseArgs({ args, options: { only: { type: "string" }, full: { type: "boolean", default: false } } }).values;
