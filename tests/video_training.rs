@@ -126,6 +126,17 @@ fn a_resumed_run_is_the_same_to_the_bit() {
     }
 }
 
+#[test]
+fn checkpointed_gradients_are_the_same() {
+    for system in SYSTEMS {
+        let run_with = |checkpointing: bool| {
+            let change = json!({ "gradientCheckpointing": checkpointing });
+            run(&mut trainer(system, change).unwrap(), 3)
+        };
+        assert_eq!(run_with(true), run_with(false), "{system}");
+    }
+}
+
 /// A save in which the values of `name` are moved by `by` times `direction`.
 fn moved(save: &[u8], name: &str, direction: &[f32], by: f32) -> Vec<u8> {
     let header = Header::of(save).unwrap();

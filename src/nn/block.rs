@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::ops::{self, AttentionMask};
+use super::ops::{self, AttentionMask, BlockForm};
 use super::{LayerNorm, Linear, Parameters};
 use crate::Result;
 
@@ -13,6 +13,7 @@ pub struct Block {
     attention: Attention,
     norm2: LayerNorm,
     mlp: Mlp,
+    recomputed: bool,
 }
 
 /// Multi-head self-attention with one fused projection to `[q | k | v]`.
@@ -45,6 +46,7 @@ impl Block {
                 fc1: parameters.linear(&format!("{name}.mlp.fc1"))?,
                 fc2: parameters.linear(&format!("{name}.mlp.fc2"))?,
             },
+            recomputed: parameters.recomputes_blocks(),
         })
     }
 
@@ -55,6 +57,27 @@ impl Block {
         rotary: Option<&Tensor<2>>,
         mask: AttentionMask,
     ) -> Tensor<3> {
+        if self.recomputed {
+            let layers = [
+                &self.attention.qkv,
+                &self.attention.proj,
+                &self.mlp.fc1,
+                &self.mlp.fc2,
+            ];
+            let norms = [&self.norm1, &self.norm2];
+            let form = BlockForm {
+                heads: self.attention.heads,
+                eps: self.norm1.eps,
+                mask,
+            };
+            return ops::recomputed_block(
+                x,
+                layers.map(|layer| (&layer.weight, &layer.bias)),
+                norms.map(|norm| [&norm.weight, &norm.bias]),
+                rotary,
+                form,
+            );
+        }
         let x = self
             .attention
             .forward_onto(self.norm1.forward(x.clone()), x, rotary, mask);

@@ -44,6 +44,7 @@ pub fn is_table(name: &str) -> bool {
 pub struct Parameters {
     device: Device,
     precision: Precision,
+    recomputes_blocks: bool,
     bytes: usize,
     partial: HashMap<String, Partial>,
     weights: HashMap<String, Weight>,
@@ -72,12 +73,22 @@ impl Parameters {
         Self {
             device,
             precision,
+            recomputes_blocks: false,
             bytes: 0,
             partial: HashMap::new(),
             weights: HashMap::new(),
             vectors: HashMap::new(),
             tables: HashMap::new(),
         }
+    }
+
+    /// Has blocks that are made of these compute their inside again for gradients, instead of keeping it (gradient checkpointing).
+    pub fn recompute_blocks(&mut self, recompute: bool) {
+        self.recomputes_blocks = recompute;
+    }
+
+    pub(super) fn recomputes_blocks(&self) -> bool {
+        self.recomputes_blocks
     }
 
     /// Puts in rows of one parameter, in PyTorch's axis order: a vector `[d]`, a linear layer's `[d_out, d_in]`, a

@@ -53,6 +53,8 @@ pub struct Recipe {
     pub depth_rescale: bool,
     /// How passes read matrices: as they are (f32), or rounded (f16). What is trained, its moments and its gradients are f32.
     pub dtype: Precision,
+    /// Whether blocks keep their input alone and compute the rest again for their gradients: less memory, a third more time.
+    pub gradient_checkpointing: bool,
 }
 
 /// Views that are made alike.
@@ -292,6 +294,8 @@ pub struct Options {
     pub depth_rescale: Option<bool>,
     /// `"f32"` or `"f16"`. Default f32.
     pub dtype: Precision,
+    /// See [`Recipe::gradient_checkpointing`]. Default false.
+    pub gradient_checkpointing: bool,
 }
 
 #[derive(Deserialize)]
@@ -406,6 +410,7 @@ impl Options {
             train: self.train.unwrap_or_default(),
             depth_rescale: self.depth_rescale.unwrap_or(rescales),
             dtype: self.dtype,
+            gradient_checkpointing: self.gradient_checkpointing,
         };
         recipe.check()?;
         Ok(recipe)

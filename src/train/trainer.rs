@@ -606,7 +606,7 @@ impl Trainer {
 
     /// The trained encoder as it computes, with the leaves of the encoder and of its adapters.
     fn tracked_encoder(&self) -> (Parameters, Vec<Vec<Value>>) {
-        match (&*self.online, self.recipe.train) {
+        let (mut parameters, leaves) = match (&*self.online, self.recipe.train) {
             ([encoder, _, adapters], Train::Lora(lora)) => {
                 let leaves = adapters.leaves();
                 let values = lora.merged(encoder, &leaves, &self.device);
@@ -618,7 +618,9 @@ impl Trainer {
                 let (parameters, leaves) = self.online[0].tracked(&self.device, self.recipe.dtype);
                 (parameters, vec![leaves])
             }
-        }
+        };
+        parameters.recompute_blocks(self.recipe.gradient_checkpointing);
+        (parameters, leaves)
     }
 
     /// The encoder that is trained, its adapters merged into it.
@@ -671,6 +673,7 @@ impl Trainer {
         let device = self.device.clone();
         let (online, mut leaves) = self.tracked_encoder();
         let (mut predictor, predictor_leaves) = self.online[1].tracked(&device, self.recipe.dtype);
+        predictor.recompute_blocks(self.recipe.gradient_checkpointing);
         let online = self.encoder(online)?;
         let predictor = Predictor::take(config, &device, &mut predictor)?;
         let levels = predictor.levels();

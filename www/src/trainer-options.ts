@@ -223,6 +223,12 @@ export interface TrainerOptions extends TrainerHost {
    * and the optimizer stay f32. Default `"f32"`.
    */
   dtype?: "f32" | "f16" | undefined;
+  /**
+   * Whether blocks keep only what goes into them, and compute the rest again when its gradient is needed: much less memory for large models,
+   * long clips and large batches, for about a third more time. Gradients are the same. LeWorldModel's predictor has no use for it.
+   * Default false.
+   */
+  gradientCheckpointing?: boolean | undefined;
   /** Mean and deviation of each channel, of values from 0 to 1. Default: ImageNet's for three channels, else 0.5 and 0.5. */
   normalization?: { mean: number[]; std: number[] } | undefined;
 }
@@ -269,6 +275,7 @@ const OPTIONS: Record<keyof TrainerOptions, Rule> = {
   projector: anObject,
   depthRescale: aBoolean,
   dtype: anything,
+  gradientCheckpointing: aBoolean,
   train: anything,
   normalization: anObject,
 };
@@ -277,14 +284,14 @@ const OPTIONS: Record<keyof TrainerOptions, Rule> = {
 export function trainingOf(options: TrainerOptions): Omit<GlueTrainerOptions, "model"> {
   checkFields("", options, OPTIONS);
   checkAutosave(options);
-  const { objective = "ijepa", seed = 0, batchSize = 16, accumulate = 1, schedule, optimizer, masks, augmentation, projector, depthRescale, dtype, train, normalization } = options;
+  const { objective = "ijepa", seed = 0, batchSize = 16, accumulate = 1, schedule, optimizer, masks, augmentation, projector, depthRescale, dtype, gradientCheckpointing, train, normalization } = options;
   if (schedule) checkFields("schedule", schedule, SCHEDULE);
   if (optimizer) checkFields("optimizer", optimizer, OPTIMIZER);
   if (normalization) checkFields("normalization", normalization, { mean: numbers, std: numbers });
   if (dtype !== undefined) oneOf("dtype", dtype, ["f32", "f16"]);
   if (train !== undefined && train !== "full") checkTrain(train);
   oneOf(typeof objective === "string" ? "objective" : "objective.kind", typeof objective === "string" ? objective : objective?.kind, OBJECTIVES);
-  const training = { objective, seed, batchSize, accumulate, schedule, optimizer, masks: masks && strategyOf("masks", masks), augmentation, projector, depthRescale, dtype, train, normalization };
+  const training = { objective, seed, batchSize, accumulate, schedule, optimizer, masks: masks && strategyOf("masks", masks), augmentation, projector, depthRescale, dtype, gradientCheckpointing, train, normalization };
   // Leaves out what is undefined, and keeps later changes of the caller's objects away.
   return JSON.parse(JSON.stringify(training)) as Omit<GlueTrainerOptions, "model">;
 }

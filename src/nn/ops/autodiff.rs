@@ -10,6 +10,7 @@ use burn::backend::{Autodiff, AutodiffBackend, TensorMetadata};
 use burn::tensor::Shape;
 
 use super::backward::BackwardOps;
+use super::block::{self, BlockForm};
 use super::{Activation, AttentionMask, Ops, ResidualPrimitive, WeightPrimitive};
 use crate::objective::distance::Distance;
 
@@ -259,6 +260,26 @@ backward!(
     |nodes, gradient, dy, grads| {
         if let [Some(node)] = nodes {
             grads.register::<B>(node.id, B::scaled(gradient, dy));
+        }
+    }
+);
+
+backward!(
+    RecomputedBlockStep,
+    13,
+    (
+        Primitive<B>,
+        Vec<Primitive<B>>,
+        ResidualPrimitive<B>,
+        BlockForm
+    ),
+    |nodes, (x, parameters, rotary, form), dy, grads| {
+        let wanted = std::array::from_fn(|i| nodes[i].is_some());
+        let gradients = block::gradients::<B>(x, parameters, rotary, form, dy, wanted);
+        for (node, gradient) in nodes.into_iter().zip(gradients) {
+            if let (Some(node), Some(gradient)) = (node, gradient) {
+                grads.register::<B>(node.id, gradient);
+            }
         }
     }
 );
@@ -566,6 +587,34 @@ impl<B: BackwardOps, C: CheckpointStrategy> Ops for Autodiff<B, C> {
             OpsKind::UnTracked(prep) => prep.finish(y),
         };
         (y, Self::from_inner(mean), Self::from_inner(variance))
+    }
+
+    fn recomputed_block(
+        x: FloatTensor<Self>,
+        parameters: Vec<FloatTensor<Self>>,
+        rotary: ResidualPrimitive<Self>,
+        form: BlockForm,
+    ) -> FloatTensor<Self> {
+        let rotary = match rotary {
+            ResidualPrimitive::Nothing => ResidualPrimitive::Nothing,
+            ResidualPrimitive::Rows(table) => ResidualPrimitive::Rows(table.into_primitive()),
+        };
+        let (x, x_node) = x.into_parts();
+        let (values, mut nodes): (Vec<_>, Vec<_>) =
+            parameters.into_iter().map(|p| p.into_parts()).unzip();
+        nodes.insert(0, x_node);
+        let Ok(nodes) = nodes.try_into() else {
+            unreachable!("the backend has checked the number of parameters");
+        };
+        let y = block::forward::<B>(x.clone(), values.clone(), rotary.clone(), form);
+        match RecomputedBlockStep
+            .prepare::<C>(nodes)
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prep) => prep.finish((x, values, rotary, form), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        }
     }
 
     fn with_gradient(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {

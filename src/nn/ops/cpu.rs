@@ -12,6 +12,7 @@ use webjepa_kernels::attention::{self, Attend, softmax};
 use webjepa_kernels::elements;
 use webjepa_kernels::rows::{self, Epilogue};
 
+use super::block::{self, BlockForm};
 use super::cpu_backward::tensor;
 use super::{
     Activation, AttentionMask, Ops, ResidualPrimitive, WeightPrimitive, product_sizes,
@@ -235,6 +236,15 @@ impl Ops for Flex {
             tensor(mean, vec![d]),
             tensor(variance, vec![d]),
         )
+    }
+
+    fn recomputed_block(
+        x: FloatTensor<Self>,
+        parameters: Vec<FloatTensor<Self>>,
+        rotary: ResidualPrimitive<Self>,
+        form: BlockForm,
+    ) -> FloatTensor<Self> {
+        block::forward::<Self>(x, parameters, rotary, form)
     }
 
     fn with_gradient(_x: FloatTensor<Self>, _gradient: FloatTensor<Self>) -> FloatTensor<Self> {

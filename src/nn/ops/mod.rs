@@ -7,6 +7,7 @@
 
 mod autodiff;
 pub mod backward;
+mod block;
 #[cfg(feature = "cpu")]
 mod cpu;
 #[cfg(feature = "cpu")]
@@ -33,6 +34,7 @@ use burn::tensor::{Device, Int, Shape, Tensor, TensorData};
 
 use crate::objective::distance::Distance;
 
+pub use block::BlockForm;
 pub use place::placed;
 
 /// A matrix `[d_in, d_out]` in the form in which it is kept in memory.
@@ -200,6 +202,16 @@ pub trait Ops: Backend {
         shift: FloatTensor<Self>,
         eps: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// A pre-norm block, `[batch, tokens, d]` → the same, whose gradient computes its inside again. `parameters`: gain and shift of the first
+    /// norm, weight and bias of `qkv` and of `proj`, gain and shift of the second norm, weight and bias of `fc1` and of `fc2`;
+    /// matrices in f32 or f16. `rotary` is the table of [`rotate`](Self::rotate), or nothing.
+    fn recomputed_block(
+        x: FloatTensor<Self>,
+        parameters: Vec<FloatTensor<Self>>,
+        #[extension_type] rotary: ResidualPrimitive<Self>,
+        form: BlockForm,
+    ) -> FloatTensor<Self>;
 
     /// A value `[1]` whose gradient with respect to `x` is `gradient`, of the same shape: how a loss that is computed on the
     /// host enters backpropagation. The value itself is zero.
@@ -517,6 +529,36 @@ pub fn batch_norm(
         Tensor::from_dispatch(mean),
         Tensor::from_dispatch(variance),
     )
+}
+
+/// See [`Ops::recomputed_block`]. `layers` are `qkv`, `proj`, `fc1` and `fc2`.
+///
+/// # Panics
+/// For int8 weights, which are not trained.
+pub fn recomputed_block(
+    x: Tensor<3>,
+    layers: [(&Weight, &Tensor<1>); 4],
+    norms: [[&Tensor<1>; 2]; 2],
+    rotary: Option<&Tensor<2>>,
+    form: BlockForm,
+) -> Tensor<3> {
+    let mut parameters = Vec::new();
+    for (norm, layers) in norms.into_iter().zip(layers.chunks(2)) {
+        parameters.extend(norm.map(|vector| vector.clone().into_dispatch()));
+        for (weight, bias) in layers {
+            match weight {
+                Weight::Full(w) | Weight::Half(w) => parameters.push(w.clone().into_dispatch()),
+                Weight::Quantized { .. } => unreachable!("int8 weights are not trained"),
+            }
+            parameters.push((*bias).clone().into_dispatch());
+        }
+    }
+    Tensor::from_dispatch(<Dispatch as Ops>::recomputed_block(
+        x.into_dispatch(),
+        parameters,
+        optional(rotary.cloned()),
+        form,
+    ))
 }
 
 /// See [`Ops::with_gradient`].

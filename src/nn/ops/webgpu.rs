@@ -8,6 +8,7 @@ use burn::cubecl::server::KernelArguments;
 use burn::tensor::Shape;
 use burn_wgpu::{CubeBackend, CubeTensor, KernelSource, SourceKernel, SourceTemplate};
 
+use super::block::{self, BlockForm};
 use super::wgsl::{
     Columns, Kept, LINEAR_GROUP, LINEAR_QUADS, Linear, Norm, ROTATE_GROUP, ROW_GROUP, Rotate,
     SelfAttention,
@@ -202,6 +203,15 @@ impl Ops for CubeBackend {
         eps: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         webgpu_backward::batch_norm(x, gain, shift, eps)
+    }
+
+    fn recomputed_block(
+        x: FloatTensor<Self>,
+        parameters: Vec<FloatTensor<Self>>,
+        rotary: ResidualPrimitive<Self>,
+        form: BlockForm,
+    ) -> FloatTensor<Self> {
+        block::forward::<Self>(x, parameters, rotary, form)
     }
 
     fn with_gradient(x: FloatTensor<Self>, _gradient: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -5,7 +5,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use webjepa::device::read_values;
-use webjepa::nn::ops::{self, Activation, AttentionMask, Rows, Weight};
+use webjepa::nn::ops::{self, Activation, AttentionMask, BlockForm, Rows, Weight};
 use webjepa::nn::rope::{Frequencies, Rope};
 use webjepa::objective::distance::Distance;
 
@@ -97,6 +97,60 @@ fn cases() -> Vec<Case> {
             ops::self_attention(x[0].clone().reshape([2, 7, width]), heads, mask)
                 .reshape([14 * width / 3])
         }));
+    }
+    for turned in [false, true] {
+        let (d, hidden, heads) = (8, 12, 2);
+        let shapes: [&[usize]; 13] = [
+            &[2, 5, d],
+            &[d],
+            &[d],
+            &[d, 3 * d],
+            &[3 * d],
+            &[d, d],
+            &[d],
+            &[d],
+            &[d],
+            &[d, hidden],
+            &[hidden],
+            &[hidden, d],
+            &[d],
+        ];
+        cases.push(case(
+            match turned {
+                false => "recomputed block",
+                true => "recomputed block with rotation",
+            },
+            &shapes,
+            move |x, device| {
+                let matrix = |i: usize, size: [usize; 2]| Weight::Full(x[i].clone().reshape(size));
+                let [qkv, proj, fc1, fc2] = [
+                    matrix(3, [d, 3 * d]),
+                    matrix(5, [d, d]),
+                    matrix(9, [d, hidden]),
+                    matrix(11, [hidden, d]),
+                ];
+                let layers = [
+                    (&qkv, &x[4]),
+                    (&proj, &x[6]),
+                    (&fc1, &x[10]),
+                    (&fc2, &x[12]),
+                ];
+                let table = Tensor::<1>::from_data(
+                    TensorData::new(numbers(77, 5 * 2 * d / heads), [5 * 2 * d / heads]),
+                    device,
+                );
+                let table = turned.then(|| table.reshape([5, 2 * d / heads]));
+                let form = BlockForm {
+                    heads,
+                    eps: 1e-6,
+                    mask: AttentionMask::Full,
+                };
+                let tokens = x[0].clone().reshape([2, 5, d]);
+                let norms = [[&x[1], &x[2]], [&x[7], &x[8]]];
+                let y = ops::recomputed_block(tokens, layers, norms, table.as_ref(), form);
+                y.reshape([10 * d])
+            },
+        ));
     }
     for (heads, head_dim) in [(2, 8), (3, 6)] {
         let width = heads * head_dim;

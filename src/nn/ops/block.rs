@@ -1,0 +1,195 @@
+//! A pre-norm block as one operation whose inside is not kept for its gradient but computed again (gradient checkpointing, arXiv
+//! 1604.06174): a token then costs one row of the width for each block instead of some seventeen.
+
+use burn::backend::{Backend, TensorMetadata, tensor::FloatTensor};
+use burn::tensor::DType;
+
+use super::backward::BackwardOps;
+use super::{Activation, AttentionMask, Ops, ResidualPrimitive, WeightPrimitive};
+
+/// Vectors and matrices of a block: see [`Ops::recomputed_block`].
+pub(super) const PARAMETERS: usize = 12;
+
+/// What a block is apart from its tensors.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockForm {
+    /// Heads, which share the width.
+    pub heads: usize,
+    /// Added to the variances of its norms.
+    pub eps: f64,
+    /// Which tokens see each other.
+    pub mask: AttentionMask,
+}
+
+/// What comes out of the steps of a block, but for what is cheap to have again.
+struct Inside<B: Backend> {
+    normed: FloatTensor<B>,
+    qkv: FloatTensor<B>,
+    mixed: FloatTensor<B>,
+    sums: FloatTensor<B>,
+    middle: FloatTensor<B>,
+    normed_middle: FloatTensor<B>,
+    before_gelu: FloatTensor<B>,
+}
+
+fn weight<B: Backend>(matrix: FloatTensor<B>) -> WeightPrimitive<B> {
+    match matrix.dtype() {
+        DType::F16 => WeightPrimitive::Half(matrix),
+        _ => WeightPrimitive::Full(matrix),
+    }
+}
+
+fn named<B: Backend>(parameters: Vec<FloatTensor<B>>) -> [FloatTensor<B>; PARAMETERS] {
+    match parameters.try_into() {
+        Ok(parameters) => parameters,
+        Err(others) => unreachable!("a block has {PARAMETERS} parameters, not {}", others.len()),
+    }
+}
+
+/// burn has an operation of this name, too.
+fn linear<B: Ops>(
+    x: FloatTensor<B>,
+    weight: WeightPrimitive<B>,
+    bias: FloatTensor<B>,
+    residual: ResidualPrimitive<B>,
+    gelu: bool,
+) -> FloatTensor<B> {
+    <B as Ops>::linear(x, weight, bias, residual, gelu)
+}
+
+fn turned<B: Ops>(
+    qkv: FloatTensor<B>,
+    rotary: ResidualPrimitive<B>,
+    heads: usize,
+    back: bool,
+) -> FloatTensor<B> {
+    match rotary {
+        ResidualPrimitive::Nothing => qkv,
+        ResidualPrimitive::Rows(table) => B::rotate(qkv, table, heads, back),
+    }
+}
+
+/// The block, in the operations that it is made of.
+pub(super) fn forward<B: Ops>(
+    x: FloatTensor<B>,
+    parameters: Vec<FloatTensor<B>>,
+    rotary: ResidualPrimitive<B>,
+    form: BlockForm,
+) -> FloatTensor<B> {
+    let BlockForm { heads, eps, mask } = form;
+    let [
+        gain1,
+        shift1,
+        qkv,
+        qkv_bias,
+        proj,
+        proj_bias,
+        gain2,
+        shift2,
+        fc1,
+        fc1_bias,
+        fc2,
+        fc2_bias,
+    ] = named::<B>(parameters);
+    let (onto, nothing) = (ResidualPrimitive::Rows, || ResidualPrimitive::Nothing);
+    let normed = B::norm(x.clone(), gain1, shift1, eps);
+    let qkv = linear::<B>(normed, weight::<B>(qkv), qkv_bias, nothing(), false);
+    let mixed = B::self_attention(turned::<B>(qkv, rotary, heads, false), heads, mask);
+    let middle = linear::<B>(mixed, weight::<B>(proj), proj_bias, onto(x), false);
+    let normed = B::norm(middle.clone(), gain2, shift2, eps);
+    let hidden = linear::<B>(normed, weight::<B>(fc1), fc1_bias, nothing(), true);
+    linear::<B>(hidden, weight::<B>(fc2), fc2_bias, onto(middle), false)
+}
+
+/// Gradients with respect to `x` and to the parameters in their order, those of matrices and their biases where `wanted` says so of
+/// either.
+pub(super) fn gradients<B: BackwardOps>(
+    x: FloatTensor<B>,
+    parameters: Vec<FloatTensor<B>>,
+    rotary: ResidualPrimitive<B>,
+    form: BlockForm,
+    dy: FloatTensor<B>,
+    wanted: [bool; 1 + PARAMETERS],
+) -> [Option<FloatTensor<B>>; 1 + PARAMETERS] {
+    let BlockForm { heads, eps, mask } = form;
+    let [
+        gain1,
+        shift1,
+        qkv,
+        qkv_bias,
+        proj,
+        proj_bias,
+        gain2,
+        shift2,
+        fc1,
+        fc1_bias,
+        fc2,
+        _,
+    ] = named::<B>(parameters);
+    let [qkv, proj, fc1, fc2] = [qkv, proj, fc1, fc2].map(weight::<B>);
+    let plain = |x, w, bias| linear::<B>(x, w, bias, ResidualPrimitive::Nothing, false);
+
+    let inside = {
+        let normed = B::norm(x.clone(), gain1.clone(), shift1, eps);
+        let turned = turned::<B>(
+            plain(normed.clone(), qkv.clone(), qkv_bias),
+            rotary.clone(),
+            heads,
+            false,
+        );
+        let (mixed, sums) = B::self_attention_and_sums(turned.clone(), heads, mask);
+        let onto = ResidualPrimitive::Rows(x.clone());
+        let middle = linear::<B>(mixed.clone(), proj.clone(), proj_bias, onto, false);
+        let normed_middle = B::norm(middle.clone(), gain2.clone(), shift2, eps);
+        let before_gelu = plain(normed_middle.clone(), fc1.clone(), fc1_bias);
+        Inside::<B> {
+            normed,
+            qkv: turned,
+            mixed,
+            sums,
+            middle,
+            normed_middle,
+            before_gelu,
+        }
+    };
+
+    let of_layer =
+        |x: FloatTensor<B>, dy: &FloatTensor<B>, at: usize| match wanted[at] || wanted[at + 1] {
+            false => [None, None],
+            true => {
+                let (weight, bias) = B::linear_parameter_gradients(x, dy.clone());
+                [Some(weight), Some(bias)]
+            }
+        };
+    let hidden = B::activate(inside.before_gelu.clone(), Activation::Gelu);
+    let [d_fc2, d_fc2_bias] = of_layer(hidden, &dy, 11);
+    let d_hidden = B::linear_input_gradient(dy.clone(), fc2);
+    let d_hidden = B::activate_gradient(inside.before_gelu, d_hidden, Activation::Gelu);
+    let [d_fc1, d_fc1_bias] = of_layer(inside.normed_middle, &d_hidden, 9);
+    let d_normed = B::linear_input_gradient(d_hidden, fc1);
+    let [d_middle, d_gain2, d_shift2] = B::norm_gradients(inside.middle, gain2, eps, d_normed);
+    let d_middle = B::sum(d_middle, dy);
+    let [d_proj, d_proj_bias] = of_layer(inside.mixed.clone(), &d_middle, 5);
+    let d_mixed = B::linear_input_gradient(d_middle.clone(), proj);
+    let d_qkv =
+        B::self_attention_gradient(inside.qkv, inside.mixed, inside.sums, heads, mask, d_mixed);
+    let d_qkv = turned::<B>(d_qkv, rotary, heads, true);
+    let [d_qkv_weight, d_qkv_bias] = of_layer(inside.normed, &d_qkv, 3);
+    let d_normed = B::linear_input_gradient(d_qkv, qkv);
+    let [d_x, d_gain1, d_shift1] = B::norm_gradients(x, gain1, eps, d_normed);
+    [
+        Some(B::sum(d_x, d_middle)),
+        Some(d_gain1),
+        Some(d_shift1),
+        d_qkv_weight,
+        d_qkv_bias,
+        d_proj,
+        d_proj_bias,
+        Some(d_gain2),
+        Some(d_shift2),
+        d_fc1,
+        d_fc1_bias,
+        d_fc2,
+        d_fc2_bias,
+    ]
+}
