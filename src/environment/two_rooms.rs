@@ -119,11 +119,11 @@ fn moved(from: Place, to: Place) -> Place {
     }
 }
 
-/// A place in the left (0) or right (1) room, everywhere as likely.
-fn drawn(room: usize, random: &mut impl Generator) -> Place {
+/// A place in the left (0) or right (1) room, everywhere as likely that is so far from the wall.
+fn drawn(room: usize, far: f64, random: &mut impl Generator) -> Place {
     let side = match room {
-        0 => [INSIDE[0], WALL[0] - CLEARANCE],
-        _ => [WALL[1] + CLEARANCE, INSIDE[1]],
+        0 => [INSIDE[0], WALL[0] - far],
+        _ => [WALL[1] + far, INSIDE[1]],
     };
     [side, INSIDE].map(|[low, high]| low + (high - low) * random.uniform_f64())
 }
@@ -208,12 +208,14 @@ impl Environment for TwoRooms {
         2
     }
 
-    /// The dot begins somewhere in one room, and its goal is somewhere in the other.
+    /// The dot begins somewhere in one room, and its goal is somewhere in the other, not so near to the wall that it would be reached
+    /// through it.
     fn reset(&mut self, seed: u64) {
         let random = &mut Stream::new(seed, "two rooms", 0);
         let room = random.below(2);
-        self.at = drawn(room, random);
-        self.goal = drawn(1 - room, random);
+        let beyond = REACHED - (WALL[1] - WALL[0]);
+        self.at = drawn(room, CLEARANCE, random);
+        self.goal = drawn(1 - room, beyond, random);
         self.steps = 0;
     }
 
@@ -337,7 +339,7 @@ mod tests {
             for (arrived, expert) in arrived.iter_mut().zip([true, false]) {
                 let mut rooms = TwoRooms::default();
                 rooms.reset(seed);
-                let mut least = path_length(rooms.at(), rooms.goal()) - REACHED;
+                let mut least = distance(rooms.at(), rooms.goal()) - REACHED;
                 // Both axes at once.
                 least /= SPEED * std::f64::consts::SQRT_2;
                 for step in 1.. {

@@ -12,10 +12,10 @@ use wasm_bindgen_futures::JsFuture;
 use super::model::{Batch, Complete, device};
 use super::{from_js, to_js};
 use crate::config::{LeWmConfig, ModelConfig};
-use crate::device::{Backend, Precision, read_values};
+use crate::device::{Backend, read_values};
 use crate::input::Processor;
 use crate::model::lewm::Context;
-use crate::model::{Dynamics, Encoder, LeWm};
+use crate::model::LeWm;
 use crate::nn::ops;
 use crate::rng::Stream;
 use crate::train::trainer::Trainer;
@@ -81,18 +81,7 @@ impl World {
 
     /// The model of a run as it is now.
     pub(super) fn of_run(run: &Trainer, processor: Processor) -> Result<Self> {
-        let dynamics = run.dynamics_network().ok_or_else(|| {
-            Error::Unsupported(
-                "only the objective \"lewm\" trains a world model: ask for model()".into(),
-            )
-        })?;
-        let (config, device) = (&run.recipe().model, device()?);
-        let mut encoder = run.encoder_network().fixed(&device, Precision::F32);
-        let mut dynamics = dynamics.fixed(&device, Precision::F32);
-        let model = LeWm::of(
-            Encoder::new(config, Precision::F32, &device, &mut encoder)?,
-            Dynamics::take(config, &device, &mut dynamics)?,
-        );
+        let model = run.world_model()?;
         Ok(Self {
             model: Rc::new(model),
             processor,
