@@ -65,6 +65,20 @@ impl Canvas {
         });
     }
 
+    /// Everything nearer than `half` to the line between two points, whose ends are so round; soft over the width of a pixel.
+    pub fn line(&mut self, colour: Colour, from: [f64; 2], to: [f64; 2], half: f64) {
+        let way = [to[0] - from[0], to[1] - from[1]];
+        let squared = way[0] * way[0] + way[1] * way[1];
+        let pixel = self.pixel;
+        self.blend(colour, |[x, y]| {
+            let off = [x - from[0], y - from[1]];
+            let along = (off[0] * way[0] + off[1] * way[1]) / squared.max(f64::MIN_POSITIVE);
+            let along = along.clamp(0.0, 1.0);
+            let away = (off[0] - along * way[0]).hypot(off[1] - along * way[1]);
+            ((half - away) / pixel + 0.5).clamp(0.0, 1.0)
+        });
+    }
+
     /// The picture, `[side, side, 3]`.
     pub fn bytes(&self) -> Vec<u8> {
         let levels = self.pixels.iter().flatten();
@@ -102,6 +116,22 @@ mod tests {
         let expected = [corner, edge, corner, edge, 255, edge, corner, edge, corner];
         assert_eq!(red(&canvas), expected);
         assert_eq!(canvas.bytes()[12..15], [255, 128, 0]);
+    }
+
+    #[test]
+    fn a_line_is_as_wide_and_as_long_as_it_is() {
+        // Pixels of a unit: 20 long and 6 wide with half discs at the ends, 120 + 9π.
+        let mut canvas = Canvas::new(40, 40.0, BLACK).unwrap();
+        canvas.line(WHITE, [8.0, 14.0], [24.0, 26.0], 3.0);
+        let area: f64 = red(&canvas).iter().map(|&v| f64::from(v) / 255.0).sum();
+        let expected = 120.0 + 9.0 * std::f64::consts::PI;
+        assert!(
+            (area - expected).abs() < 0.02 * expected,
+            "{area} {expected}"
+        );
+        let mut dot = Canvas::new(3, 3.0, BLACK).unwrap();
+        dot.line(WHITE, [1.5, 1.5], [1.5, 1.5], 0.5);
+        assert_eq!(red(&dot), [0, 0, 0, 0, 255, 0, 0, 0, 0]);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Places to act in, seen as pictures, and recordings of what was done there: what world models learn from and are tried in. No tensors.
 //!
 //! - [`two_rooms`]: a dot, a wall, a door.
+//! - [`maze`]: a dot, and walls that each episode has anew.
+//! - [`pendulum`]: to be swung up.
 //! - [`policy`]: what is done without a model: to explore, and to compare with.
 //! - [`replay`]: recorded episodes, as a file and as windows to train on.
 //! - [`canvas`]: what pictures are drawn on.
@@ -8,10 +10,14 @@
 //! An [`Environment`] has Gymnasium's interface, but for pictures, which are drawn when they are asked for: many steps need none.
 
 pub mod canvas;
+pub mod maze;
+pub mod pendulum;
 pub mod policy;
 pub mod replay;
 pub mod two_rooms;
 
+pub use maze::Maze;
+pub use pendulum::Pendulum;
 pub use policy::{Explorer, Policy};
 pub use replay::{Episode, Replay, Windows, collect};
 pub use two_rooms::TwoRooms;
@@ -21,7 +27,7 @@ use crate::{Error, Result};
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outcome {
-    /// What was gained: 1 where the goal is reached, 0 elsewhere.
+    /// What was gained: 1 where the goal is reached and 0 elsewhere, unless the environment says otherwise.
     pub reward: f64,
     /// Whether the goal is reached. What acts decides whether to [`reset`](Environment::reset) then; a step after it is one like any.
     pub terminated: bool,
