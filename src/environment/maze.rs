@@ -103,6 +103,9 @@ impl Maze {
 
     /// The cell after `from` on the way to `to`; none when they are one.
     fn next_cell(&self, from: Cell, to: Cell) -> Option<Cell> {
+        if from == to {
+            return None;
+        }
         let place = |[column, row]: Cell| row * self.cells + column;
         let mut seen = vec![false; self.cells * self.cells];
         seen[place(to)] = true;
@@ -128,7 +131,8 @@ impl Maze {
             let low = cell[axis] as f64 * pitch;
             [low + half, low + pitch - half]
         });
-        let between_walls = at[1 - axis] < across[0] || at[1 - axis] > across[1];
+        let clear = across[0] + CLEARANCE..=across[1] - CLEARANCE;
+        let between_walls = !clear.contains(&at[1 - axis]);
         let mut before = cell;
         let opens_before = cell[axis] > 0 && {
             before[axis] -= 1;
