@@ -254,7 +254,10 @@ fn a_world_model_is_trained_from_recordings_and_plans() {
     let train = |out: &str, more: &[&str]| {
         let (options, out) = (path("options.json"), path(out));
         let mut arguments = vec!["world", "--options", &options, "--out", &out];
-        arguments.extend(["--episodes", "6", "--actions", "9"]);
+        if !more.contains(&"--episodes") {
+            arguments.extend(["--episodes", "6"]);
+        }
+        arguments.extend(["--actions", "9"]);
         arguments.extend(more);
         webjepa(&arguments)
     };
@@ -309,7 +312,7 @@ fn a_world_model_is_trained_from_recordings_and_plans() {
         (plan("model", &["--execute", "3"]), "carried out"),
         (train("none", &["--environment", "moon"]), "moon"),
         (train("none", &["--repeat", "0"]), "once at least"),
-        (train("none", &["--episodes", "0"]), "no episode"),
+        (train("none", &["--episodes", "0"]), "one episode"),
         (train("none", &["--policy", "held-0"]), "held-0"),
         (
             train("none", &["--replay", &path("options.json")]),

@@ -350,6 +350,11 @@ pub fn collect(
 ) -> Result<Replay> {
     let size = environment.action_size();
     let mut replay = Replay::new(side, size)?;
+    if episodes == 0 || steps == 0 {
+        return Err(Error::BadInput(
+            "record one episode at least, of one action at least".into(),
+        ));
+    }
     for number in 0..episodes as u64 {
         // Seeds from 2³² on are those of recordings; episodes that models are tried in have seeds below.
         environment.reset((seed << 32).wrapping_add((1 << 32) + number));
