@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::TensorData;
 use js_sys::{Float32Array, Function, Object, Promise, Reflect};
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::*;
@@ -14,12 +14,12 @@ use super::{from_js, to_js};
 use crate::config::{LeWmConfig, ModelConfig};
 use crate::device::{Backend, read_values};
 use crate::input::Processor;
-use crate::model::lewm::Context;
 use crate::model::LeWm;
+use crate::model::lewm::{Context, Goal};
 use crate::nn::ops;
 use crate::rng::Stream;
 use crate::train::trainer::Trainer;
-use crate::world::{Axis, Candidates, Cem, Descent, Mppi, Space};
+use crate::world::{Axis, Candidates, Cem, Cost, Descent, Mppi, Space};
 use crate::{Error, Result};
 
 /// Sequences that descend along their gradients, unless told otherwise: more find better minima, at a pass forth and back each.
@@ -60,6 +60,8 @@ struct PlanOptions {
     rate: Option<f64>,
     scale: Option<f64>,
     limit: Option<f64>,
+    #[serde(default)]
+    cost: Cost,
     start: Option<Vec<f64>>,
 }
 
@@ -208,7 +210,10 @@ impl World {
         let context = context(&model, embeddings, past)?;
         let length = goal.len();
         let goal = TensorData::new(goal, [length]);
-        let goal: Tensor<1> = ops::uploaded(goal, &device()?);
+        let goal = Goal {
+            embedding: ops::uploaded(goal, &device()?),
+            cost: options.cost,
+        };
         let interrupted = RefCell::new(None);
         let turn = async || {
             let given = match turn.call0(&JsValue::NULL) {

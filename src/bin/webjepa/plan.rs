@@ -11,14 +11,13 @@ use webjepa::device::{Backend, Precision, read_values};
 use webjepa::environment::two_rooms::path_length;
 use webjepa::environment::{Environment, Explorer, Policy, Repeated, TwoRooms};
 use webjepa::input::{ImageView, Processor};
-use webjepa::model::lewm::Context;
+use webjepa::model::lewm::{Context, Goal};
 use webjepa::model::{LeWm, Pictures};
 use webjepa::nn::{Parameters, ops};
-use webjepa::objective::distance::Distance;
 use webjepa::rng::Stream;
 use webjepa::train::recipe::Options;
 use webjepa::train::trainer::Trainer;
-use webjepa::world::{ActionScale, Axis, Candidates, Cem, Space};
+use webjepa::world::{ActionScale, Axis, Candidates, Cem, Cost, Space};
 use webjepa::{Error, Result};
 
 use super::Model;
@@ -62,8 +61,8 @@ pub struct Evaluate {
     /// Standard deviation of the first samples, in that of the actions of the training.
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
-    /// What a plan costs: the square distance of its last prediction to the goal, or the sum over all of its predictions.
-    #[arg(long, value_enum, default_value = "last")]
+    /// What a sequence costs: the square distance of its last prediction to the goal (last), or the sum over all (sum).
+    #[arg(long, default_value = "last", value_parser = cost)]
     cost: Cost,
     /// Only measure how distances of embeddings and lengths of ways go together.
     #[arg(long)]
@@ -87,12 +86,6 @@ enum Actor {
     Expert,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Cost {
-    Last,
-    Sum,
-}
-
 /// A model and what is needed to act with it.
 struct Agent {
     model: LeWm,
@@ -102,6 +95,14 @@ struct Agent {
     cem: Cem,
     cost: Cost,
     execute: usize,
+}
+
+fn cost(name: &str) -> Result<Cost, String> {
+    match name {
+        "last" => Ok(Cost::Last),
+        "sum" => Ok(Cost::Sum),
+        _ => Err("use last or sum".into()),
+    }
 }
 
 /// Runs the command.
@@ -243,29 +244,6 @@ impl Agent {
         Ok(ops::reshaped(embedding, [d]))
     }
 
-    fn costs(
-        &self,
-        context: &Context,
-        goal: &Tensor<1>,
-        candidates: &Candidates,
-    ) -> Result<Vec<f32>> {
-        let dynamics = self.model.dynamics();
-        if self.cost == Cost::Last {
-            return pollster::block_on(dynamics.costs(context, goal, candidates));
-        }
-        let goal = ops::repeated(goal.clone(), candidates.count, &goal.device());
-        let mut sum: Option<Tensor<1>> = None;
-        for step in dynamics.rollout(context, candidates)? {
-            let cost = ops::distance(step, goal.clone(), Distance::Mse);
-            sum = Some(match sum {
-                None => cost,
-                Some(sum) => ops::sum(sum, cost),
-            });
-        }
-        let sum = sum.ok_or_else(|| Error::Internal("a rollout without steps".into()))?;
-        pollster::block_on(read_values(sum))
-    }
-
     /// Plans and acts until the goal is reached or the time is over: which of both, and after how many decisions.
     fn episode(
         &self,
@@ -275,6 +253,11 @@ impl Agent {
     ) -> Result<(bool, usize)> {
         let goal = self.encode(&place.observe_goal(self.side)?)?;
         let [d] = goal.dims();
+        let goal = Goal {
+            embedding: goal,
+            cost: self.cost,
+        };
+        let dynamics = self.model.dynamics();
         let size = place.action_size();
         let block = self.cem.space.axes.len();
         let mut start: Option<Vec<f64>> = None;
@@ -290,7 +273,7 @@ impl Agent {
             let plan = self
                 .cem
                 .plan(start.as_deref(), &mut random, async |candidates| {
-                    self.costs(&context, &goal, candidates)
+                    dynamics.costs(&context, &goal, candidates).await
                 });
             let plan = pollster::block_on(plan)?;
             planned.push(1e3 * clock.elapsed().as_secs_f64());
