@@ -56,7 +56,7 @@ impl Default for TwoRooms {
 pub fn is_free([x, y]: Place) -> bool {
     let within = |v: f64, [low, high]: [f64; 2]| low < v && v < high;
     let border = [BORDER, EXTENT - BORDER];
-    let in_wall = WALL[0] <= x && x <= WALL[1];
+    let in_wall = (WALL[0]..=WALL[1]).contains(&x);
     within(x, border) && within(y, border) && (!in_wall || within(y, DOOR))
 }
 
@@ -100,7 +100,7 @@ fn distance(a: Place, b: Place) -> f64 {
 /// along walls.
 fn moved(from: Place, to: Place) -> Place {
     let [x, y] = to.map(|v| v.clamp(INSIDE[0], INSIDE[1]));
-    let in_wall = |x: f64| WALL[0] <= x && x <= WALL[1];
+    let in_wall = |x: f64| (WALL[0]..=WALL[1]).contains(&x);
     let through = [DOOR[0] + CLEARANCE, DOOR[1] - CLEARANCE];
     if in_wall(from[0]) {
         // The jambs, for as long as it is between them.
