@@ -3,6 +3,7 @@
 //! - [`two_rooms`]: a dot, a wall, a door.
 //! - [`maze`]: a dot, and walls that each episode has anew.
 //! - [`pendulum`]: to be swung up.
+//! - `push`: a disc that pushes a block (feature `physics`).
 //! - [`policy`]: what is done without a model: to explore, and to compare with.
 //! - [`replay`]: recorded episodes, as a file and as windows to train on.
 //! - [`canvas`]: what pictures are drawn on.
@@ -13,12 +14,16 @@ pub mod canvas;
 pub mod maze;
 pub mod pendulum;
 pub mod policy;
+#[cfg(feature = "physics")]
+pub mod push;
 pub mod replay;
 pub mod two_rooms;
 
 pub use maze::Maze;
 pub use pendulum::Pendulum;
 pub use policy::{Explorer, Policy};
+#[cfg(feature = "physics")]
+pub use push::Push;
 pub use replay::{Episode, Replay, Windows, collect};
 pub use two_rooms::TwoRooms;
 
