@@ -327,3 +327,19 @@ fn a_world_model_is_trained_from_recordings_and_plans() {
     }
     std::fs::remove_dir_all(root).unwrap();
 }
+
+#[test]
+fn the_shipped_world_model_walks_through_the_door() {
+    let plan = |more: &[&str]| {
+        let mut arguments = vec!["plan", "www/demo/models/two-rooms", "--pairs", "4"];
+        arguments.extend(["--horizon", "10", "--samples", "100", "--elites", "10"]);
+        arguments.extend(["--iterations", "10", "--cost", "sum"]);
+        arguments.extend(more);
+        json(&webjepa(&arguments))
+    };
+    // By chance one pair of ten is reached, by this model all of a hundred.
+    assert_eq!(plan(&[])["reached"], 4);
+    assert_eq!(plan(&["--against", "expert"])["reached"], 4);
+    let untrained = plan(&["--against", "untrained", "--budget", "60"]);
+    assert!(untrained["reached"].as_u64().unwrap() < 3, "{untrained}");
+}
