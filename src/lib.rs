@@ -5,6 +5,7 @@
 //! - [`train`]: runs of training: recipes, schedules, the trainer.
 //! - `model`: one file per published system.
 //! - [`probe`]: what is read off embeddings: pooling, classes, signs of collapse.
+//! - [`environment`]: places to act in, and recordings of what was done there. No tensors.
 //! - [`world`]: planners: actions that bring a world model's prediction to a goal. No tensors.
 //! - [`objective`]: losses of training and their gradients, on the host.
 //! - `nn`: the parts that systems share, and the kernels under them.
@@ -26,6 +27,7 @@ pub mod config;
 pub mod data;
 #[cfg(feature = "tensor")]
 pub mod device;
+pub mod environment;
 pub mod error;
 pub mod input;
 pub mod mask;

@@ -241,3 +241,105 @@ fn a_trained_model_is_converted_with_its_predictor() {
     assert_eq!(embedded("on/hf"), embedded("small"));
     std::fs::remove_dir_all(root).unwrap();
 }
+
+#[test]
+fn a_world_model_is_trained_from_recordings_and_plans() {
+    let root = std::env::temp_dir().join(format!("webjepa-world-{}", std::process::id()));
+    std::fs::create_dir_all(&root).unwrap();
+    let path = |name: &str| root.join(name).to_str().expect("a path of text").to_owned();
+    let options = r#"{ "model": { "system": "lewm", "imageSize": 28, "patchSize": 7, "hiddenSize": 16, "layers": 1, "heads": 2,
+        "lewm": { "actionSize": 4, "history": 2, "projectorHidden": 16, "layers": 1, "heads": 2, "headDim": 8, "mlpHidden": 16 } },
+        "objective": { "kind": "lewm", "slices": 16 }, "batchSize": 8, "schedule": { "steps": 3, "lr": 1e-3 } }"#;
+    std::fs::write(path("options.json"), options).unwrap();
+    let train = |out: &str, more: &[&str]| {
+        let (options, out) = (path("options.json"), path(out));
+        let mut arguments = vec!["world", "--options", &options, "--out", &out];
+        if !more.contains(&"--episodes") {
+            arguments.extend(["--episodes", "6"]);
+        }
+        arguments.extend(["--actions", "9"]);
+        arguments.extend(more);
+        webjepa(&arguments)
+    };
+    let replay = path("replay.safetensors");
+    assert_success(&train("run", &["--replay", &replay]));
+    // Windows of two blocks of two actions begin at 6 of the 10 frames of an episode.
+    let log = std::fs::read_to_string(path("run/log.jsonl")).unwrap();
+    let first: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (&first["episodes"], &first["windows"]),
+        (&6.into(), &36.into())
+    );
+    // The same from the recordings as from the environment, and as from the run that was saved after its end.
+    let weights =
+        |run: &str| std::fs::read(path(&format!("{run}/model/model.safetensors"))).unwrap();
+    assert_success(&train("again", &["--replay", &replay]));
+    assert_eq!(weights("again"), weights("run"));
+    assert_success(&train("run", &["--resume"]));
+    assert_eq!(weights("again"), weights("run"));
+
+    let plan = |against: &str, more: &[&str]| {
+        let model = path("run/model");
+        let mut arguments = vec!["plan", &model, "--against", against, "--pairs", "4"];
+        arguments.extend([
+            "--horizon",
+            "2",
+            "--samples",
+            "8",
+            "--elites",
+            "3",
+            "--iterations",
+            "2",
+        ]);
+        arguments.extend(more);
+        webjepa(&arguments)
+    };
+    assert_eq!(json(&plan("expert", &[]))["reached"], 4);
+    for against in ["model", "untrained"] {
+        let [first, second] = [0; 2].map(|_| json(&plan(against, &["--budget", "40"])));
+        assert_eq!(first["meanSteps"], second["meanSteps"]);
+        // Four episodes of at most 8 decisions, of which a plan makes two.
+        let plans = first["plans"].as_u64().unwrap();
+        assert!((4..=16).contains(&plans), "{first}");
+    }
+    let distances = json(&plan("model", &["--distances", "--cost", "sum"]));
+    assert_eq!(numbers(&distances["rolloutErrors"]).len(), 2);
+    assert!(distances["correlation"].as_f64().unwrap().abs() <= 1.0);
+
+    for (wrong, said) in [
+        (plan("model", &["--horizon", "0"]), "horizon"),
+        (plan("model", &["--elites", "9"]), "elites"),
+        (plan("model", &["--execute", "3"]), "carried out"),
+        (train("none", &["--environment", "moon"]), "moon"),
+        (train("none", &["--repeat", "0"]), "once at least"),
+        (train("none", &["--episodes", "0"]), "one episode"),
+        (train("none", &["--policy", "held-0"]), "held-0"),
+        (
+            train("none", &["--replay", &path("options.json")]),
+            "safetensors",
+        ),
+    ] {
+        let error = String::from_utf8_lossy(&wrong.stderr);
+        assert!(
+            !wrong.status.success() && error.contains(said),
+            "{said}: {error}"
+        );
+    }
+    std::fs::remove_dir_all(root).unwrap();
+}
+
+#[test]
+fn the_shipped_world_model_walks_through_the_door() {
+    let plan = |more: &[&str]| {
+        let mut arguments = vec!["plan", "www/demo/models/two-rooms", "--pairs", "4"];
+        arguments.extend(["--horizon", "10", "--samples", "100", "--elites", "10"]);
+        arguments.extend(["--iterations", "10", "--cost", "sum"]);
+        arguments.extend(more);
+        json(&webjepa(&arguments))
+    };
+    // By chance one pair of ten is reached, by this model all of a hundred.
+    assert_eq!(plan(&[])["reached"], 4);
+    assert_eq!(plan(&["--against", "expert"])["reached"], 4);
+    let untrained = plan(&["--against", "untrained", "--budget", "60"]);
+    assert!(untrained["reached"].as_u64().unwrap() < 3, "{untrained}");
+}

@@ -10,11 +10,11 @@ use webjepa::Error;
 use webjepa::checkpoint::{File, Header, Plan, Selection, assemble};
 use webjepa::config::ModelConfig;
 use webjepa::device::{Precision, read_values};
-use webjepa::model::lewm::{Context, Dynamics};
+use webjepa::model::lewm::{Context, Dynamics, Goal};
 use webjepa::model::{LeWm, Pictures};
 use webjepa::nn::Parameters;
 use webjepa::rng::Stream;
-use webjepa::world::{Axis, Candidates, Cem, Descent, Space};
+use webjepa::world::{Axis, Candidates, Cem, Cost, Descent, Space};
 
 const CONFIG: &str = r#"{"system":"lewm","imageSize":12,"patchSize":4,"hiddenSize":12,"layers":2,"heads":3,
     "lewm":{"actionSize":3,"actionChannels":5,"projectorHidden":14,"layers":2,"heads":3,"headDim":6,"mlpHidden":20}}"#;
@@ -91,7 +91,7 @@ impl Expected {
     }
 
     /// The first frames and the actions between them, and the last frame as a goal.
-    fn start(&self, frames: usize) -> (Context, Tensor<1>) {
+    fn start(&self, frames: usize) -> (Context, Goal) {
         let (all, d) = (self.values("embeddings"), self.size("embeddings", 1));
         let action = self.size("past", 1);
         let rows = Tensor::<1>::from_floats(&all[..frames * d], &device());
@@ -99,10 +99,8 @@ impl Expected {
             embeddings: rows.reshape([frames, d]),
             actions: self.values("past")[..(frames - 1) * action].to_vec(),
         };
-        (
-            context,
-            Tensor::from_floats(&all[all.len() - d..], &device()),
-        )
+        let goal = Tensor::<1>::from_floats(&all[all.len() - d..], &device());
+        (context, goal.into())
     }
 }
 
@@ -168,6 +166,22 @@ fn rollouts_and_costs_are_the_published_ones() {
         }
         let costs = block_on(model.dynamics().costs(&context, &goal, &candidates)).unwrap();
         let wanted = expected.values(&format!("costs_{frames}"));
+        assert_close(&costs, &wanted, 10.0 * TOLERANCE);
+        // The sum over all steps, of the published rollout.
+        let all = Goal {
+            cost: Cost::Sum,
+            ..goal.clone()
+        };
+        let costs = block_on(model.dynamics().costs(&context, &all, &candidates)).unwrap();
+        let goal = read(goal.embedding);
+        let rollout = expected.values(&format!("rollout_{frames}"));
+        let squares = rollout
+            .iter()
+            .zip(goal.iter().cycle())
+            .map(|(a, b)| (a - b).powi(2));
+        let squares: Vec<f32> = squares.collect();
+        let wanted = squares.chunks_exact(candidates.horizon * d);
+        let wanted: Vec<f32> = wanted.map(|all| all.iter().sum()).collect();
         assert_close(&costs, &wanted, 10.0 * TOLERANCE);
     }
 }
@@ -251,7 +265,7 @@ fn planners_reach_what_actions_lead_to() {
         action: 3,
     };
     let steps = dynamics.rollout(&context, &one(vec![0.5, -1.0, 1.5, -0.5, 1.0, 0.25]));
-    let goal = steps.unwrap().remove(1).reshape([12]);
+    let goal = Goal::from(steps.unwrap().remove(1).reshape([12]));
     let idle = block_on(dynamics.costs(&context, &goal, &one(vec![0.0; 6]))).unwrap()[0];
     let cem = Cem {
         space: space.clone(),
@@ -284,7 +298,7 @@ fn what_does_not_fit_is_refused() {
     let dynamics = model.dynamics();
     let candidates = expected.candidates();
     let (context, goal) = expected.start(3);
-    let code = |context: &Context, goal: &Tensor<1>, candidates: &Candidates| {
+    let code = |context: &Context, goal: &Goal, candidates: &Candidates| {
         let costs = block_on(dynamics.costs(context, goal, candidates));
         costs.map(|_| ()).map_err(|e: Error| e.code())
     };
@@ -308,7 +322,7 @@ fn what_does_not_fit_is_refused() {
         ..context.clone()
     };
     assert_eq!(code(&short, &goal, &candidates), Err("bad-input"));
-    let wide = Tensor::<1>::from_floats([0.0; 13], &device());
+    let wide = Tensor::<1>::from_floats([0.0; 13], &device()).into();
     assert_eq!(code(&context, &wide, &candidates), Err("bad-input"));
     let four = Tensor::<3>::zeros([1, 4, 12], &device());
     assert!(dynamics.predict(four.clone(), four).is_err());

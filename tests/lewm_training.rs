@@ -167,7 +167,7 @@ fn training_learns_what_actions_do() {
             horizon: 1,
             action: 2,
         };
-        let goal = upload(&rows[24..]);
+        let goal = upload(&rows[24..]).into();
         let costs = block_on(model.dynamics().costs(&context, &goal, &candidates)).unwrap();
         right += usize::from(costs[1..].iter().all(|&other| costs[0] < other));
     }

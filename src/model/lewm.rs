@@ -14,8 +14,8 @@ use crate::nn::norm::{BatchNorm, BatchStatistics};
 use crate::nn::ops::{self, Activation, Rows};
 use crate::nn::{LayerNorm, Linear, Parameters};
 use crate::objective::distance::Distance;
-use crate::world::Candidates;
 use crate::world::descent::Slopes;
+use crate::world::{Candidates, Cost};
 use crate::{Error, Result};
 
 /// Added to the variance in the predictor's last norm: PyTorch's default.
@@ -64,6 +64,25 @@ pub struct Context {
     pub embeddings: Tensor<2>,
     /// Action blocks between them, `[frames − 1, action]` row-major.
     pub actions: Vec<f32>,
+}
+
+/// What a plan should lead to.
+#[derive(Clone, Debug)]
+pub struct Goal {
+    /// Of the wanted frame, `[d]`.
+    pub embedding: Tensor<1>,
+    /// Which predictions are compared with it.
+    pub cost: Cost,
+}
+
+impl From<Tensor<1>> for Goal {
+    /// That the last prediction should be, as published.
+    fn from(embedding: Tensor<1>) -> Self {
+        Self {
+            embedding,
+            cost: Cost::default(),
+        }
+    }
 }
 
 impl Dynamics {
@@ -176,14 +195,14 @@ impl Dynamics {
         self.rolled_out(&context.embeddings, actions)
     }
 
-    /// What each candidate costs: the sum over features of `(last prediction − goal)²`, `goal [d]`. Read back once.
+    /// What each candidate costs: the sum over features of `(last prediction − goal)²`, or that of all predictions. Read back once.
     ///
     /// # Errors
     /// As [`rollout`](Self::rollout); [`Error::Internal`] when the device fails.
     pub async fn costs(
         &self,
         context: &Context,
-        goal: &Tensor<1>,
+        goal: &Goal,
         candidates: &Candidates,
     ) -> Result<Vec<f32>> {
         let actions = self.uploaded_actions(context, candidates)?;
@@ -198,7 +217,7 @@ impl Dynamics {
     pub async fn slopes(
         &self,
         context: &Context,
-        goal: &Tensor<1>,
+        goal: &Goal,
         candidates: &Candidates,
     ) -> Result<Slopes> {
         let actions = self
@@ -226,25 +245,31 @@ impl Dynamics {
         })
     }
 
-    /// The mean square distance of each candidate's last embedding to the goal.
+    /// The mean square distance of each candidate's embeddings to the goal.
     fn distances(
         &self,
         context: &Context,
-        goal: &Tensor<1>,
+        Goal { embedding, cost }: &Goal,
         actions: Tensor<3>,
     ) -> Result<Tensor<1>> {
-        if goal.dims() != [self.width] {
+        if embedding.dims() != [self.width] {
             return Err(Error::BadInput(format!(
                 "the goal is an embedding of {} numbers, not of {:?}",
                 self.width,
-                goal.dims()
+                embedding.dims()
             )));
         }
         let count = actions.dims()[0];
         let mut steps = self.rolled_out(&context.embeddings, actions)?;
-        let goal = ops::repeated(goal.clone(), count, &self.device);
+        let goal = ops::repeated(embedding.clone(), count, &self.device);
         let last = steps.swap_remove(steps.len() - 1);
-        Ok(ops::distance(last, goal, Distance::Mse))
+        let away = |step| ops::distance(step, goal.clone(), Distance::Mse);
+        Ok(match cost {
+            Cost::Last => away(last),
+            Cost::Sum => steps
+                .into_iter()
+                .fold(away(last), |sum, step| ops::sum(sum, away(step))),
+        })
     }
 
     async fn read_costs(&self, distances: Tensor<1>) -> Result<Vec<f32>> {

@@ -9,13 +9,17 @@ use crate::{Error, Result};
 /// The published weight of SIGReg.
 pub const WEIGHT: f64 = 0.09;
 
-/// `mean (prediction − embedding)² + weight · sigreg`, with one test of SIGReg for each time step, across the batch.
+/// `mean (prediction − embedding)² + weight · sigreg + similarity · mean (next embedding − embedding)²`, with one test of SIGReg for each time
+/// step, across the batch. The last term is not in the published loss: it is the time similarity of PLDM (arXiv 2502.14819), by which
+/// embeddings differ the more the longer the way between them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LeWmLoss {
     /// The weight of SIGReg, from 0 on.
     pub weight: f64,
     /// The regulariser.
     pub sigreg: SigReg,
+    /// The weight of the differences between one step and the next, from 0 on; 0 as published.
+    pub similarity: f64,
 }
 
 /// The loss of a batch, its terms before they are weighted, and its gradients.
@@ -27,13 +31,27 @@ pub struct Losses {
     pub prediction: f64,
     /// How far the embeddings of each time step are from a Gaussian; see [`sigreg`](super::sigreg) on how to read it.
     pub sigreg: f64,
-    /// Of `loss` with respect to the embeddings, `[batch, steps, d]`: as targets, and of SIGReg.
+    /// The mean square difference between the embeddings of one step and the next; 0 where there is one step only.
+    pub similarity: f64,
+    /// Of `loss` with respect to the embeddings, `[batch, steps, d]`: as targets, of SIGReg, and as neighbours.
     pub embeddings: Vec<f32>,
     /// Of `loss` with respect to the predictions, `[batch, predicted, d]`.
     pub predictions: Vec<f32>,
 }
 
 impl LeWmLoss {
+    /// # Errors
+    /// [`Error::BadConfig`] for a weight below 0, or one that is not finite.
+    pub fn check(&self) -> Result<()> {
+        let weights = [("SIGReg", self.weight), ("similarity", self.similarity)];
+        match weights.iter().find(|(_, w)| !(w.is_finite() && *w >= 0.0)) {
+            None => Ok(()),
+            Some((name, weight)) => Err(Error::BadConfig(format!(
+                "the weight of {name} is {weight}: use a number from 0 on"
+            ))),
+        }
+    }
+
     /// The loss of embeddings `[batch, steps, d]` and of predictions `[batch, predicted, d]` of the second one and those after it.
     ///
     /// # Errors
@@ -54,12 +72,7 @@ impl LeWmLoss {
                 "{predicted} predictions are not of the steps after the first, of which there are {steps} in all"
             )));
         }
-        if !(self.weight.is_finite() && self.weight >= 0.0) {
-            return Err(Error::BadConfig(format!(
-                "the weight of SIGReg is {}; use a number from 0 on",
-                self.weight
-            )));
-        }
+        self.check()?;
         // Of a window's embeddings those after its first.
         let (window, targets) = (steps * d, d..(1 + predicted) * d);
         let wanted: Vec<f32> = embeddings
@@ -87,14 +100,33 @@ impl LeWmLoss {
         let spread: Vec<f64> = (0..count)
             .map(|i| f64::from(regular.gradient[place(i)]))
             .collect();
+        let (similarity, closing) = differences(embeddings, [window, d]);
         Ok(Losses {
-            loss: compared.mean + self.weight * regular.mean,
+            loss: compared.mean + self.weight * regular.mean + self.similarity * similarity,
             prediction: compared.mean,
             sigreg: regular.mean,
-            embeddings: combined(&[(1.0, &pull), (self.weight, &spread)]),
+            similarity,
+            embeddings: combined(&[
+                (1.0, &pull),
+                (self.weight, &spread),
+                (self.similarity, &closing),
+            ]),
             predictions: compared.gradient,
         })
     }
+}
+
+/// The mean square difference between rows of `d` numbers and those after them in their window, and its gradient.
+fn differences(embeddings: &[f32], [window, d]: [usize; 2]) -> (f64, Vec<f64>) {
+    let count = (embeddings.len() / window * (window - d)).max(1) as f64;
+    let (mut sum, mut gradient) = (0.0, vec![0.0; embeddings.len()]);
+    for at in (0..embeddings.len()).filter(|at| at % window >= d) {
+        let difference = f64::from(embeddings[at]) - f64::from(embeddings[at - d]);
+        sum += difference * difference;
+        gradient[at] += 2.0 * difference / count;
+        gradient[at - d] -= 2.0 * difference / count;
+    }
+    (sum / count, gradient)
 }
 
 #[cfg(test)]
@@ -110,6 +142,7 @@ mod tests {
                 slices: 3,
                 ..SigReg::preset("lewm").unwrap()
             },
+            similarity: 0.0,
         }
     }
 
@@ -123,7 +156,10 @@ mod tests {
         ];
         for (seed, (shape, predicted)) in cases.into_iter().enumerate() {
             let [batch, steps, d] = shape;
-            let loss = loss(0.3);
+            let loss = LeWmLoss {
+                similarity: 0.4,
+                ..loss(0.3)
+            };
             let random = &mut Stream::new(seed as u64, "", 0);
             let directions = loss.sigreg.draw(d, random).unwrap();
             let embeddings = points(seed as u32, batch * steps * d);
@@ -152,6 +188,8 @@ mod tests {
         assert!((losses.sigreg - expected).abs() < 1e-12);
         assert_eq!(losses.prediction, 1.0);
         assert_eq!(losses.loss, 1.0 + 0.5 * losses.sigreg);
+        // Steps of 1 and −3.
+        assert_eq!(losses.similarity, 5.0);
     }
 
     #[test]
@@ -170,5 +208,12 @@ mod tests {
         assert_eq!(code(0.09, 2, [1, 3, 2]), Err("bad-input"));
         assert_eq!(code(-0.1, 4, [2, 3, 1]), Err("bad-config"));
         assert_eq!(code(f64::NAN, 4, [2, 3, 1]), Err("bad-config"));
+        for similarity in [-0.1, f64::INFINITY] {
+            let wrong = LeWmLoss {
+                similarity,
+                ..loss(0.0)
+            };
+            assert_eq!(wrong.check().unwrap_err().code(), "bad-config");
+        }
     }
 }

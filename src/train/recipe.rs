@@ -104,6 +104,8 @@ pub enum Objective {
         weight: f64,
         /// Directions that a step tests.
         slices: usize,
+        /// Weight of the differences between one step and the next; 0 as published. See [`LeWmLoss`].
+        similarity: f64,
     },
 }
 
@@ -326,6 +328,7 @@ struct LejepaOptions {
 struct LewmOptions {
     weight: Option<f64>,
     slices: Option<usize>,
+    similarity: Option<f64>,
 }
 
 impl Options {
@@ -499,6 +502,7 @@ fn objective(json: Option<Json>, model: &ModelConfig) -> Result<(Objective, Vec<
             let objective = Objective::Lewm {
                 weight: options.weight.unwrap_or(WEIGHT),
                 slices: options.slices.unwrap_or(1024),
+                similarity: options.similarity.unwrap_or(0.0),
             };
             Ok((objective, vec![one(Augmentation::whole(size))]))
         }
@@ -685,19 +689,15 @@ impl Recipe {
                     loss.sigreg.check()?;
                 }
             }
-            Objective::Lewm { weight, .. } => {
+            Objective::Lewm { .. } => {
                 if views != 1 {
                     return Err(bad(format!("lewm takes one view, not {views}")));
                 }
                 if self.batch_size < 2 {
                     return Err(bad("lewm needs a batch of two windows at least"));
                 }
-                if !(weight.is_finite() && weight >= 0.0) {
-                    return Err(bad(format!(
-                        "the weight of SIGReg is {weight}: use a number from 0 on"
-                    )));
-                }
                 if let Some(loss) = self.lewm() {
+                    loss.check()?;
                     loss.sigreg.check()?;
                 }
             }
@@ -744,13 +744,19 @@ impl Recipe {
 
     /// The loss, where the objective is LeWorldModel's.
     pub fn lewm(&self) -> Option<LeWmLoss> {
-        let Objective::Lewm { weight, slices } = self.objective else {
+        let Objective::Lewm {
+            weight,
+            slices,
+            similarity,
+        } = self.objective
+        else {
             return None;
         };
         let sigreg = SigReg::preset("lewm").ok()?;
         Some(LeWmLoss {
             weight,
             sigreg: SigReg { slices, ..sigreg },
+            similarity,
         })
     }
 

@@ -15,12 +15,12 @@ use super::recipe::{Objective, Recipe, Train};
 use super::schedule::steps_per_epoch;
 use crate::checkpoint::{Parameter, last_norm, parameters, predictor_parameters};
 use crate::config::System;
-use crate::device::read_values;
+use crate::device::{Precision, read_values};
 use crate::input::ImageView;
 use crate::input::augment::Augmenter;
 use crate::mask::Masks;
 use crate::model::predictor::{Masked, normalised, taken};
-use crate::model::{Dynamics, Encoder, Pictures, Predictor};
+use crate::model::{Dynamics, Encoder, LeWm, Pictures, Predictor};
 use crate::nn::norm::BatchStatistics;
 use crate::nn::ops::update::AdamW;
 use crate::nn::ops::{self, Rows};
@@ -628,6 +628,25 @@ impl Trainer {
         computing(&self.online, self.recipe.train, &self.device)
     }
 
+    /// The world model as it is now.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for the objectives that train none.
+    pub fn world_model(&self) -> Result<LeWm> {
+        let dynamics = self.dynamics_network().ok_or_else(|| {
+            Error::Unsupported(
+                "only the objective \"lewm\" trains a world model: ask for model()".into(),
+            )
+        })?;
+        let (config, device) = (&self.recipe.model, &self.device);
+        let mut encoder = self.encoder_network().fixed(device, Precision::F32);
+        let mut dynamics = dynamics.fixed(device, Precision::F32);
+        Ok(LeWm::of(
+            Encoder::new(config, Precision::F32, device, &mut encoder)?,
+            Dynamics::take(config, device, &mut dynamics)?,
+        ))
+    }
+
     fn encoder(&self, mut parameters: Parameters) -> Result<Encoder> {
         Encoder::new(
             &self.recipe.model,
@@ -927,7 +946,11 @@ impl Trainer {
         leaves.insert(1, dynamics_leaves);
         Ok(Pass {
             loss: losses.loss,
-            parts: vec![("prediction", losses.prediction), ("sigreg", losses.sigreg)],
+            parts: vec![
+                ("prediction", losses.prediction),
+                ("sigreg", losses.sigreg),
+                ("similarity", losses.similarity),
+            ],
             gradients: collected(&leaves, root.backward()),
             embeddings: ops::reshaped(latest, [batch, d]),
             statistics: vec![

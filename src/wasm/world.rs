@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::TensorData;
 use js_sys::{Float32Array, Function, Object, Promise, Reflect};
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::*;
@@ -12,14 +12,14 @@ use wasm_bindgen_futures::JsFuture;
 use super::model::{Batch, Complete, device};
 use super::{from_js, to_js};
 use crate::config::{LeWmConfig, ModelConfig};
-use crate::device::{Backend, Precision, read_values};
+use crate::device::{Backend, read_values};
 use crate::input::Processor;
-use crate::model::lewm::Context;
-use crate::model::{Dynamics, Encoder, LeWm};
+use crate::model::LeWm;
+use crate::model::lewm::{Context, Goal};
 use crate::nn::ops;
 use crate::rng::Stream;
 use crate::train::trainer::Trainer;
-use crate::world::{Axis, Candidates, Cem, Descent, Mppi, Space};
+use crate::world::{Axis, Candidates, Cem, Cost, Descent, Mppi, Space};
 use crate::{Error, Result};
 
 /// Sequences that descend along their gradients, unless told otherwise: more find better minima, at a pass forth and back each.
@@ -60,6 +60,8 @@ struct PlanOptions {
     rate: Option<f64>,
     scale: Option<f64>,
     limit: Option<f64>,
+    #[serde(default)]
+    cost: Cost,
     start: Option<Vec<f64>>,
 }
 
@@ -81,18 +83,7 @@ impl World {
 
     /// The model of a run as it is now.
     pub(super) fn of_run(run: &Trainer, processor: Processor) -> Result<Self> {
-        let dynamics = run.dynamics_network().ok_or_else(|| {
-            Error::Unsupported(
-                "only the objective \"lewm\" trains a world model: ask for model()".into(),
-            )
-        })?;
-        let (config, device) = (&run.recipe().model, device()?);
-        let mut encoder = run.encoder_network().fixed(&device, Precision::F32);
-        let mut dynamics = dynamics.fixed(&device, Precision::F32);
-        let model = LeWm::of(
-            Encoder::new(config, Precision::F32, &device, &mut encoder)?,
-            Dynamics::take(config, &device, &mut dynamics)?,
-        );
+        let model = run.world_model()?;
         Ok(Self {
             model: Rc::new(model),
             processor,
@@ -219,7 +210,10 @@ impl World {
         let context = context(&model, embeddings, past)?;
         let length = goal.len();
         let goal = TensorData::new(goal, [length]);
-        let goal: Tensor<1> = ops::uploaded(goal, &device()?);
+        let goal = Goal {
+            embedding: ops::uploaded(goal, &device()?),
+            cost: options.cost,
+        };
         let interrupted = RefCell::new(None);
         let turn = async || {
             let given = match turn.call0(&JsValue::NULL) {

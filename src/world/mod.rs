@@ -19,6 +19,8 @@ pub use descent::Descent;
 pub use mppi::Mppi;
 pub use scale::ActionScale;
 
+use serde::Deserialize;
+
 use crate::rng::Generator;
 use crate::{Error, Result};
 
@@ -40,6 +42,17 @@ pub struct Axis {
     pub pin: Option<Pin>,
     /// Plans whose absolute value is below this are 0 there.
     pub dead_zone: f64,
+}
+
+/// Which predictions of a sequence count in its cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cost {
+    /// The last one, as published.
+    #[default]
+    Last,
+    /// All, added up: what arrives earlier costs less, and horizons may be longer than the way.
+    Sum,
 }
 
 /// A value that an axis has from a step on.

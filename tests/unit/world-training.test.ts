@@ -97,7 +97,7 @@ describe("the objective lewm", () => {
     await using trainer = await Trainer.create(OPTIONS);
     expect(trainer.info).toMatchObject({ objective: "lewm", frames: HISTORY + 1 });
     const first = await run(trainer, 5);
-    expect(Object.keys(first[0]!.parts).sort()).toEqual(["prediction", "sigreg"]);
+    expect(Object.keys(first[0]!.parts).sort()).toEqual(["prediction", "sigreg", "similarity"]);
     const save = await trainer.save();
     const went = await run(trainer, 5);
     {

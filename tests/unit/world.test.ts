@@ -70,16 +70,18 @@ describe("a world model", () => {
   });
 
   it.each([
-    ["cem", 120],
-    ["mppi", 120],
-    ["gradient", 12],
-  ] as const)("plans by %s, which costs less than doing nothing, and what it says it costs", async (planner, samples) => {
+    ["cem", "last", 120],
+    ["cem", "sum", 120],
+    ["mppi", "last", 120],
+    ["gradient", "last", 12],
+    ["gradient", "sum", 12],
+  ] as const)("plans by %s, which by the %s of its predictions costs less than doing nothing, and what it says it costs", async (planner, of, samples) => {
     await using world = await load();
     const [from, goal] = [embeddings[0]!, embeddings.at(-1)!];
-    const options = { planner, horizon: 3, samples, iterations: 12, seed: 4, ...(planner === "cem" ? { elites: 12 } : {}) };
+    const options = { planner, cost: of, horizon: 3, samples, iterations: 12, seed: 4, ...(planner === "cem" ? { elites: 12 } : {}) };
     const cost = async ({ actions }: Pick<Plan, "actions">) => {
       const { data: steps } = await world.rollout(from, actions);
-      return steps.slice(-D).reduce((sum, value, i) => sum + (value - goal[i]!) ** 2, 0);
+      return steps.slice(of === "last" ? -D : 0).reduce((sum, value, i) => sum + (value - goal[i % D]!) ** 2, 0);
     };
     const plan = await world.plan(from, goal, options);
     expect(plan.actions.shape).toEqual([3, A]);
@@ -123,6 +125,7 @@ describe("a world model", () => {
       [() => world.plan(from, goal, { ...few, horizon: 0 }), "bad-input", /horizon/],
       [() => world.plan(from, goal, { ...few, elites: 9 }), "bad-config", /9 of 8 samples/],
       [() => world.plan(from, goal, { ...few, planner: "random" as "cem" }), "bad-input", /planner/],
+      [() => world.plan(from, goal, { ...few, cost: "mean" as "sum" }), "bad-input", /cost/],
       [() => world.plan(from, goal, { ...few, sample: 3 } as object), "bad-input", /no option sample;/],
       [() => world.plan(from, goal, { ...few, start: [1] }), "bad-input", /start/],
     ] as const) {

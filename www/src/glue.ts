@@ -130,6 +130,7 @@ export interface GluePlanOptions {
   rate?: number;
   scale?: number;
   limit?: number;
+  cost?: "last" | "sum";
   start?: number[];
 }
 

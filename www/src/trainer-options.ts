@@ -67,6 +67,11 @@ export interface LeWmObjective {
   weight?: number | undefined;
   /** Random directions, drawn anew in every step, along which the spread is tested. Default 1024. */
   slices?: number | undefined;
+  /**
+   * Weight of the mean square difference between the embeddings of one frame and the next: distances of embeddings then grow with the way
+   * between what they show, which plans follow. Default 0, as published; PLDM (arXiv 2502.14819) has such a term.
+   */
+  similarity?: number | undefined;
 }
 
 export type Objective = "ijepa" | "vjepa" | "lejepa" | "lewm" | IJepaObjective | VJepaObjective | LeJepaObjective | LeWmObjective;

@@ -58,6 +58,11 @@ export interface PlanOptions {
   scale?: number | undefined;
   /** Largest absolute value of a number of an action. Default: none. */
   limit?: number | undefined;
+  /**
+   * What a sequence costs: the square distance of its `"last"` prediction to the goal (default, as published), or the `"sum"` over all of its
+   * predictions, so that what arrives earlier costs less and horizons may be longer than the way.
+   */
+  cost?: "last" | "sum" | undefined;
   /** Where to begin: a plan, `[horizon, A]`. Default 0. */
   start?: Vector | undefined;
   /** Aborts the call between two rounds; the model stays usable. */
@@ -68,12 +73,13 @@ export interface PlanOptions {
 export interface Plan {
   /** Row-major, `[horizon, A]`. */
   actions: { data: Float32Array; shape: [horizon: number, action: number] };
-  /** The lowest cost of a sequence in each round: the sum over features of (last prediction − goal)². */
+  /** The lowest cost of a sequence in each round: the sum over features of (last prediction − goal)², or of those of all predictions. */
   costs: number[];
 }
 
 const ADVICE: Advice = { disposed: "The model has been disposed of; load it again.", lost: "The next call loads the model again." };
 const PLANNERS: readonly unknown[] = ["cem", "mppi", "gradient"];
+const COSTS: readonly unknown[] = ["last", "sum"];
 
 /**
  * A world model: it tells what actions lead to, in embeddings, and which actions lead to a goal. This version runs LeWorldModel
@@ -194,11 +200,12 @@ export class WorldModel {
   async plan(from: Episode, goal: Vector, options: PlanOptions = {}): Promise<Plan> {
     const { signal, ...rest } = options;
     checkFields("", rest, PLAN);
-    const { planner = "cem", seed = 0, momentum, start, ...numbers } = rest;
+    const { planner = "cem", cost = "last", seed = 0, momentum, start, ...numbers } = rest;
     oneOf("planner", planner, PLANNERS);
+    oneOf("cost", cost, COSTS);
     if (momentum !== undefined && !(Array.isArray(momentum) && momentum.length === 2)) throw new JepaError("bad-input", "The option momentum is [mean, std], two numbers from 0 to 1.");
     const search: GluePlanOptions = JSON.parse(
-      JSON.stringify({ planner, seed, ...numbers, momentum, start: start === undefined ? undefined : [...this.#finite("the start", start)] }),
+      JSON.stringify({ planner, cost, seed, ...numbers, momentum, start: start === undefined ? undefined : [...this.#finite("the start", start)] }),
     );
     const request = { ...this.#episode(from), goal: this.#finite("the goal", goal), options: search };
     const { actions, costs } = await this.#resident.call((engine, id) => engine.call("plan", { id, ...request }, { signal }), signal);
@@ -266,6 +273,7 @@ const PLAN: Record<Exclude<keyof PlanOptions, "signal">, Rule> = {
   rate: moreThan(0),
   scale: atLeast(0),
   limit: moreThan(0),
+  cost: anything,
   start: anything,
 };
 

@@ -1,7 +1,9 @@
 //! The command line: embeds pictures, describes checkpoints and trains models, with the library's own code.
 
 mod convert;
+mod plan;
 mod pretrain;
+mod world;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -53,7 +55,9 @@ enum Command {
         json: bool,
     },
     Convert(convert::Convert),
+    Plan(plan::Evaluate),
     Pretrain(pretrain::Pretrain),
+    World(world::World),
     /// Describe a checkpoint: sizes, tensors, preprocessing.
     Inspect {
         #[command(flatten)]
@@ -105,7 +109,9 @@ fn main() -> ExitCode {
         }
         Command::Inspect { model, json } => inspect(&model, json),
         Command::Convert(arguments) => convert::run(&arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
         Command::Pretrain(arguments) => pretrain::run(&arguments),
+        Command::World(arguments) => world::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -322,7 +328,7 @@ fn unwritable(path: &Path, error: &std::io::Error) -> Error {
     Error::BadInput(format!("{} cannot be written: {error}", path.display()))
 }
 
-fn text(path: &Path) -> Result<String> {
+pub(crate) fn text(path: &Path) -> Result<String> {
     fs::read_to_string(path)
         .map_err(|e| Error::BadConfig(format!("{} cannot be read: {e}", path.display())))
 }

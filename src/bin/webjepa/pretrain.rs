@@ -22,6 +22,7 @@ use webjepa::probe::hog::hog;
 use webjepa::probe::knn::{Knn, Vote};
 use webjepa::probe::linear::{LinearProbe, Ridge};
 use webjepa::train::recipe::Options;
+use webjepa::train::save::Files;
 use webjepa::train::trainer::{Loaded, Trainer};
 use webjepa::{Error, Result};
 
@@ -184,12 +185,17 @@ pub fn run(arguments: &Pretrain) -> Result<()> {
         Err(Error::Unsupported(_)) => {}
         Err(error) => return Err(error),
     }
-    for (folder, files) in &exports {
-        fs::create_dir_all(folder).map_err(|e| unwritable(folder, &e))?;
-        for (name, bytes) in files {
-            let path = folder.join(name);
-            fs::write(&path, bytes).map_err(|e| unwritable(&path, &e))?;
-        }
+    exports
+        .iter()
+        .try_for_each(|(folder, files)| write(folder, files))
+}
+
+/// Writes the files of a model into a folder.
+pub(super) fn write(folder: &Path, files: &Files) -> Result<()> {
+    fs::create_dir_all(folder).map_err(|e| unwritable(folder, &e))?;
+    for (name, bytes) in files {
+        let path = folder.join(name);
+        fs::write(&path, bytes).map_err(|e| unwritable(&path, &e))?;
     }
     Ok(())
 }
@@ -211,7 +217,7 @@ fn frames_of<'a>(
 
 /// A new run: from fresh weights, or from those of a checkpoint.
 fn begun(arguments: &Pretrain, device: &Device) -> Result<Trainer> {
-    let mut options = options(arguments)?;
+    let mut options = options(&arguments.options, arguments.seed, arguments.steps)?;
     let Some(from) = &arguments.from else {
         return Trainer::new(options.recipe(None)?, device);
     };
@@ -243,15 +249,14 @@ fn begun(arguments: &Pretrain, device: &Device) -> Result<Trainer> {
 }
 
 /// The options file with what the command line overrides.
-fn options(arguments: &Pretrain) -> Result<Options> {
-    let path = &arguments.options;
+pub(super) fn options(path: &Path, seed: Option<u64>, steps: Option<u64>) -> Result<Options> {
     let text = fs::read_to_string(path).map_err(|e| unreadable(path, &e))?;
     let mut options: Map<String, Value> = serde_json::from_str(&text)
         .map_err(|e| Error::BadConfig(format!("{}: {e}", path.display())))?;
-    if let Some(seed) = arguments.seed {
+    if let Some(seed) = seed {
         options.insert("seed".into(), seed.into());
     }
-    if let Some(steps) = arguments.steps {
+    if let Some(steps) = steps {
         let schedule = options.entry("schedule").or_insert_with(|| json!({}));
         schedule["steps"] = steps.into();
     }
@@ -259,22 +264,22 @@ fn options(arguments: &Pretrain) -> Result<Options> {
 }
 
 /// Writes a run beside the last one and then puts it in its place, so that one of the two is always whole.
-fn save(trainer: &Trainer, path: &Path) -> Result<()> {
+pub(super) fn save(trainer: &Trainer, path: &Path) -> Result<()> {
     let bytes = pollster::block_on(trainer.save())?;
     let partial = path.with_extension("partial");
     fs::write(&partial, bytes).map_err(|e| unwritable(&partial, &e))?;
     fs::rename(&partial, path).map_err(|e| unwritable(path, &e))
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Error {
     Error::BadInput(format!("{} cannot be read: {error}", path.display()))
 }
 
 /// Lines of JSON in a file and on standard output.
-struct Log(fs::File);
+pub(super) struct Log(fs::File);
 
 impl Log {
-    fn open(path: &Path, go_on: bool) -> Result<Self> {
+    pub(super) fn open(path: &Path, go_on: bool) -> Result<Self> {
         let file = fs::OpenOptions::new()
             .create(true)
             .write(true)
@@ -284,7 +289,7 @@ impl Log {
         file.map(Self).map_err(|e| unwritable(path, &e))
     }
 
-    fn write(&mut self, line: &Value) -> Result<()> {
+    pub(super) fn write(&mut self, line: &Value) -> Result<()> {
         println!("{line}");
         writeln!(self.0, "{line}")
             .map_err(|e| Error::BadInput(format!("the log cannot be written: {e}")))

@@ -103,6 +103,7 @@ pub async fn tiny(folder: &Folder, file: &str, device: &Device, report: &mut Rep
             times_n: true,
             slices: size(params, "sigreg_slices")?,
         },
+        similarity: 0.0,
     }
     .evaluate(&values, &predictions, [batch, steps, d], &directions)
     .map_err(text)?;
