@@ -6,6 +6,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+use super::world::Context;
 use super::{Encoder, Pictures};
 use crate::config::{LeWmConfig, ModelConfig};
 use crate::device::{Precision, read_values};
@@ -94,6 +95,11 @@ impl Dynamics {
             width,
             device: device.clone(),
         })
+    }
+
+    /// Numbers of an action block.
+    pub fn action_size(&self) -> usize {
+        self.config.action_size
     }
 
     /// Embeddings of class tokens, by running statistics: `[rows, d]` → `[rows, d]`.

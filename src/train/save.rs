@@ -231,7 +231,7 @@ impl Trainer {
         if recipe.model.is_video() {
             preprocessor["crop_size"] = json!({ "height": height, "width": width });
             preprocessor["do_center_crop"] = json!(true);
-            preprocessor["size"] = json!({ "shortest_edge": evaluated_edge([height, width]) });
+            preprocessor["size"] = json!({ "shortest_edge": evaluated_edge(&recipe.model) });
             preprocessor["video_processor_type"] = json!("VJEPA2VideoProcessor");
         } else {
             preprocessor["image_processor_type"] = json!("ViTImageProcessor");

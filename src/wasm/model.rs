@@ -16,6 +16,7 @@ use crate::config::ModelConfig;
 use crate::device::{Backend, Precision};
 use crate::input::{ImageView, Processor};
 use crate::mask::Masks;
+use crate::model::world::Sizes;
 use crate::model::{Encoder, Pictures, Predictor, predict};
 use crate::nn::Parameters;
 use crate::probe::pool::{Pool, pool};
@@ -139,12 +140,8 @@ impl ModelLoader {
             }
         };
         Encoder::check(&config)?;
-        if options.world && config.lewm.is_none() {
-            return Err(Error::Unsupported(
-                "this is no world model that this version runs: it runs LeWorldModel, whose config.json has the system \"lewm\""
-                    .into(),
-            )
-            .into());
+        if options.world {
+            Sizes::of(&config)?;
         }
         let processor = match &options.preprocessor {
             Some(text) => Processor::from_json(text)?,

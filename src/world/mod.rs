@@ -154,7 +154,7 @@ impl Candidates {
         } = self;
         let sizes = [count, horizon, action];
         let values = sizes.iter().try_fold(1usize, |n, &s| n.checked_mul(s));
-        match action == size && count * horizon > 0 && values == Some(data.len()) {
+        match action == size && count > 0 && horizon > 0 && values == Some(data.len()) {
             true => Ok(()),
             false => Err(Error::BadInput(format!(
                 "{} numbers are not {count} sequences of {horizon} action blocks of {action}, which the model takes of {size}",
