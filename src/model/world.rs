@@ -28,9 +28,9 @@ pub struct Context {
 /// A world model of one of the published systems.
 pub enum WorldModel {
     /// LeWorldModel.
-    LeWm(LeWm),
+    LeWm(Box<LeWm>),
     /// V-JEPA 2-AC.
-    VJepa2Ac(VJepa2Ac),
+    VJepa2Ac(Box<VJepa2Ac>),
 }
 
 /// The sizes of what a world model takes and gives.
@@ -95,14 +95,14 @@ impl WorldModel {
         let config = encoder.config().clone();
         Sizes::of(&config)?;
         Ok(match config.lewm {
-            Some(_) => Self::LeWm(LeWm::of(
-                encoder,
-                Dynamics::take(&config, device, parameters)?,
-            )),
-            None => Self::VJepa2Ac(VJepa2Ac::of(
-                encoder,
-                ActionPredictor::take(&config, device, parameters)?,
-            )),
+            Some(_) => {
+                let dynamics = Dynamics::take(&config, device, parameters)?;
+                Self::LeWm(Box::new(LeWm::of(encoder, dynamics)))
+            }
+            None => {
+                let predictor = ActionPredictor::take(&config, device, parameters)?;
+                Self::VJepa2Ac(Box::new(VJepa2Ac::of(encoder, predictor)))
+            }
         })
     }
 

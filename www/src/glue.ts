@@ -95,12 +95,31 @@ export interface GluePrediction {
 export interface GlueWorld {
   info(): GlueWorldInfo;
   newBatch(preprocess: boolean): GlueBatch;
-  /** Consumes the batch. `[pictures, D]`. */
+  /** Consumes the batch. `[pictures, ...shape]`. */
   encode(batch: GlueBatch): Promise<Float32Array<ArrayBuffer>>;
-  /** `[count, horizon, D]`, from `[frames, D]`, the `[frames − 1, A]` between them and `[count, horizon, A]`. */
-  rollout(embeddings: Float32Array, past: Float32Array, actions: Float32Array, count: number, horizon: number): Promise<Float32Array<ArrayBuffer>>;
-  /** Waits for `turn` before each round, and rejects with what that rejects with. */
-  plan(embeddings: Float32Array, past: Float32Array, goal: Float32Array, options: GluePlanOptions, turn: () => Promise<void>): Promise<{ actions: Float32Array; costs: number[] }>;
+  /**
+   * `[count, horizon, ...shape]`, from `[frames, ...shape]`, the `[frames − 1, A]` between them, the states `[frames, S]` in them and
+   * `[count, horizon, A]`. `told`: the states before these actions, `[count, horizon, S]`. Waits for `turn` before each pass, and rejects with
+   * what that rejects with.
+   */
+  rollout(
+    embeddings: Float32Array,
+    past: Float32Array,
+    states: Float32Array,
+    actions: Float32Array,
+    told: Float32Array | undefined,
+    count: number,
+    horizon: number,
+    turn: () => Promise<void>,
+  ): Promise<Float32Array<ArrayBuffer>>;
+  plan(
+    embeddings: Float32Array,
+    past: Float32Array,
+    states: Float32Array,
+    goal: Float32Array,
+    options: GluePlanOptions,
+    turn: () => Promise<void>,
+  ): Promise<{ actions: Float32Array; costs: number[] }>;
   free(): void;
 }
 
@@ -108,9 +127,12 @@ export interface GlueWorldInfo {
   config: ModelConfig;
   backend: Backend;
   dtype: "f32" | "f16" | "q8";
-  hiddenSize: number;
+  /** Of a frame's embeddings: `[D]`, or `[N, D]`. */
+  shape: number[];
   /** Numbers of an action block. */
   actionSize: number;
+  /** Numbers of a state; 0 where the model is told none. */
+  stateSize: number;
   /** Most frames that the predictor sees. */
   history: number;
   parameters: number;
@@ -131,6 +153,7 @@ export interface GluePlanOptions {
   scale?: number;
   limit?: number;
   start?: number[];
+  axes?: { scale?: number; limit?: number; pin?: [from: number, value: number]; deadZone?: number }[];
 }
 
 /** `www/src/trainer.ts` documents and checks these; Rust checks them again. Absent fields have the recipe's defaults. */

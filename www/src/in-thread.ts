@@ -42,8 +42,10 @@ export {
   type EncodeOptions,
   type Episode,
   type Plan,
+  type PlanAxis,
   type PlanOptions,
   type RolloutOptions,
+  type States,
   type WorldOptions,
 } from "./world.js";
 export { ActionScale, windowsOf, type ActionWindow, type ActionWindows, type Trajectory, type WindowOptions } from "./trajectories.js";
