@@ -220,7 +220,9 @@ impl Trainer {
             Some(mut other) => Network::take("encoder.", &list, &mut other)?,
             None => encoder.copy("encoder."),
         };
-        let (target, online) = match loaded.is_target {
+        // An encoder that stays as it is is the one that a world model would be loaded with.
+        let of_actions = matches!(run.recipe.objective, Objective::VJepa2Ac { .. });
+        let (target, online) = match loaded.is_target && !of_actions {
             true => (encoder, other),
             false => (other, encoder),
         };

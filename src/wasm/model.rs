@@ -97,6 +97,9 @@ struct LoaderOptions {
     /// Whether a world model is to be made.
     #[serde(default)]
     world: bool,
+    /// Whether the predictor may be one of what actions do.
+    #[serde(default)]
+    training: bool,
 }
 
 #[derive(Serialize)]
@@ -115,6 +118,7 @@ pub struct ModelLoader {
     choice: EncoderChoice,
     predictor: bool,
     world: bool,
+    training: bool,
     files: Vec<File>,
     parameters: Parameters,
     precision: Precision,
@@ -153,6 +157,7 @@ impl ModelLoader {
             choice: options.encoder.as_deref().unwrap_or("auto").parse()?,
             predictor: options.predictor,
             world: options.world,
+            training: options.training,
             config,
             processor,
             files: Vec::new(),
@@ -185,7 +190,8 @@ impl ModelLoader {
             ..Selection::default()
         };
         let mut plan = Plan::new(&self.files, &self.config, encoder)?;
-        self.predictor &= plan.has_predictor() && self.config.predicts_masked();
+        self.predictor &=
+            plan.has_predictor() && (self.training || self.config.predicts_masked());
         if self.predictor {
             let everything = Selection {
                 predictor: true,

@@ -37,6 +37,8 @@ export interface GlueLoadOptions {
   predictor: boolean;
   /** Whether a world model is to be made. */
   world?: boolean;
+  /** Whether the predictor may be a world model's, too. */
+  training?: boolean;
 }
 
 export interface GlueArchive {
@@ -192,9 +194,9 @@ export interface GlueTrainer {
   newBatch(preprocess: boolean): GlueBatch;
   /**
    * Consumes the batch. Masks of the caller's, as `lastMasks` gives them, take the place of those that would be drawn; windows come with
-   * their actions, `[windows, history, A]`. A failure with a code other than `internal`, such as a loss that is no number, leaves the trainer as it was.
+   * their actions, `[windows, frames − 1, A]`, and, of V-JEPA 2-AC, the states in them, `[windows, frames, S]`. A failure with a code other than `internal`, such as a loss that is no number, leaves the trainer as it was.
    */
-  step(batch: GlueBatch, masks: Masks | undefined, actions: Float32Array | undefined): Promise<GlueTrainStep>;
+  step(batch: GlueBatch, masks: Masks | undefined, actions: Float32Array | undefined, states: Float32Array | undefined): Promise<GlueTrainStep>;
   /** The masks of the last step: token indices, raster order; empty where the objective has none. */
   lastMasks(): Masks;
   save(): Promise<Uint8Array<ArrayBuffer>>;

@@ -16,6 +16,7 @@ export type {
   TrainSchedule,
   TrainViews,
   VJepaObjective,
+  VJepa2AcObjective,
 } from "./trainer-options.js";
 export { opfsCache, type CacheEntry, type OpfsCache } from "./opfs-cache.js";
 export type { CachedBytes, CustomCache } from "./cache.js";

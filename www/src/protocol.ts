@@ -142,8 +142,10 @@ export interface StepRequest {
   preprocess: boolean;
   /** The caller's own. */
   masks?: Masks | undefined;
-  /** Of windows, `[windows, history, A]`. */
+  /** Of windows, `[windows, frames − 1, A]`. */
   actions?: Float32Array | undefined;
+  /** Of windows, `[windows, frames, S]`; empty where the model is told none. */
+  states?: Float32Array | undefined;
   /** What messages call each picture or clip; its place in the list, unless given. */
   numbers?: ArrayLike<number>;
 }
