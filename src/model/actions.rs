@@ -201,11 +201,7 @@ impl ActionPredictor {
             };
             let predicted = self.forward(seen.clone(), [end - first, rows, columns], told)?;
             let last = window(length - patches, length, false);
-            let next = normalised(
-                ops::select(predicted, None, &last, None),
-                1,
-                &self.device,
-            );
+            let next = normalised(ops::select(predicted, None, &last, None), 1, &self.device);
             if end < steps {
                 let grown = window(forgotten(length + patches), length, true);
                 let next = ops::reshaped(next.clone(), [batch * patches * d]);

@@ -181,7 +181,11 @@ impl Trainer {
         if of_actions || !matches!(system, System::IJepa | System::VJepa2) {
             return Err(Error::Unsupported(format!(
                 "transformers has no layout of {}: use \"original\"",
-                if of_actions { "V-JEPA 2-AC" } else { system.name() }
+                if of_actions {
+                    "V-JEPA 2-AC"
+                } else {
+                    system.name()
+                }
             )));
         }
         let encoder = self.encoder_network();

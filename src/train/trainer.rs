@@ -1021,20 +1021,21 @@ impl Trainer {
         let forced = normalised(forced, 1, &device);
 
         let (mut root, mut losses) = (None, [0.0; 2]);
-        let mut compare = async |part: usize, predicted: Tensor<3>, wanted: Tensor<3>, share: f64| {
-            let distances = ops::distance(predicted, wanted, distance);
-            let count = distances.dims()[0];
-            let each = TensorData::new(vec![(share / count as f64) as f32; count], [count]);
-            let more = ops::with_gradient(distances.clone(), ops::uploaded(each, &device));
-            root = Some(match root.take() {
-                None => more,
-                Some(root) => ops::sum(root, more),
-            });
-            let distances = read_values(distances.inner()).await?;
-            let mean = distances.iter().map(|&v| f64::from(v)).sum::<f64>() / count as f64;
-            losses[part] += share * mean;
-            Ok::<(), Error>(())
-        };
+        let mut compare =
+            async |part: usize, predicted: Tensor<3>, wanted: Tensor<3>, share: f64| {
+                let distances = ops::distance(predicted, wanted, distance);
+                let count = distances.dims()[0];
+                let each = TensorData::new(vec![(share / count as f64) as f32; count], [count]);
+                let more = ops::with_gradient(distances.clone(), ops::uploaded(each, &device));
+                root = Some(match root.take() {
+                    None => more,
+                    Some(root) => ops::sum(root, more),
+                });
+                let distances = read_values(distances.inner()).await?;
+                let mean = distances.iter().map(|&v| f64::from(v)).sum::<f64>() / count as f64;
+                losses[part] += share * mean;
+                Ok::<(), Error>(())
+            };
         let frame = |step: usize| of_windows(tokens.clone(), frames, step..step + 1);
         let follow = of_windows(tokens.clone(), frames, 1..frames);
         compare(0, forced.clone(), follow, 1.0).await?;
@@ -1059,8 +1060,7 @@ impl Trainer {
                 actions: &actions,
                 states: &states,
             };
-            let imagined =
-                predictor.rollout(known, [2, rows, columns], auto_steps - 1, until)?;
+            let imagined = predictor.rollout(known, [2, rows, columns], auto_steps - 1, until)?;
             for (step, imagined) in (2..).zip(imagined) {
                 compare(1, imagined, frame(step), share).await?;
             }

@@ -190,8 +190,7 @@ impl ModelLoader {
             ..Selection::default()
         };
         let mut plan = Plan::new(&self.files, &self.config, encoder)?;
-        self.predictor &=
-            plan.has_predictor() && (self.training || self.config.predicts_masked());
+        self.predictor &= plan.has_predictor() && (self.training || self.config.predicts_masked());
         if self.predictor {
             let everything = Selection {
                 predictor: true,

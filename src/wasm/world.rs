@@ -14,8 +14,8 @@ use super::{from_js, to_js};
 use crate::config::ModelConfig;
 use crate::device::{Backend, Precision, read_values};
 use crate::input::Processor;
-use crate::model::world::{Context, Sizes, WorldModel};
 use crate::model::Encoder;
+use crate::model::world::{Context, Sizes, WorldModel};
 use crate::nn::ops;
 use crate::rng::Stream;
 use crate::train::trainer::Trainer;
@@ -114,7 +114,12 @@ impl World {
     }
 
     /// What is known of the last frames: `[frames·embeddings, d]`, and the actions between and the states in them.
-    fn context(&self, embeddings: Vec<f32>, actions: Vec<f32>, states: Vec<f32>) -> Result<Context> {
+    fn context(
+        &self,
+        embeddings: Vec<f32>,
+        actions: Vec<f32>,
+        states: Vec<f32>,
+    ) -> Result<Context> {
         let (frame, d) = (self.sizes.frame(), self.sizes.hidden);
         if embeddings.is_empty() || !embeddings.len().is_multiple_of(frame) {
             return Err(Error::BadInput(format!(
@@ -191,7 +196,10 @@ impl World {
 
     /// Where `count` sequences of `horizon` actions lead from the last embeddings: `[count, horizon, ..shape]`. `told`: the states before
     /// these actions, `[count, horizon, state]`. Waits for `turn` as [`plan`](Self::plan) does.
-    #[allow(clippy::too_many_arguments, reason = "arrays of numbers come one by one from JavaScript")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "arrays of numbers come one by one from JavaScript"
+    )]
     pub async fn rollout(
         &self,
         embeddings: Vec<f32>,
@@ -212,7 +220,9 @@ impl World {
         };
         candidates.check(self.sizes.action)?;
         let of_states = horizon * self.sizes.state;
-        if let Some(told) = &told && told.len() != count * of_states {
+        if let Some(told) = &told
+            && told.len() != count * of_states
+        {
             return Err(Error::BadInput(format!(
                 "{} numbers are not the states, of {} each, before {horizon} actions of {count} sequences",
                 told.len(),
@@ -227,7 +237,9 @@ impl World {
         for part in candidates.chunks(self.at_once(&context, horizon)) {
             waited(&turn).await?;
             let end = first + part.count;
-            let told = told.as_deref().map(|told| &told[first * of_states..end * of_states]);
+            let told = told
+                .as_deref()
+                .map(|told| &told[first * of_states..end * of_states]);
             let steps = model.rollout(&context, &part, told)?;
             for (step, embeddings) in steps.into_iter().enumerate() {
                 let values = read_values(embeddings).await?;

@@ -132,7 +132,9 @@ pub struct Plan {
 impl Candidates {
     /// The same sequences, at most `most` at once.
     pub fn chunks(&self, most: usize) -> impl Iterator<Item = Self> {
-        let Self { horizon, action, .. } = *self;
+        let Self {
+            horizon, action, ..
+        } = *self;
         let numbers = (horizon * action).max(1);
         let parts = self.data.chunks(numbers * most.max(1));
         parts.map(move |part| Self {

@@ -99,7 +99,10 @@ mod tests {
         );
         // x, then y, then z is what the angles say themselves.
         near(&turned([0.4, 0.0, 0.0], [0.0, 0.3, 0.0]), &[0.4, 0.3, 0.0]);
-        near(&turned([0.4, 0.3, 0.0], [0.0, 0.0, -1.0]), &[0.4, 0.3, -1.0]);
+        near(
+            &turned([0.4, 0.3, 0.0], [0.0, 0.0, -1.0]),
+            &[0.4, 0.3, -1.0],
+        );
         // A quarter about z, then one about x: x goes to z, z to −y, so that the second angle is −π/2.
         near(
             &turned([0.0, 0.0, FRAC_PI_2], [FRAC_PI_2, 0.0, 0.0])[1..],
