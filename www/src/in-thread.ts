@@ -49,6 +49,20 @@ export {
   type States,
   type WorldOptions,
 } from "./world.js";
+export {
+  collectEpisodes,
+  runEpisode,
+  uniformPolicy,
+  type CollectOptions,
+  type Environment,
+  type EnvironmentStep,
+  type EpisodeOptions,
+  type EpisodeRecord,
+  type Observation,
+  type PlannedEpisode,
+  type PlanningModel,
+  type Policy,
+} from "./environments.js";
 export { ActionScale, windowsOf, type ActionWindow, type ActionWindows, type Trajectory, type WindowOptions } from "./trajectories.js";
 export type { ClipData, ClipInput } from "./clips.js";
 export { videoFrames, type FrameSource, type VideoFramesOptions } from "./stream.js";
