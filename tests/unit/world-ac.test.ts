@@ -128,8 +128,9 @@ describe("V-JEPA 2-AC", () => {
       return steps.slice(-N * D).reduce((sum, value, i) => sum + Math.abs(value - goal[i]!), 0) / (N * D);
     };
     // The mean of a search costs about what the best of its samples did.
-    expect(await cost(plan.actions.data)).toBeLessThan(1.02 * Math.min(...plan.costs));
-    expect(plan.costs.at(-1)!).toBeLessThan(plan.costs[0]!);
+    const planned = await cost(plan.actions.data);
+    expect(planned).toBeLessThan(1.02 * Math.min(...plan.costs));
+    expect(planned).toBeLessThan(await cost(new Float32Array(2 * A)));
     expect(await world.plan(first, goal, options)).toEqual(plan);
     const pinned = await world.plan(first, goal, { ...options, axes: [{ pin: 0.03 }, { limit: 0.01 }, {}, {}, {}, {}, { pin: { from: 1, value: 1 } }] });
     expect(pinned.actions.data[0]).toBeCloseTo(0.03, 6);
@@ -168,11 +169,11 @@ describe("V-JEPA 2-AC", () => {
 });
 
 const OPTIONS: TrainerOptions = {
-  model: { system: "vjepa2", imageSize: SIDE, patchSize: 4, frames: 8, hiddenSize: 24, layers: 1, heads: 2, predictor: { hiddenSize: 32, layers: 2, heads: 2, actions: { actionSize: 2, stateSize: 2 } } },
+  model: { system: "vjepa2", imageSize: SIDE, patchSize: 8, frames: 8, hiddenSize: 24, layers: 1, heads: 2, predictor: { hiddenSize: 48, layers: 2, heads: 2, actions: { actionSize: 2, stateSize: 2 } } },
   objective: { kind: "vjepa2-ac", frames: 4 },
-  batchSize: 8,
+  batchSize: 16,
   seed: 5,
-  schedule: { steps: 250, lr: 3e-3, startLr: 1e-3 },
+  schedule: { steps: 500, lr: 2e-3, startLr: 1e-3 },
   backend: "cpu",
   worker: false,
 };
@@ -185,7 +186,7 @@ async function run(trainer: Trainer, windows: Parameters<Trainer["run"]>[0], ste
 
 describe("the objective vjepa2-ac", () => {
   it("learns from episodes, resumes bit for bit, and gives a world model that brings a dot to its goal", { timeout: 120_000 }, async () => {
-    const episodes = await collectEpisodes(new Dots(), uniformPolicy([-0.6, -0.6], [0.6, 0.6]), { episodes: 60, steps: 8, seed: 1 });
+    const episodes = await collectEpisodes(new Dots(), uniformPolicy([-0.6, -0.6], [0.6, 0.6]), { episodes: 150, steps: 8, seed: 1 });
     const windows = windowsOf(episodes, { history: 3, scale: ActionScale.identity(2) });
     await using trainer = await Trainer.create(OPTIONS);
     expect(trainer.info).toMatchObject({ objective: "vjepa2-ac", frames: 4 });
@@ -199,12 +200,12 @@ describe("the objective vjepa2-ac", () => {
       const timeless = ({ ms: _, ...metrics }: TrainMetrics) => metrics;
       expect(repeated.map(timeless)).toEqual(went.map(timeless));
     }
-    const rest = await run(trainer, windows, 240);
+    const rest = await run(trainer, windows, 490);
     const mean = (list: TrainMetrics[]) => list.reduce((sum, { loss }) => sum + loss, 0) / list.length;
-    expect(mean(rest.slice(-5))).toBeLessThan(mean(begun) / 2);
+    expect(mean(rest.slice(-5))).toBeLessThan(mean(begun) / 4);
 
     await using world = await trainer.world();
-    expect(world).toMatchObject({ actionSize: 2, stateSize: 2, shape: [16, 24] });
+    expect(world).toMatchObject({ actionSize: 2, stateSize: 2, shape: [4, 24] });
     const files = await trainer.export("original");
     await using loaded = await WorldModel.load(files as never, { backend: "cpu", worker: false });
     const seen = await world.encode(frame(0.2, -0.4));
@@ -213,14 +214,15 @@ describe("the objective vjepa2-ac", () => {
     expect(await loaded.rollout(from, [[0.3, 0.1]])).toEqual(await world.rollout(from, [[0.3, 0.1]]));
 
     let reached = 0;
-    const random = await collectEpisodes(new Dots([0.5, 0.5]), uniformPolicy([-0.6, -0.6], [0.6, 0.6]), { episodes: 8, steps: 5, seed: 100 });
+    const random = await collectEpisodes(new Dots([0.5, 0.5]), uniformPolicy([-0.6, -0.6], [0.6, 0.6]), { episodes: 8, steps: 6, seed: 100 });
     const wanted = await world.encode(frame(0.5, 0.5));
     for (let seed = 100; seed < 108; seed++) {
-      const options = { seed, steps: 5, plan: { samples: 64, iterations: 4, elites: 8, limit: 0.6, scale: 0.5, horizon: 2 } };
+      // A plan of two steps need not be near the goal after the first.
+      const options = { seed, steps: 6, execute: 2, plan: { samples: 64, iterations: 5, elites: 8, limit: 0.6, scale: 0.5, horizon: 2 } };
       const episode = await runEpisode(world, new Dots([0.5, 0.5]), wanted, options);
       reached += Number(episode.terminated);
       expect(episode.frames).toHaveLength(episode.actions.length + 1);
-      expect(episode.plans).toHaveLength(episode.actions.length);
+      expect(episode.plans).toHaveLength(Math.ceil(episode.actions.length / 2));
     }
     expect(reached).toBeGreaterThanOrEqual(7);
     expect(random.filter(({ terminated }) => terminated).length).toBeLessThan(5);
