@@ -113,24 +113,23 @@ describe("V-JEPA 2-AC", () => {
 
   it.each(["cem", "mppi"] as const)("plans by %s within the published bounds", async (planner) => {
     await using world = await load();
-    const options = { planner, samples: 40, iterations: 4, seed: 3, ...(planner === "mppi" ? { temperature: 0.01 } : {}) };
+    // Where actions within the bounds lead.
+    const done = [0.04, -0.03, 0.02, 0, 0, 0, 0.6];
+    const { data: led } = await world.rollout(first, [done, done]);
+    const goal = led.slice(-N * D);
+    const options = { planner, samples: 80, iterations: 8, seed: 3, ...(planner === "mppi" ? { temperature: 0.005 } : {}) };
     const plan = await world.plan(first, goal, options);
     expect(plan.actions.shape).toEqual([2, A]);
     for (const [i, value] of plan.actions.data.entries()) {
       const axis = i % A;
-      const [least, most] = axis < 3 ? [0, 0.05] : axis < 6 ? [0, 0] : [0, 0.75];
-      expect(Math.abs(value)).toBeLessThanOrEqual(most + 1e-7);
-      expect(Math.abs(value)).toBeGreaterThanOrEqual(least);
+      expect(Math.abs(value)).toBeLessThanOrEqual((axis < 3 ? 0.05 : axis < 6 ? 0 : 0.75) + 1e-7);
       if (axis === 6 && value !== 0) expect(Math.abs(value)).toBeGreaterThanOrEqual(0.25);
     }
     const cost = async (data: Float32Array) => {
       const { data: steps } = await world.rollout(first, { data, shape: [2, A] });
       return steps.slice(-N * D).reduce((sum, value, i) => sum + Math.abs(value - goal[i]!), 0) / (N * D);
     };
-    // The mean of a search costs about what the best of its samples did.
-    const planned = await cost(plan.actions.data);
-    expect(planned).toBeLessThan(1.02 * Math.min(...plan.costs));
-    expect(planned).toBeLessThan(await cost(new Float32Array(2 * A)));
+    expect(await cost(plan.actions.data)).toBeLessThan((await cost(new Float32Array(2 * A))) / 2);
     expect(await world.plan(first, goal, options)).toEqual(plan);
     const pinned = await world.plan(first, goal, { ...options, axes: [{ pin: 0.03 }, { limit: 0.01 }, {}, {}, {}, {}, { pin: { from: 1, value: 1 } }] });
     expect(pinned.actions.data[0]).toBeCloseTo(0.03, 6);
