@@ -99,7 +99,7 @@ export type Objective =
 /**
  * How learning rate, weight decay and momentum of the target encoder change from step to step. The defaults are those of I-JEPA's
  * released configurations, for any objective, and were chosen for batches of 2048 pictures. LeJEPA's minimal example has a learning
- * rate of 2e-3 and a constant weight decay of 0.05.
+ * rate of 2e-3 and a constant weight decay of 0.05. `"lewm"` and `"vjepa2-ac"` have the schedules of their systems.
  */
 export interface TrainSchedule {
   /** Steps of the whole run, to which the curves are stretched. Default 1000. */
