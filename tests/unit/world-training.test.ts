@@ -118,6 +118,10 @@ describe("the objective lewm", () => {
     const [own, read] = [await world.encode(frames[0]!), await loaded.encode(frames[0]!)];
     expect(own.data).toEqual(read.data);
     expect((await world.rollout(own, actions)).data).toEqual((await loaded.rollout(read, actions)).data);
+    const { model: _, ...others } = OPTIONS;
+    await using further = await Trainer.create({ ...others, from: files });
+    await using same = await further.world();
+    expect((await same.rollout(own, actions)).data).toEqual((await world.rollout(own, actions)).data);
     // Later steps do not change it.
     await run(trainer, 1);
     expect((await world.encode(frames[0]!)).data).toEqual(own.data);
