@@ -133,7 +133,7 @@ describe("the objective lewm", () => {
         await using trainer = await Trainer.create(OPTIONS);
         const list = Array.from({ length: 8 }, (_, i): ActionWindow => {
           const { frames, actions } = windows.get(i * 5);
-          return { frames, actions: [[unknown, unknown, 1, -1], actions[1]!] };
+          return { frames, actions: [[unknown, unknown, 1, -1], actions[1]!], states: [[1], [2], [3]] };
         });
         return (await trainer.step(list)).loss;
       }),

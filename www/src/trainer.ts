@@ -321,10 +321,9 @@ export class Trainer {
       if (window.frames.length !== frames || window.actions.length !== frames - 1) {
         throw new JepaError("bad-input", `${name} has ${window.frames.length} frames and ${window.actions.length} action blocks; the model takes ${frames} and ${frames - 1}.`);
       }
-      const told = window.states ?? [];
-      if (told.length !== (stateSize > 0 ? frames : 0)) {
-        throw new JepaError("bad-input", `${name} has ${told.length} states; the model takes ${stateSize > 0 ? `${frames}, one in each frame` : "none"}.`);
-      }
+      // LeWorldModel is told none, but environments may give some.
+      const told = stateSize > 0 ? (window.states ?? []) : [];
+      if (stateSize > 0 && told.length !== frames) throw new JepaError("bad-input", `${name} has ${told.length} states; the model takes ${frames}, one in each frame.`);
       states.push(...told.map((state, n) => finite(sized(state, stateSize, `State ${n} of ${name.toLowerCase()}`), `State ${n} of ${name.toLowerCase()}`)));
       return window.actions.map((block, n) => sized(block, actionSize, `Action block ${n} of ${name.toLowerCase()}`));
     });
