@@ -7,10 +7,13 @@ use webjepa::checkpoint::{parameters, predictor_parameters};
 use webjepa::config::ModelConfig;
 use webjepa::device::{Precision, read_values};
 use webjepa::model::predictor::normalised;
-use webjepa::model::{ActionPredictor, Encoder, Pictures, Told, encode_frames, read};
+use webjepa::model::{
+    ActionPredictor, Context, Encoder, Goal, Pictures, Told, WorldModel, encode_frames, read,
+};
 use webjepa::nn::ops;
 use webjepa::rng::{Generator, Stream};
 use webjepa::train::network::{HostTensor, Network};
+use webjepa::world::{Candidates, Cem, Cost};
 
 const CONFIG: &str = r#"{
     "system": "vjepa2", "imageSize": [16, 24], "patchSize": 8, "frames": 4, "hiddenSize": 24, "layers": 1, "heads": 2,
@@ -102,16 +105,23 @@ fn what_is_imagined_is_predicted_from_what_was_imagined_before() {
         states: &numbers("states", 0, batch * frames * 2),
     };
     let first = normalised(tokens(&first, batch, PATCHES), 1, &device());
-    let all = predictor
-        .rollout(first.clone(), [2, 3], frames, told)
+    let steps = predictor
+        .rollout(first.clone(), [1, 2, 3], frames, told)
         .unwrap();
-    assert_eq!(all.dims(), [batch, 3 * PATCHES, WIDTH]);
-    let all = block_on(read_values(all)).unwrap();
+    assert_eq!(steps.len(), frames);
+    let steps: Vec<Vec<f32>> = steps
+        .into_iter()
+        .map(|step| {
+            assert_eq!(step.dims(), [batch, PATCHES, WIDTH]);
+            block_on(read_values(step)).unwrap()
+        })
+        .collect();
     let first = block_on(read_values(first)).unwrap();
     let frame = PATCHES * WIDTH;
     for b in 0..batch {
-        let own = &all[b * 3 * frame..(b + 1) * 3 * frame];
-        assert_eq!(&own[..frame], &first[b * frame..(b + 1) * frame]);
+        let of_sequence = |all: &[f32]| all[b * frame..(b + 1) * frame].to_vec();
+        let frames_of = std::iter::once(&first).chain(&steps);
+        let own: Vec<f32> = frames_of.flat_map(|all| of_sequence(all)).collect();
         // Frames see nothing that comes after them, so both are predicted from the first two at once.
         let told = Told {
             actions: &told.actions[b * frames * 3..(b + 1) * frames * 3],
@@ -135,6 +145,171 @@ fn what_is_imagined_is_predicted_from_what_was_imagined_before() {
         let other = block_on(read_values(normalised(other, 1, &device()))).unwrap();
         assert!(far(&next, &other) > 1e-3);
     }
+}
+
+/// A model whose states have as many numbers as actions, two of them.
+fn world() -> WorldModel {
+    let config = CONFIG.replace("\"actionSize\": 3", "\"actionSize\": 2");
+    let config = ModelConfig::from_json(&config).unwrap();
+    let mut parameters = network(&config, false).fixed(&device(), Precision::F32);
+    let encoder = Encoder::new(&config, Precision::F32, &device(), &mut parameters).unwrap();
+    let mut rest = network(&config, true).fixed(&device(), Precision::F32);
+    WorldModel::of(encoder, &device(), &mut rest).unwrap()
+}
+
+fn context(frames: usize) -> Context {
+    let values = numbers("known", 0, frames * PATCHES * WIDTH);
+    let known = normalised(tokens(&values, 1, frames * PATCHES), 1, &device());
+    Context {
+        embeddings: ops::reshaped(known, [frames * PATCHES, WIDTH]),
+        actions: numbers("past", 0, (frames - 1) * 2),
+        states: numbers("states", 1, frames * 2),
+    }
+}
+
+fn candidates(count: usize, horizon: usize) -> Candidates {
+    Candidates {
+        data: numbers("candidates", 0, count * horizon * 2),
+        count,
+        horizon,
+        action: 2,
+    }
+}
+
+fn rolled(world: &WorldModel, context: &Context, all: &Candidates) -> Vec<Vec<f32>> {
+    let steps = world.rollout(context, all, None).unwrap();
+    let read = |step| block_on(read_values(step)).unwrap();
+    steps.into_iter().map(read).collect()
+}
+
+#[test]
+fn a_plan_costs_the_mean_distance_of_its_last_frame() {
+    let world = world();
+    let (context, all) = (context(1), candidates(3, 2));
+    let goal = numbers("goal", 0, PATCHES * WIDTH);
+    let upload = Goal::from(Tensor::<1>::from_floats(goal.as_slice(), &device()));
+    let costs = block_on(world.costs(&context, &upload, &all)).unwrap();
+    let last = rolled(&world, &context, &all).pop().unwrap();
+    for (cost, end) in costs.iter().zip(last.chunks_exact(PATCHES * WIDTH)) {
+        let apart = end.iter().zip(&goal).map(|(a, b)| f64::from((a - b).abs()));
+        let mean = apart.sum::<f64>() / goal.len() as f64;
+        assert!((f64::from(*cost) - mean).abs() < 1e-6, "{cost} for {mean}");
+    }
+    assert!(costs[0] != costs[1]);
+    let all_steps = Goal {
+        cost: Cost::Sum,
+        ..upload.clone()
+    };
+    let sums = block_on(world.costs(&context, &all_steps, &all)).unwrap();
+    let steps = rolled(&world, &context, &all);
+    for (i, sum) in sums.iter().enumerate() {
+        let away = |step: &Vec<f32>| {
+            let end = &step[i * PATCHES * WIDTH..(i + 1) * PATCHES * WIDTH];
+            let apart = end.iter().zip(&goal).map(|(a, b)| f64::from((a - b).abs()));
+            apart.sum::<f64>() / goal.len() as f64
+        };
+        let wanted: f64 = steps.iter().map(away).sum();
+        assert!(
+            (f64::from(*sum) - wanted).abs() < 1e-6,
+            "{sum} for {wanted}"
+        );
+    }
+    let parts: Vec<f32> = all
+        .chunks(2)
+        .flat_map(|part| block_on(world.costs(&context, &upload, &part)).unwrap())
+        .collect();
+    assert!(far(&parts, &costs) < 1e-6);
+}
+
+#[test]
+fn states_follow_from_actions_unless_they_are_given() {
+    let world = world();
+    let (context, all) = (context(2), candidates(2, 3));
+    let rest = rolled(&world, &context, &all);
+    let mut states = Vec::new();
+    for sequence in all.data.chunks_exact(6) {
+        let mut state = context.states[2..].to_vec();
+        for action in sequence.chunks_exact(2) {
+            states.extend_from_slice(&state);
+            state = vec![state[0] + action[0], state[1] + action[1]];
+        }
+    }
+    let known = Context {
+        states: context.states[..2].to_vec(),
+        ..context.clone()
+    };
+    let told = |states: &[f32]| {
+        let steps = world.rollout(&known, &all, Some(states)).unwrap();
+        block_on(read_values(steps.into_iter().next_back().unwrap())).unwrap()
+    };
+    assert!(far(&told(&states), &rest[2]) < 1e-6);
+    states[3] += 0.5;
+    assert!(far(&told(&states), &rest[2]) > 1e-4);
+}
+
+#[test]
+fn what_was_long_ago_is_forgotten() {
+    // Clips of four frames have two time steps, so that a prediction is made from two frames.
+    let world = world();
+    let (long, all) = (context(3), candidates(1, 2));
+    let latest = |values: &[f32], from: usize| values[from..].to_vec();
+    let embeddings = block_on(read_values(long.embeddings.clone())).unwrap();
+    let embeddings = latest(&embeddings, PATCHES * WIDTH);
+    let short = Context {
+        embeddings: ops::reshaped(tokens(&embeddings, 1, 2 * PATCHES), [2 * PATCHES, WIDTH]),
+        actions: latest(&long.actions, 2),
+        states: latest(&long.states, 2),
+    };
+    let (long, short) = (rolled(&world, &long, &all), rolled(&world, &short, &all));
+    assert!(far(&long.concat(), &short.concat()) < 1e-6);
+}
+
+#[test]
+fn the_planner_is_the_published_one() {
+    let config = CONFIG.replace(r#""actionSize": 3, "stateSize": 2"#, "");
+    let config = ModelConfig::from_json(&config).unwrap();
+    let mut parameters = network(&config, false).fixed(&device(), Precision::F32);
+    let encoder = Encoder::new(&config, Precision::F32, &device(), &mut parameters).unwrap();
+    let mut rest = network(&config, true).fixed(&device(), Precision::F32);
+    let published = WorldModel::of(encoder, &device(), &mut rest).unwrap();
+    assert_eq!(published.planner(), Cem::vjepa2_ac());
+    let other = world().planner();
+    assert_eq!((other.samples, other.space.axes.len()), (400, 2));
+    // 4096 tokens are 256 sequences of two frames of eight tokens each.
+    assert_eq!(world().at_once(2), 256);
+}
+
+#[test]
+fn contexts_that_do_not_fit_are_refused() {
+    let world = world();
+    let goal = Goal::from(Tensor::<1>::zeros([PATCHES * WIDTH], &device()));
+    let code = |context: &Context, goal: &Goal, all: &Candidates| {
+        let costs = block_on(world.costs(context, goal, all));
+        costs.map(|_| ()).map_err(|e| e.code())
+    };
+    let (fine, all) = (context(2), candidates(2, 1));
+    assert_eq!(code(&fine, &goal, &all), Ok(()));
+    let wrong = |change: fn(&mut Context)| {
+        let mut wrong = fine.clone();
+        change(&mut wrong);
+        wrong
+    };
+    for wrong in [
+        wrong(|c| c.states.clear()),
+        wrong(|c| c.states.truncate(2)),
+        wrong(|c| c.actions.clear()),
+        wrong(|c| c.embeddings = Tensor::zeros([PATCHES + 1, WIDTH], &device())),
+        wrong(|c| c.embeddings = Tensor::zeros([2 * PATCHES, WIDTH + 1], &device())),
+    ] {
+        assert_eq!(code(&wrong, &goal, &all), Err("bad-input"));
+    }
+    let few = Goal::from(Tensor::<1>::zeros([WIDTH], &device()));
+    assert_eq!(code(&fine, &few, &all), Err("bad-input"));
+    let mut wide = all.clone();
+    wide.action = 3;
+    assert_eq!(code(&fine, &goal, &wide), Err("bad-input"));
+    let slopes = block_on(world.slopes(&fine, &goal, &all));
+    assert_eq!(slopes.map(|_| ()).map_err(|e| e.code()), Err("unsupported"));
 }
 
 #[test]

@@ -10,7 +10,8 @@ use webjepa::Error;
 use webjepa::checkpoint::{File, Header, Plan, Selection, assemble};
 use webjepa::config::ModelConfig;
 use webjepa::device::{Precision, read_values};
-use webjepa::model::lewm::{Context, Dynamics, Goal};
+use webjepa::model::lewm::Dynamics;
+use webjepa::model::{Context, Goal};
 use webjepa::model::{LeWm, Pictures};
 use webjepa::nn::Parameters;
 use webjepa::rng::Stream;
@@ -98,6 +99,7 @@ impl Expected {
         let context = Context {
             embeddings: rows.reshape([frames, d]),
             actions: self.values("past")[..(frames - 1) * action].to_vec(),
+            states: Vec::new(),
         };
         let goal = Tensor::<1>::from_floats(&all[all.len() - d..], &device());
         (context, goal.into())

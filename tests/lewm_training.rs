@@ -12,8 +12,7 @@ use webjepa::checkpoint::{
 use webjepa::config::ModelConfig;
 use webjepa::device::{Precision, read_values};
 use webjepa::input::{ImageView, Processor};
-use webjepa::model::lewm::Context;
-use webjepa::model::{LeWm, Pictures};
+use webjepa::model::{Context, LeWm, Pictures};
 use webjepa::nn::Parameters;
 use webjepa::rng::{Generator, Stream};
 use webjepa::train::recipe::Options;
@@ -159,6 +158,7 @@ fn training_learns_what_actions_do() {
         let context = Context {
             embeddings: upload(&rows[..24]).reshape([1, 24]),
             actions: Vec::new(),
+            states: Vec::new(),
         };
         let (x, y) = (actions[0], actions[1]);
         let candidates = Candidates {

@@ -545,9 +545,12 @@ pub fn hugging_face(system: System, parameter: &Parameter) -> Vec<(String, Vec<u
     sources.map(whole).collect()
 }
 
-/// Whether a tensor of this name is of a predictor.
-pub fn is_of_predictor(name: &str) -> bool {
-    name.starts_with("predictor.") || name.starts_with("vjepa2.predictor.")
+/// Whether a tensor of this name is of a predictor; where `config` describes one with actions, whether only such a one has it.
+pub fn is_of_predictor(name: &str, config: &ModelConfig) -> bool {
+    let predictor = config.predictor.as_ref();
+    let of_actions = predictor.is_some_and(|predictor| predictor.actions.is_some());
+    (name.starts_with("predictor.") || name.starts_with("vjepa2.predictor."))
+        && (!of_actions || name.contains("action_encoder."))
 }
 
 /// Whether `name`, which is no parameter of the network that is read, is known to be of no use for it: the other networks

@@ -108,7 +108,10 @@ impl Plan {
         }
 
         let mut plan = Self {
-            has_predictor: tensors.0.keys().any(|name| names::is_of_predictor(name)),
+            has_predictor: tensors
+                .0
+                .keys()
+                .any(|name| names::is_of_predictor(name, config)),
             is_target,
             ..Self::empty(files)
         };

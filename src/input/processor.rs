@@ -57,9 +57,15 @@ struct Passage {
     offset: [usize; 2],
 }
 
-/// The shortest edge to which published evaluations of V-JEPA resize before they crop.
-pub fn evaluated_edge([height, width]: [usize; 2]) -> usize {
-    height.max(width) * 256 / 224
+/// The shortest edge to which published evaluations of V-JEPA resize before they crop. V-JEPA 2-AC's planner crops the middle of
+/// a frame as large as it goes.
+pub fn evaluated_edge(config: &ModelConfig) -> usize {
+    let [height, width] = config.image_size;
+    let edge = height.max(width);
+    match config.predictor.as_ref().and_then(|p| p.actions) {
+        Some(_) => edge,
+        None => edge * 256 / 224,
+    }
 }
 
 /// What the file with a model's processor is called in a Hugging Face folder.
@@ -95,7 +101,7 @@ impl Processor {
             return Ok(processor);
         }
         Self {
-            size: Some(Size::ShortestEdge(evaluated_edge(config.image_size))),
+            size: Some(Size::ShortestEdge(evaluated_edge(config))),
             crop: Some(config.image_size),
             ..processor
         }

@@ -6,6 +6,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+use super::world::{Context, Goal};
 use super::{Encoder, Pictures};
 use crate::config::{LeWmConfig, ModelConfig};
 use crate::device::{Precision, read_values};
@@ -21,7 +22,7 @@ use crate::{Error, Result};
 /// Added to the variance in the predictor's last norm: PyTorch's default.
 const LAST_EPS: f64 = 1e-5;
 /// Most sequences at once: a dimension of a grid of workgroups.
-const MAX_SEQUENCES: usize = 65_535;
+pub(super) const MAX_SEQUENCES: usize = 65_535;
 
 /// A picture encoder, and how actions change what it says.
 pub struct LeWm {
@@ -55,34 +56,6 @@ struct ActionEncoder {
     patch_embed: Linear,
     hidden: Linear,
     out: Linear,
-}
-
-/// What a plan starts from.
-#[derive(Clone, Debug)]
-pub struct Context {
-    /// Embeddings of the last frames, the latest last, `[frames, d]`.
-    pub embeddings: Tensor<2>,
-    /// Action blocks between them, `[frames − 1, action]` row-major.
-    pub actions: Vec<f32>,
-}
-
-/// What a plan should lead to.
-#[derive(Clone, Debug)]
-pub struct Goal {
-    /// Of the wanted frame, `[d]`.
-    pub embedding: Tensor<1>,
-    /// Which predictions are compared with it.
-    pub cost: Cost,
-}
-
-impl From<Tensor<1>> for Goal {
-    /// That the last prediction should be, as published.
-    fn from(embedding: Tensor<1>) -> Self {
-        Self {
-            embedding,
-            cost: Cost::default(),
-        }
-    }
 }
 
 impl Dynamics {
@@ -122,6 +95,11 @@ impl Dynamics {
             width,
             device: device.clone(),
         })
+    }
+
+    /// Numbers of an action block.
+    pub fn action_size(&self) -> usize {
+        self.config.action_size
     }
 
     /// Embeddings of class tokens, by running statistics: `[rows, d]` → `[rows, d]`.
@@ -296,16 +274,8 @@ impl Dynamics {
                 context.actions.len()
             ));
         }
-        let values = [count, horizon, action]
-            .iter()
-            .try_fold(1usize, |n, &s| n.checked_mul(s));
-        if action != size || horizon == 0 || values != Some(data.len()) {
-            return bad(format!(
-                "{} numbers are not {count} sequences of {horizon} action blocks of {action}, which the model takes of {size}",
-                data.len()
-            ));
-        }
-        if !(1..=MAX_SEQUENCES).contains(&count) {
+        candidates.check(size)?;
+        if count > MAX_SEQUENCES {
             return bad(format!(
                 "{count} sequences cannot be predicted at once: give 1 to {MAX_SEQUENCES}"
             ));

@@ -107,6 +107,16 @@ pub enum Objective {
         /// Weight of the differences between one step and the next; 0 as published. See [`LeWmLoss`].
         similarity: f64,
     },
+    /// V-JEPA 2-AC: the next frame's patches, as an encoder that stays as it is gives them, from the last frames, actions and states.
+    #[serde(rename = "vjepa2-ac", rename_all = "camelCase")]
+    VJepa2Ac {
+        /// Exponent `p` of the distance `|z − h|^p / p`; 1 as published.
+        power: f64,
+        /// Frames of a window; 8 as published.
+        frames: usize,
+        /// Frames that are predicted from predictions; 2 as published, of which the first is that of teacher forcing.
+        auto_steps: usize,
+    },
 }
 
 impl Objective {
@@ -114,7 +124,9 @@ impl Objective {
     pub fn distance(self) -> Option<Distance> {
         match self {
             Self::Ijepa { beta, .. } => Some(Distance::SmoothL1 { beta }),
-            Self::Vjepa { power, .. } => Some(Distance::L1 { power }),
+            Self::Vjepa { power, .. } | Self::VJepa2Ac { power, .. } => {
+                Some(Distance::L1 { power })
+            }
             Self::Lejepa { .. } | Self::Lewm { .. } => None,
         }
     }
@@ -126,6 +138,7 @@ impl Objective {
             Self::Vjepa { .. } => "vjepa",
             Self::Lejepa { .. } => "lejepa",
             Self::Lewm { .. } => "lewm",
+            Self::VJepa2Ac { .. } => "vjepa2-ac",
         }
     }
 }
@@ -270,7 +283,7 @@ impl Normalization {
 pub struct Options {
     /// A preset's name, or [`ModelConfig`]'s own object.
     pub model: Option<Json>,
-    /// `"ijepa"`, `"vjepa"`, `"lejepa"`, `"lewm"`, or an object with that as its `kind`.
+    /// `"ijepa"`, `"vjepa"`, `"lejepa"`, `"lewm"`, `"vjepa2-ac"`, or an object with that as its `kind`.
     pub objective: Option<Json>,
     /// Default 0.
     pub seed: u64,
@@ -331,6 +344,14 @@ struct LewmOptions {
     similarity: Option<f64>,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct VJepa2AcOptions {
+    power: Option<f64>,
+    frames: Option<usize>,
+    auto_steps: Option<usize>,
+}
+
 impl Options {
     /// Reads options as JSON.
     ///
@@ -376,18 +397,17 @@ impl Options {
                 }]
             }
         };
+        let steps = self.schedule.as_ref().and_then(|s| s["steps"].as_u64());
+        let steps = steps.unwrap_or(Schedule::default().steps);
         let (schedule, optimizer) = match objective {
             Objective::Lewm { .. } => {
-                let given = self.schedule.as_ref().and_then(|s| s["steps"].as_u64());
                 let clipped = Optimizer {
                     clip: Some(1.0),
                     ..Optimizer::default()
                 };
-                (
-                    Schedule::lewm(given.unwrap_or(Schedule::default().steps)),
-                    clipped,
-                )
+                (Schedule::lewm(steps), clipped)
             }
+            Objective::VJepa2Ac { .. } => (Schedule::vjepa2_ac(steps), Optimizer::default()),
             _ => Default::default(),
         };
         let rescales = matches!(model.system, System::VJepa2 | System::VJepa21);
@@ -444,7 +464,7 @@ fn objective(json: Option<Json>, model: &ModelConfig) -> Result<(Objective, Vec<
     let mut object = match json {
         None => {
             return Err(bad(
-                "`objective` is missing: \"ijepa\", \"vjepa\", \"lejepa\" or \"lewm\"",
+                "`objective` is missing: \"ijepa\", \"vjepa\", \"lejepa\", \"lewm\" or \"vjepa2-ac\"",
             ));
         }
         Some(Json::String(kind)) => serde_json::Map::from_iter([("kind".into(), kind.into())]),
@@ -506,11 +526,21 @@ fn objective(json: Option<Json>, model: &ModelConfig) -> Result<(Objective, Vec<
             };
             Ok((objective, vec![one(Augmentation::whole(size))]))
         }
-        "vjepa2-ac" => Err(Error::Unsupported(format!(
-            "the objective \"{kind}\" is not in this version: use \"ijepa\", \"vjepa\", \"lejepa\" or \"lewm\""
-        ))),
+        "vjepa2-ac" => {
+            let options: VJepa2AcOptions = serde_json::from_value(rest).map_err(read)?;
+            let objective = Objective::VJepa2Ac {
+                power: options.power.unwrap_or(1.0),
+                frames: options.frames.unwrap_or(8),
+                auto_steps: options.auto_steps.unwrap_or(2),
+            };
+            let augmentation = Augmentation {
+                antialias: false,
+                ..Augmentation::whole(size)
+            };
+            Ok((objective, vec![one(augmentation)]))
+        }
         _ => Err(bad(format!(
-            "the objective \"{kind}\" is unknown: use \"ijepa\", \"vjepa\", \"lejepa\" or \"lewm\""
+            "the objective \"{kind}\" is unknown: use \"ijepa\", \"vjepa\", \"lejepa\", \"lewm\" or \"vjepa2-ac\""
         ))),
     }
 }
@@ -604,9 +634,13 @@ impl Recipe {
         }
         let views: usize = self.views.iter().map(|group| group.count).sum();
         let video = self.model.is_video();
-        if video != matches!(self.objective, Objective::Vjepa { .. }) {
+        let of_video = matches!(
+            self.objective,
+            Objective::Vjepa { .. } | Objective::VJepa2Ac { .. }
+        );
+        if video != of_video {
             return Err(bad(format!(
-                "the objective \"{}\" is not for the system {}: clips are for \"vjepa\", pictures for \"ijepa\" and \"lejepa\"",
+                "the objective \"{}\" is not for the system {}: clips are for \"vjepa\" and \"vjepa2-ac\", pictures for \"ijepa\" and \"lejepa\"",
                 self.objective.name(),
                 self.model.system.name()
             )));
@@ -649,8 +683,8 @@ impl Recipe {
                     )));
                 };
                 if predictor.actions.is_some() {
-                    return Err(Error::Unsupported(
-                        "predictors with actions are not trained in this version".into(),
+                    return Err(bad(
+                        "a predictor with actions is trained with the objective \"vjepa2-ac\"",
                     ));
                 }
                 if predictor.output_size != predictor.levels * self.model.hidden_size {
@@ -699,6 +733,41 @@ impl Recipe {
                 if let Some(loss) = self.lewm() {
                     loss.check()?;
                     loss.sigreg.check()?;
+                }
+            }
+            Objective::VJepa2Ac {
+                power,
+                frames,
+                auto_steps,
+            } => {
+                Distance::L1 { power }.check()?;
+                if views != 1 {
+                    return Err(bad(format!("vjepa2-ac takes one view, not {views}")));
+                }
+                let predictor = self.model.predictor.as_ref();
+                if predictor.is_none_or(|p| p.actions.is_none()) {
+                    return Err(bad(
+                        "vjepa2-ac needs a predictor with actions: give its `actions` in `model.predictor`",
+                    ));
+                }
+                // What is trained on must be what is planned with.
+                let most = self.model.grid()[0] + 1;
+                if !(2..=most).contains(&frames) {
+                    return Err(bad(format!(
+                        "windows of {frames} frames cannot be trained on: use 2 to {most}, as the model's clips have {} time steps",
+                        most - 1
+                    )));
+                }
+                within("objective.autoSteps", auto_steps, frames - 1)?;
+                if self.views[0].augmentation.size != self.model.image_size {
+                    return Err(bad(
+                        "vjepa2-ac is trained on frames of the model's own size: leave out `augmentation.size`, or make it that",
+                    ));
+                }
+                if self.train != Train::Full {
+                    return Err(bad(
+                        "of vjepa2-ac the predictor is trained and the encoder stays as it is: leave out `train`",
+                    ));
                 }
             }
         }
@@ -760,11 +829,12 @@ impl Recipe {
         })
     }
 
-    /// Frames that belong together: of a clip, or of a window of LeWorldModel, whose last frame is predicted only.
+    /// Frames that belong together: of a clip, or of a window of a world model, whose last frame is predicted only.
     pub fn frames(&self) -> usize {
-        match &self.model.lewm {
-            Some(lewm) => lewm.history + 1,
-            None => self.model.frames,
+        match (&self.model.lewm, self.objective) {
+            (Some(lewm), _) => lewm.history + 1,
+            (None, Objective::VJepa2Ac { frames, .. }) => frames,
+            (None, _) => self.model.frames,
         }
     }
 

@@ -106,7 +106,7 @@ impl Trainer {
                 "projector.",
                 projector::parameters(recipe.model.hidden_size, recipe.projector),
             ),
-            Objective::Lewm { .. } => (
+            Objective::Lewm { .. } | Objective::VJepa2Ac { .. } => (
                 predictor_prefix(&recipe.model),
                 predictor_parameters(&recipe.model),
             ),
@@ -123,7 +123,7 @@ impl Trainer {
             Objective::Ijepa { .. } | Objective::Vjepa { .. } => {
                 Some(saved.network("target_encoder.", &encoder, device)?)
             }
-            Objective::Lejepa { .. } | Objective::Lewm { .. } => None,
+            Objective::Lejepa { .. } | Objective::Lewm { .. } | Objective::VJepa2Ac { .. } => None,
         };
         let mut run = Self::assemble(recipe, device, online, target)?;
         run.step = state.step;
@@ -162,9 +162,13 @@ impl Trainer {
         self.target.as_ref().map(|_| &self.online[1])
     }
 
-    /// Everything of LeWorldModel but its encoder, where the objective is its.
+    /// Everything of a world model but its encoder, where the objective is one's.
     pub fn dynamics_network(&self) -> Option<&Network> {
-        matches!(self.recipe().objective, Objective::Lewm { .. }).then(|| &self.online[1])
+        let of_world = matches!(
+            self.recipe().objective,
+            Objective::Lewm { .. } | Objective::VJepa2Ac { .. }
+        );
+        of_world.then(|| &self.online[1])
     }
 
     /// The encoder as a folder that transformers loads as an `IJepaModel`, or encoder and predictor as a `VJEPA2Model`.
@@ -173,10 +177,15 @@ impl Trainer {
     /// [`Error::Unsupported`] for the systems that transformers does not have; [`Error::Internal`] when the device fails.
     pub async fn export_hugging_face(&self) -> Result<Files> {
         let system = self.recipe().model.system;
-        if !matches!(system, System::IJepa | System::VJepa2) {
+        let of_actions = matches!(self.recipe().objective, Objective::VJepa2Ac { .. });
+        if of_actions || !matches!(system, System::IJepa | System::VJepa2) {
             return Err(Error::Unsupported(format!(
                 "transformers has no layout of {}: use \"original\"",
-                system.name()
+                if of_actions {
+                    "V-JEPA 2-AC"
+                } else {
+                    system.name()
+                }
             )));
         }
         let encoder = self.encoder_network();
@@ -208,7 +217,7 @@ impl Trainer {
             tensors.extend(network.read().await?);
         }
         let mut model = self.recipe().model.clone();
-        if self.target.is_none() {
+        if self.target.is_none() && self.dynamics_network().is_none() {
             model.predictor = None;
         }
         let config = serde_json::to_value(&model)
@@ -231,7 +240,7 @@ impl Trainer {
         if recipe.model.is_video() {
             preprocessor["crop_size"] = json!({ "height": height, "width": width });
             preprocessor["do_center_crop"] = json!(true);
-            preprocessor["size"] = json!({ "shortest_edge": evaluated_edge([height, width]) });
+            preprocessor["size"] = json!({ "shortest_edge": evaluated_edge(&recipe.model) });
             preprocessor["video_processor_type"] = json!("VJEPA2VideoProcessor");
         } else {
             preprocessor["image_processor_type"] = json!("ViTImageProcessor");

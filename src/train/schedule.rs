@@ -71,6 +71,22 @@ impl Schedule {
         }
     }
 
+    /// V-JEPA 2-AC's: from 7.5e-5 up to 4.25e-4 in 15 of 315 epochs, constant, and down to 0 in the last 15; a constant weight decay of
+    /// 0.04; no target encoder.
+    pub fn vjepa2_ac(steps: u64) -> Self {
+        Self {
+            steps,
+            lr: 4.25e-4,
+            start_lr: 7.5e-5,
+            final_lr: 0.0,
+            warmup_steps: Some(steps * 15 / 315),
+            anneal_steps: Some(steps * 15 / 315),
+            weight_decay: 0.04,
+            final_weight_decay: 0.04,
+            ..Self::default()
+        }
+    }
+
     /// # Errors
     /// [`Error::BadConfig`] for numbers out of range.
     pub fn check(&self) -> Result<()> {

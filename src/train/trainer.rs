@@ -20,7 +20,9 @@ use crate::input::ImageView;
 use crate::input::augment::Augmenter;
 use crate::mask::Masks;
 use crate::model::predictor::{Masked, normalised, taken};
-use crate::model::{Dynamics, Encoder, LeWm, Pictures, Predictor};
+use crate::model::{
+    ActionPredictor, Dynamics, Encoder, Pictures, Predictor, Told, WorldModel, encode_frames,
+};
 use crate::nn::norm::BatchStatistics;
 use crate::nn::ops::update::AdamW;
 use crate::nn::ops::{self, Rows};
@@ -75,6 +77,7 @@ pub struct Batch {
     random: Option<Stream>,
     masks: Option<Vec<Masks>>,
     actions: Vec<f32>,
+    states: Vec<f32>,
 }
 
 impl Batch {
@@ -94,6 +97,7 @@ impl Batch {
             random: None,
             masks,
             actions: Vec::new(),
+            states: Vec::new(),
         }
     }
 
@@ -102,6 +106,11 @@ impl Batch {
     pub fn act(&mut self, actions: &[f32]) {
         let known = |&v: &f32| if v.is_nan() { 0.0 } else { v };
         self.actions.extend(actions.iter().map(known));
+    }
+
+    /// Adds the states in a window, `[frames, state]`; that in the last frame is not used.
+    pub fn tell(&mut self, states: &[f32]) {
+        self.states.extend_from_slice(states);
     }
 }
 
@@ -179,6 +188,10 @@ impl Trainer {
                 head(predictor_prefix(model), predictor_parameters(model)),
                 None,
             ),
+            Objective::VJepa2Ac { .. } => (
+                network("predictor.", predictor_parameters(model), "predictor"),
+                None,
+            ),
         };
         let mut online = vec![encoder, second];
         if let Train::Lora(adapters) = recipe.train {
@@ -209,7 +222,9 @@ impl Trainer {
             Some(mut other) => Network::take("encoder.", &list, &mut other)?,
             None => encoder.copy("encoder."),
         };
-        let (target, online) = match loaded.is_target {
+        // An encoder that stays as it is is the one that a world model would be loaded with.
+        let of_actions = matches!(run.recipe.objective, Objective::VJepa2Ac { .. });
+        let (target, online) = match loaded.is_target && !of_actions {
             true => (encoder, other),
             false => (other, encoder),
         };
@@ -256,10 +271,11 @@ impl Trainer {
 
     /// Fixes what the recipe does not train.
     fn freeze(&mut self) {
+        let of_actions = matches!(self.recipe.objective, Objective::VJepa2Ac { .. });
         let first = match self.recipe.train {
-            Train::Full => return,
+            Train::Full if !of_actions => return,
             Train::LastBlocks(count) => self.recipe.model.layers - count,
-            Train::Lora(_) => {
+            Train::Full | Train::Lora(_) => {
                 for parameter in &mut self.online[0].parameters {
                     parameter.trainable = false;
                 }
@@ -335,6 +351,7 @@ impl Trainer {
             random: Some(Stream::new(self.recipe.seed, "augmentation", self.step)),
             masks: None,
             actions: Vec::new(),
+            states: Vec::new(),
         }
     }
 
@@ -581,9 +598,15 @@ impl Trainer {
                 }
                 Objective::Lejepa { .. } => self.compare_views(&views, part).await?,
                 Objective::Lewm { .. } => {
-                    let length = batch.actions.len() / accumulate;
-                    let actions = &batch.actions[part * length..(part + 1) * length];
+                    let actions = shared(&batch.actions, part, accumulate);
                     self.predict_windows(&views[0], actions, part).await?
+                }
+                Objective::VJepa2Ac { auto_steps, .. } => {
+                    let told = Told {
+                        actions: shared(&batch.actions, part, accumulate),
+                        states: shared(&batch.states, part, accumulate),
+                    };
+                    self.predict_frames(&views[0], told, auto_steps).await?
                 }
             };
             whole = Some(match whole {
@@ -632,19 +655,18 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Unsupported`] for the objectives that train none.
-    pub fn world_model(&self) -> Result<LeWm> {
+    pub fn world_model(&self) -> Result<WorldModel> {
         let dynamics = self.dynamics_network().ok_or_else(|| {
             Error::Unsupported(
-                "only the objective \"lewm\" trains a world model: ask for model()".into(),
+                "only the objectives \"lewm\" and \"vjepa2-ac\" train a world model: ask for model()"
+                    .into(),
             )
         })?;
         let (config, device) = (&self.recipe.model, &self.device);
         let mut encoder = self.encoder_network().fixed(device, Precision::F32);
         let mut dynamics = dynamics.fixed(device, Precision::F32);
-        Ok(LeWm::of(
-            Encoder::new(config, Precision::F32, device, &mut encoder)?,
-            Dynamics::take(config, device, &mut dynamics)?,
-        ))
+        let encoder = Encoder::new(config, Precision::F32, device, &mut encoder)?;
+        WorldModel::of(encoder, device, &mut dynamics)
     }
 
     fn encoder(&self, mut parameters: Parameters) -> Result<Encoder> {
@@ -670,7 +692,7 @@ impl Trainer {
         let (stop_gradient, dense) = match objective {
             Objective::Ijepa { stop_gradient, .. } => (stop_gradient, None),
             Objective::Vjepa { context_loss, .. } => (true, context_loss),
-            Objective::Lejepa { .. } | Objective::Lewm { .. } => (true, None),
+            _ => (true, None),
         };
         let config = &self.recipe.model;
         let grid = config.grid_of(pictures.frames, pictures.size)?;
@@ -959,6 +981,134 @@ impl Trainer {
             ],
         })
     }
+
+    /// V-JEPA 2-AC's loss of windows: of every frame predicted from the ones before it, and of `auto_steps` frames predicted from
+    /// predictions. What is told is of every window, `[windows, frames − 1, action]` and `[windows, frames, state]`.
+    async fn predict_frames(
+        &mut self,
+        windows: &Pictures,
+        told: Told<'_>,
+        auto_steps: usize,
+    ) -> Result<Pass> {
+        let device = self.device.clone();
+        let config = &self.recipe.model;
+        let distance = self.recipe.objective.distance();
+        let described = config.predictor.as_ref().and_then(|p| p.actions);
+        let (Some(distance), Some(sizes)) = (distance, described) else {
+            return Err(Error::Internal("the objective has no actions".into()));
+        };
+        let (batch, frames) = (windows.batch, windows.frames);
+        let steps = frames - 1;
+        let wanted = [
+            batch * steps * sizes.action_size,
+            batch * frames * sizes.state_size,
+        ];
+        if [told.actions.len(), told.states.len()] != wanted {
+            return Err(Error::BadInput(format!(
+                "{} numbers of actions and {} of states: {batch} windows of {frames} frames have {} and {}",
+                told.actions.len(),
+                told.states.len(),
+                wanted[0],
+                wanted[1]
+            )));
+        }
+        let encoder = self.encoder(self.online[0].fixed(&device, self.recipe.dtype))?;
+        let (mut predictor, leaves) = self.online[1].tracked(&device, self.recipe.dtype);
+        predictor.recompute_blocks(self.recipe.gradient_checkpointing);
+        let predictor = ActionPredictor::take(config, &device, &mut predictor)?;
+        let tokens = encode_frames(&encoder, windows, &device)?;
+        let [_, rows, columns] = config.grid_for(windows.size)?;
+        let (patches, d) = (rows * columns, config.hidden_size);
+
+        // The rows of some frames of windows of `of` frames.
+        let of_windows = |x: Tensor<3>, of: usize, part: Range<usize>| {
+            let of_window = |b: usize| {
+                let first = b * of * patches;
+                (first + part.start * patches..first + part.end * patches).collect()
+            };
+            let index: Vec<Vec<usize>> = (0..batch).map(of_window).collect();
+            let index = Rows::new(&index, batch * of * patches, &device);
+            ops::select(x, None, &index, None)
+        };
+        let first = |values: &[f32], of: usize, count: usize| -> Vec<f32> {
+            let windows = values.chunks_exact(values.len() / batch);
+            let size = values.len() / batch / of;
+            windows.flat_map(|w| &w[..count * size]).copied().collect()
+        };
+        let told_until = |count: usize| {
+            let actions = first(told.actions, steps, count);
+            (actions, first(told.states, frames, count))
+        };
+        let (actions, states) = told_until(steps);
+        let all = Told {
+            actions: &actions,
+            states: &states,
+        };
+        let seen = of_windows(tokens.clone(), frames, 0..steps);
+        let forced = predictor.forward(seen, [steps, rows, columns], all)?;
+        let forced = normalised(forced, 1, &device);
+
+        let (mut root, mut losses) = (None, [0.0; 2]);
+        let mut compare =
+            async |part: usize, predicted: Tensor<3>, wanted: Tensor<3>, share: f64| {
+                let distances = ops::distance(predicted, wanted, distance);
+                let count = distances.dims()[0];
+                let each = TensorData::new(vec![(share / count as f64) as f32; count], [count]);
+                let more = ops::with_gradient(distances.clone(), ops::uploaded(each, &device));
+                root = Some(match root.take() {
+                    None => more,
+                    Some(root) => ops::sum(root, more),
+                });
+                let distances = read_values(distances.inner()).await?;
+                let mean = distances.iter().map(|&v| f64::from(v)).sum::<f64>() / count as f64;
+                losses[part] += share * mean;
+                Ok::<(), Error>(())
+            };
+        let frame = |step: usize| of_windows(tokens.clone(), frames, step..step + 1);
+        let follow = of_windows(tokens.clone(), frames, 1..frames);
+        compare(0, forced.clone(), follow, 1.0).await?;
+
+        let share = (auto_steps as f64).recip();
+        let after = of_windows(forced, steps, 0..1);
+        compare(1, after.clone(), frame(1), share).await?;
+        if auto_steps > 1 {
+            let before = ops::reshaped(frame(0), [batch * patches, d]);
+            let both = ops::joined(ops::reshaped(after, [batch * patches, d]), before, &device);
+            let index: Vec<Vec<usize>> = (0..batch)
+                .map(|b| {
+                    let own = b * patches..(b + 1) * patches;
+                    let before = own.clone().map(|row| batch * patches + row);
+                    before.chain(own).collect()
+                })
+                .collect();
+            let index = Rows::new(&index, 2 * batch * patches, &device);
+            let known = ops::select(both, None, &index, None);
+            let (actions, states) = told_until(auto_steps);
+            let until = Told {
+                actions: &actions,
+                states: &states,
+            };
+            let imagined = predictor.rollout(known, [2, rows, columns], auto_steps - 1, until)?;
+            for (step, imagined) in (2..).zip(imagined) {
+                compare(1, imagined, frame(step), share).await?;
+            }
+        }
+        let root: Tensor<1> = root.ok_or_else(|| Error::Internal("there are no frames".into()))?;
+        let leaves = [self.online[0].leaves(), leaves];
+        Ok(Pass {
+            loss: losses[0] + losses[1],
+            parts: vec![("teacherForced", losses[0]), ("autoregressive", losses[1])],
+            gradients: collected(&leaves, root.backward()),
+            embeddings: ops::pooled(frame(frames - 1)),
+            statistics: Vec::new(),
+        })
+    }
+}
+
+/// The part of one of the accumulated batches.
+fn shared(values: &[f32], part: usize, accumulate: usize) -> &[f32] {
+    let length = values.len() / accumulate;
+    &values[part * length..(part + 1) * length]
 }
 
 /// Masks whose targets are predicted from their contexts.

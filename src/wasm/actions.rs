@@ -1,7 +1,8 @@
-//! Actions in the units of world models: for these no model is needed.
+//! Actions in the units of world models, and random ones: for these no model is needed.
 
 use wasm_bindgen::prelude::*;
 
+use crate::rng::{Generator, Stream};
 use crate::world::ActionScale;
 
 /// Mean and standard deviation of each number of `actions [count, action]`: the means, then the deviations.
@@ -23,4 +24,11 @@ pub fn js_scale_actions(
         false => scale.scaled(actions)?,
         true => scale.unscaled(actions)?,
     })
+}
+
+/// `count` numbers from 0 to 1 of the stream `number`: what policies act by.
+#[wasm_bindgen(js_name = uniformNumbers)]
+pub fn js_uniform_numbers(seed: f64, number: f64, count: usize) -> Vec<f32> {
+    let mut random = Stream::new(seed as u64, "policy", number as u64);
+    (0..count).map(|_| random.uniform()).collect()
 }

@@ -16,6 +16,7 @@ use crate::config::ModelConfig;
 use crate::device::{Backend, Precision};
 use crate::input::{ImageView, Processor};
 use crate::mask::Masks;
+use crate::model::world::Sizes;
 use crate::model::{Encoder, Pictures, Predictor, predict};
 use crate::nn::Parameters;
 use crate::probe::pool::{Pool, pool};
@@ -96,6 +97,9 @@ struct LoaderOptions {
     /// Whether a world model is to be made.
     #[serde(default)]
     world: bool,
+    /// Whether the predictor may be one of what actions do.
+    #[serde(default)]
+    training: bool,
 }
 
 #[derive(Serialize)]
@@ -114,6 +118,7 @@ pub struct ModelLoader {
     choice: EncoderChoice,
     predictor: bool,
     world: bool,
+    training: bool,
     files: Vec<File>,
     parameters: Parameters,
     precision: Precision,
@@ -139,12 +144,8 @@ impl ModelLoader {
             }
         };
         Encoder::check(&config)?;
-        if options.world && config.lewm.is_none() {
-            return Err(Error::Unsupported(
-                "this is no world model that this version runs: it runs LeWorldModel, whose config.json has the system \"lewm\""
-                    .into(),
-            )
-            .into());
+        if options.world {
+            Sizes::of(&config)?;
         }
         let processor = match &options.preprocessor {
             Some(text) => Processor::from_json(text)?,
@@ -156,6 +157,7 @@ impl ModelLoader {
             choice: options.encoder.as_deref().unwrap_or("auto").parse()?,
             predictor: options.predictor,
             world: options.world,
+            training: options.training,
             config,
             processor,
             files: Vec::new(),
@@ -188,7 +190,7 @@ impl ModelLoader {
             ..Selection::default()
         };
         let mut plan = Plan::new(&self.files, &self.config, encoder)?;
-        self.predictor &= plan.has_predictor() && self.config.predicts_masked();
+        self.predictor &= plan.has_predictor() && (self.training || self.config.predicts_masked());
         if self.predictor {
             let everything = Selection {
                 predictor: true,

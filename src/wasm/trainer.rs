@@ -179,7 +179,7 @@ impl Trainer {
     }
 
     /// One step, on masks of the caller's (`{ context, targets }`) or, undefined, on drawn ones; of windows, with their actions,
-    /// `[windows, history, action]`. See `GlueTrainStep` in `www/src/glue.ts`.
+    /// `[windows, frames − 1, action]`, and the states in them, `[windows, frames, state]`. See `GlueTrainStep` in `www/src/glue.ts`.
     #[allow(
         clippy::await_holding_refcell_ref,
         reason = "a second call meanwhile is refused, which is what the borrow is for"
@@ -189,10 +189,12 @@ impl Trainer {
         batch: Batch,
         masks: JsValue,
         actions: Option<Vec<f32>>,
+        states: Option<Vec<f32>>,
     ) -> Result<JsValue, JsValue> {
         let run = Rc::clone(&self.0);
         let mut batch = batch.into_step()?;
         batch.act(&actions.unwrap_or_default());
+        batch.tell(&states.unwrap_or_default());
         if !masks.is_undefined() {
             borrowed(&run)?.mask(&mut batch, masks_of(&masks)?)?;
         }

@@ -11,24 +11,24 @@ use wasm_bindgen_futures::JsFuture;
 
 use super::model::{Batch, Complete, device};
 use super::{from_js, to_js};
-use crate::config::{LeWmConfig, ModelConfig};
+use crate::config::ModelConfig;
 use crate::device::{Backend, read_values};
 use crate::input::Processor;
-use crate::model::LeWm;
-use crate::model::lewm::{Context, Goal};
+use crate::model::world::{Context, Goal, Sizes, WorldModel};
 use crate::nn::ops;
 use crate::rng::Stream;
 use crate::train::trainer::Trainer;
-use crate::world::{Axis, Candidates, Cem, Cost, Descent, Mppi, Space};
+use crate::world::{Axis, Candidates, Cem, Cost, Descent, Mppi, Pin, Space};
 use crate::{Error, Result};
 
 /// Sequences that descend along their gradients, unless told otherwise: more find better minima, at a pass forth and back each.
 const STARTS: usize = 16;
 
-/// A LeWorldModel with everything that it has.
+/// A world model with everything that it has.
 #[wasm_bindgen]
 pub struct World {
-    model: Rc<LeWm>,
+    model: Rc<WorldModel>,
+    sizes: Sizes,
     processor: Processor,
 }
 
@@ -38,8 +38,10 @@ struct WorldInfo<'a> {
     config: &'a ModelConfig,
     backend: &'static str,
     dtype: &'static str,
-    hidden_size: usize,
+    /// Of a frame's embeddings.
+    shape: &'a [usize],
     action_size: usize,
+    state_size: usize,
     history: usize,
     parameters: u64,
     weight_bytes: usize,
@@ -63,6 +65,17 @@ struct PlanOptions {
     #[serde(default)]
     cost: Cost,
     start: Option<Vec<f64>>,
+    axes: Option<Vec<AxisOptions>>,
+}
+
+/// One number of an action; what is absent is as published.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AxisOptions {
+    scale: Option<f64>,
+    limit: Option<f64>,
+    pin: Option<[f64; 2]>,
+    dead_zone: Option<f64>,
 }
 
 impl World {
@@ -74,42 +87,51 @@ impl World {
             processor,
             ..
         } = loaded;
-        let model = LeWm::new(&config, precision, &device()?, &mut parameters)?;
-        Ok(Self {
-            model: Rc::new(model),
-            processor,
-        })
+        let model = WorldModel::new(&config, precision, &device()?, &mut parameters)?;
+        Self::of(model, processor)
     }
 
     /// The model of a run as it is now.
     pub(super) fn of_run(run: &Trainer, processor: Processor) -> Result<Self> {
-        let model = run.world_model()?;
+        Self::of(run.world_model()?, processor)
+    }
+
+    fn of(model: WorldModel, processor: Processor) -> Result<Self> {
         Ok(Self {
+            sizes: Sizes::of(model.encoder().config())?,
             model: Rc::new(model),
             processor,
         })
     }
-}
 
-fn sizes(model: &LeWm) -> Result<&LeWmConfig> {
-    let config = model.encoder().config().lewm.as_ref();
-    config.ok_or_else(|| Error::Internal("a world model without its sizes".into()))
-}
-
-/// `[frames, d]` embeddings and the actions between them.
-fn context(model: &LeWm, embeddings: Vec<f32>, past: Vec<f32>) -> Result<Context> {
-    let d = model.encoder().config().hidden_size;
-    if embeddings.is_empty() || !embeddings.len().is_multiple_of(d) {
-        return Err(Error::BadInput(format!(
-            "{} numbers are no embeddings of {d} each",
-            embeddings.len()
-        )));
+    /// What is known of the last frames: `[frames·embeddings, d]`, and the actions between and the states in them.
+    fn context(
+        &self,
+        embeddings: Vec<f32>,
+        actions: Vec<f32>,
+        states: Vec<f32>,
+    ) -> Result<Context> {
+        let (frame, d) = (self.sizes.frame(), self.sizes.hidden);
+        if embeddings.is_empty() || !embeddings.len().is_multiple_of(frame) {
+            return Err(Error::BadInput(format!(
+                "{} numbers are no embeddings of {frame} each, as a frame has",
+                embeddings.len()
+            )));
+        }
+        let rows = embeddings.len() / d;
+        Ok(Context {
+            embeddings: ops::uploaded(TensorData::new(embeddings, [rows, d]), &device()?),
+            actions,
+            states,
+        })
     }
-    let data = TensorData::new(embeddings.clone(), [embeddings.len() / d, d]);
-    Ok(Context {
-        embeddings: ops::uploaded(data, &device()?),
-        actions: past,
-    })
+
+    /// Sequences that are predicted at once from a context.
+    fn at_once(&self, context: &Context, horizon: usize) -> usize {
+        let frames = context.embeddings.dims()[0] * self.sizes.hidden / self.sizes.frame();
+        let seen = (frames + horizon).saturating_sub(1);
+        self.model.at_once(seen.min(self.sizes.history))
+    }
 }
 
 fn floats(object: &Object, name: &str, values: &[f32]) -> Result<(), JsValue> {
@@ -117,18 +139,27 @@ fn floats(object: &Object, name: &str, values: &[f32]) -> Result<(), JsValue> {
     Ok(())
 }
 
+/// # Errors
+/// What `turn` throws, or its promise rejects with.
+async fn waited(turn: &Function) -> Result<(), JsValue> {
+    let promise = turn.call0(&JsValue::NULL)?;
+    JsFuture::from(Promise::resolve(&promise)).await.map(drop)
+}
+
 #[wasm_bindgen]
 impl World {
     /// See `GlueWorldInfo` in `www/src/glue.ts`.
     pub fn info(&self) -> Result<JsValue, JsValue> {
         let encoder = self.model.encoder();
-        let (config, sizes) = (encoder.config(), sizes(&self.model)?);
+        let (config, sizes) = (encoder.config(), self.sizes);
+        let shape: Vec<usize> = sizes.tokens.into_iter().chain([sizes.hidden]).collect();
         Ok(to_js(&WorldInfo {
             config,
             backend: Backend::BUILT.name(),
             dtype: encoder.precision().name(),
-            hidden_size: config.hidden_size,
-            action_size: sizes.action_size,
+            shape: &shape,
+            action_size: sizes.action,
+            state_size: sizes.state,
             history: sizes.history,
             parameters: config.parameter_count() + config.predictor_parameter_count(),
             weight_bytes: encoder.weight_bytes(),
@@ -139,75 +170,130 @@ impl World {
     #[wasm_bindgen(js_name = newBatch)]
     pub fn new_batch(&self, preprocess: bool) -> Result<Batch, JsValue> {
         let config = self.model.encoder().config();
+        // A frame of V-JEPA 2-AC has as many embeddings as the native picture has patches.
+        let size = self.sizes.tokens.map(|_| config.image_size);
         match preprocess {
-            true => Ok(Batch::new(self.processor.clone(), config, None, 1)),
-            false => Ok(Batch::prepared(config, None, 1)?),
+            true => Ok(Batch::new(self.processor.clone(), config, size, 1)),
+            false => Ok(Batch::prepared(config, size, 1)?),
         }
     }
 
-    /// The embeddings of a batch, `[pictures, d]`.
+    /// The embeddings of a batch, `[pictures, ..shape]`.
     pub async fn encode(&self, batch: Batch) -> Result<Vec<f32>, JsValue> {
         let model = Rc::clone(&self.model);
         let embeddings = model.encode(&batch.into_pictures()?)?;
         Ok(read_values(embeddings).await?)
     }
 
-    /// Where `count` sequences of `horizon` actions lead from the last embeddings: `[count, horizon, d]`.
+    /// Where `count` sequences of `horizon` actions lead from the last embeddings: `[count, horizon, ..shape]`. `told`: the states before
+    /// these actions, `[count, horizon, state]`. Waits for `turn` as [`plan`](Self::plan) does.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "arrays of numbers come one by one from JavaScript"
+    )]
     pub async fn rollout(
         &self,
         embeddings: Vec<f32>,
         past: Vec<f32>,
+        states: Vec<f32>,
         actions: Vec<f32>,
+        told: Option<Vec<f32>>,
         count: usize,
         horizon: usize,
+        turn: Function,
     ) -> Result<Vec<f32>, JsValue> {
         let model = Rc::clone(&self.model);
-        let action = sizes(&model)?.action_size;
         let candidates = Candidates {
             data: actions,
             count,
             horizon,
-            action,
+            action: self.sizes.action,
         };
-        let context = context(&model, embeddings, past)?;
-        let steps = model.dynamics().rollout(&context, &candidates)?;
-        let d = model.encoder().config().hidden_size;
-        let mut data = vec![0.0; count * horizon * d];
-        for (step, embeddings) in steps.into_iter().enumerate() {
-            let values = read_values(embeddings).await?;
-            for (sequence, value) in values.chunks_exact(d).enumerate() {
-                let at = (sequence * horizon + step) * d;
-                data[at..at + d].copy_from_slice(value);
+        candidates.check(self.sizes.action)?;
+        let of_states = horizon * self.sizes.state;
+        if let Some(told) = &told
+            && told.len() != count * of_states
+        {
+            return Err(Error::BadInput(format!(
+                "{} numbers are not the states, of {} each, before {horizon} actions of {count} sequences",
+                told.len(),
+                self.sizes.state
+            ))
+            .into());
+        }
+        let context = self.context(embeddings, past, states)?;
+        let frame = self.sizes.frame();
+        let mut data = vec![0.0; count * horizon * frame];
+        let mut first = 0;
+        for part in candidates.chunks(self.at_once(&context, horizon)) {
+            waited(&turn).await?;
+            let end = first + part.count;
+            let told = told
+                .as_deref()
+                .map(|told| &told[first * of_states..end * of_states]);
+            let steps = model.rollout(&context, &part, told)?;
+            for (step, embeddings) in steps.into_iter().enumerate() {
+                let values = read_values(embeddings).await?;
+                for (sequence, value) in values.chunks_exact(frame).enumerate() {
+                    let at = ((first + sequence) * horizon + step) * frame;
+                    data[at..at + frame].copy_from_slice(value);
+                }
             }
+            first = end;
         }
         Ok(data)
     }
 
-    /// Actions that end near the embedding `goal`. `{ actions, costs }`. Before each round waits for the promise of `turn`, and fails with
-    /// what that rejects with.
+    /// Actions that end near `goal`, the embeddings of a frame. `{ actions, costs }`. Before each round, and where that is made of several
+    /// passes before each, waits for the promise of `turn`, and fails with what that rejects with.
     pub async fn plan(
         &self,
         embeddings: Vec<f32>,
         past: Vec<f32>,
+        states: Vec<f32>,
         goal: Vec<f32>,
         options: JsValue,
         turn: Function,
     ) -> Result<JsValue, JsValue> {
         let model = Rc::clone(&self.model);
         let options: PlanOptions = from_js(options)?;
-        let published = Cem::lewm(sizes(&model)?.action_size);
-        let axis = Axis {
-            scale: options.scale.unwrap_or(1.0),
-            limit: options.limit,
-            ..Axis::free(1.0)
-        };
+        let published = model.planner();
+        let mut axes = published.space.axes.clone();
+        for axis in axes.iter_mut().filter(|axis| axis.pin.is_none()) {
+            axis.scale = options.scale.unwrap_or(axis.scale);
+            axis.limit = options.limit.or(axis.limit);
+        }
+        if let Some(given) = options.axes {
+            if given.len() != axes.len() {
+                return Err(Error::BadInput(format!(
+                    "the option axes has {} entries, and an action {} numbers: give one for each",
+                    given.len(),
+                    axes.len()
+                ))
+                .into());
+            }
+            for (axis, given) in axes.iter_mut().zip(given) {
+                *axis = Axis {
+                    scale: given.scale.unwrap_or(axis.scale),
+                    limit: given.limit.or(axis.limit),
+                    pin: given.pin.map_or(axis.pin, |[from, value]| {
+                        Some(Pin {
+                            from: from as usize,
+                            value,
+                        })
+                    }),
+                    dead_zone: given.dead_zone.unwrap_or(axis.dead_zone),
+                };
+            }
+        }
         let space = Space {
             horizon: options.horizon.unwrap_or(published.space.horizon),
-            axes: vec![axis; published.space.axes.len()],
+            axes,
         };
         let samples = options.samples.unwrap_or(published.samples);
         let iterations = options.iterations.unwrap_or(published.iterations);
-        let context = context(&model, embeddings, past)?;
+        let context = self.context(embeddings, past, states)?;
+        let at_once = self.at_once(&context, space.horizon);
         let length = goal.len();
         let goal = TensorData::new(goal, [length]);
         let goal = Goal {
@@ -216,18 +302,18 @@ impl World {
         };
         let interrupted = RefCell::new(None);
         let turn = async || {
-            let given = match turn.call0(&JsValue::NULL) {
-                Ok(promise) => JsFuture::from(Promise::resolve(&promise)).await,
-                Err(thrown) => Err(thrown),
-            };
-            given.map(drop).map_err(|thrown| {
+            waited(&turn).await.map_err(|thrown| {
                 *interrupted.borrow_mut() = Some(thrown);
                 Error::Internal("the plan was interrupted".into())
             })
         };
         let cost = async |candidates: &Candidates| {
-            turn().await?;
-            model.dynamics().costs(&context, &goal, candidates).await
+            let mut costs = Vec::with_capacity(candidates.count);
+            for part in candidates.chunks(at_once) {
+                turn().await?;
+                costs.extend(model.costs(&context, &goal, &part).await?);
+            }
+            Ok(costs)
         };
         let mut random = Stream::new(options.seed, "plan", 0);
         let start = options.start.as_deref();
@@ -262,7 +348,7 @@ impl World {
                 };
                 let slopes = async |candidates: &Candidates| {
                     turn().await?;
-                    model.dynamics().slopes(&context, &goal, candidates).await
+                    model.slopes(&context, &goal, candidates).await
                 };
                 descent.plan(start, &mut random, slopes).await
             }

@@ -4,6 +4,7 @@
 //! - [`cem`]: the cross-entropy method, as V-JEPA 2-AC and LeWorldModel plan.
 //! - [`mppi`]: model predictive path integral control.
 //! - [`descent`]: along the gradient of the cost.
+//! - [`pose`]: what actions do to a state that is known in numbers.
 //! - [`scale`]: actions in the units that a model was trained with.
 //!
 //! A planner is called anew for every state (receding horizon): the first actions of a plan are carried out, and the rest,
@@ -12,11 +13,13 @@
 pub mod cem;
 pub mod descent;
 pub mod mppi;
+pub mod pose;
 pub mod scale;
 
 pub use cem::{Cem, Distribution};
 pub use descent::Descent;
 pub use mppi::Mppi;
+pub use pose::moved;
 pub use scale::ActionScale;
 
 use serde::Deserialize;
@@ -137,6 +140,43 @@ pub struct Plan {
     pub action: usize,
     /// The lowest cost of a candidate, in each round of the search.
     pub costs: Vec<f64>,
+}
+
+impl Candidates {
+    /// The same sequences, at most `most` at once.
+    pub fn chunks(&self, most: usize) -> impl Iterator<Item = Self> {
+        let Self {
+            horizon, action, ..
+        } = *self;
+        let numbers = (horizon * action).max(1);
+        let parts = self.data.chunks(numbers * most.max(1));
+        parts.map(move |part| Self {
+            data: part.to_vec(),
+            count: part.len() / numbers,
+            horizon,
+            action,
+        })
+    }
+
+    /// # Errors
+    /// [`Error::BadInput`] where the data are not sequences of actions of `size` numbers, or none.
+    pub fn check(&self, size: usize) -> Result<()> {
+        let &Self {
+            ref data,
+            count,
+            horizon,
+            action,
+        } = self;
+        let sizes = [count, horizon, action];
+        let values = sizes.iter().try_fold(1usize, |n, &s| n.checked_mul(s));
+        match action == size && count > 0 && horizon > 0 && values == Some(data.len()) {
+            true => Ok(()),
+            false => Err(Error::BadInput(format!(
+                "{} numbers are not {count} sequences of {horizon} action blocks of {action}, which the model takes of {size}",
+                data.len()
+            ))),
+        }
+    }
 }
 
 impl Plan {

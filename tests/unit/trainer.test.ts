@@ -551,7 +551,7 @@ describe.each([
     it("has its weights, predictor and both encoders", async () => {
       const overall: number[] = [];
       await using trainer = await Trainer.create({ from: from(), backend: "cpu", batchSize: 1, train: { lastBlocks: 2 }, onProgress: (progress) => overall.push(progress.overall) });
-      expect(fake.options).toEqual([{ config: CONFIG, dtype: "f32", encoder: "auto", predictor: true }]);
+      expect(fake.options).toEqual([{ config: CONFIG, dtype: "f32", encoder: "auto", predictor: true, training: true }]);
       expect(fake.training).toEqual([{ objective: "ijepa", seed: 0, batchSize: 1, accumulate: 1, train: { lastBlocks: 2 } }]);
       expect((await trainer.step([flat(3)])).loss).toBe(trained(hashOf(SIZES), 3));
       expect(overall.at(-1)).toBe(1);
@@ -684,7 +684,7 @@ describe.each([
     ["an eps of 0", { ...OPTIONS, optimizer: { eps: 0 } }, "bad-input", /optimizer\.eps .*greater than 0/],
     ["a batch of 0", { ...OPTIONS, batchSize: 0 }, "bad-input", /batchSize/],
     ["a seed that is no whole number", { ...OPTIONS, seed: -1 }, "bad-input", /seed/],
-    ["an unknown objective", { ...OPTIONS, objective: "mae" }, "bad-input", /objective is one of "ijepa", "vjepa", "lejepa", "lewm", not "mae"/],
+    ["an unknown objective", { ...OPTIONS, objective: "mae" }, "bad-input", /objective is one of "ijepa", "vjepa", "lejepa", "lewm", "vjepa2-ac", not "mae"/],
     ["an objective of no kind", { ...OPTIONS, objective: {} }, "bad-input", /objective\.kind/],
     ["an unknown way to mask", { ...OPTIONS, masks: { strategy: "half" } }, "bad-input", /masks\.strategy is one of .*"tube"/],
     ["a mask's option that there is not", { ...OPTIONS, masks: { strategy: "tube", seed: 3 } }, "bad-input", /no option masks\.seed/],

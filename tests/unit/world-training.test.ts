@@ -118,6 +118,10 @@ describe("the objective lewm", () => {
     const [own, read] = [await world.encode(frames[0]!), await loaded.encode(frames[0]!)];
     expect(own.data).toEqual(read.data);
     expect((await world.rollout(own, actions)).data).toEqual((await loaded.rollout(read, actions)).data);
+    const { model: _, ...others } = OPTIONS;
+    await using further = await Trainer.create({ ...others, from: files });
+    await using same = await further.world();
+    expect((await same.rollout(own, actions)).data).toEqual((await world.rollout(own, actions)).data);
     // Later steps do not change it.
     await run(trainer, 1);
     expect((await world.encode(frames[0]!)).data).toEqual(own.data);
@@ -129,7 +133,7 @@ describe("the objective lewm", () => {
         await using trainer = await Trainer.create(OPTIONS);
         const list = Array.from({ length: 8 }, (_, i): ActionWindow => {
           const { frames, actions } = windows.get(i * 5);
-          return { frames, actions: [[unknown, unknown, 1, -1], actions[1]!] };
+          return { frames, actions: [[unknown, unknown, 1, -1], actions[1]!], states: [[1], [2], [3]] };
         });
         return (await trainer.step(list)).loss;
       }),

@@ -37,6 +37,8 @@ export interface GlueLoadOptions {
   predictor: boolean;
   /** Whether a world model is to be made. */
   world?: boolean;
+  /** Whether the predictor may be a world model's, too. */
+  training?: boolean;
 }
 
 export interface GlueArchive {
@@ -95,12 +97,31 @@ export interface GluePrediction {
 export interface GlueWorld {
   info(): GlueWorldInfo;
   newBatch(preprocess: boolean): GlueBatch;
-  /** Consumes the batch. `[pictures, D]`. */
+  /** Consumes the batch. `[pictures, ...shape]`. */
   encode(batch: GlueBatch): Promise<Float32Array<ArrayBuffer>>;
-  /** `[count, horizon, D]`, from `[frames, D]`, the `[frames − 1, A]` between them and `[count, horizon, A]`. */
-  rollout(embeddings: Float32Array, past: Float32Array, actions: Float32Array, count: number, horizon: number): Promise<Float32Array<ArrayBuffer>>;
-  /** Waits for `turn` before each round, and rejects with what that rejects with. */
-  plan(embeddings: Float32Array, past: Float32Array, goal: Float32Array, options: GluePlanOptions, turn: () => Promise<void>): Promise<{ actions: Float32Array; costs: number[] }>;
+  /**
+   * `[count, horizon, ...shape]`, from `[frames, ...shape]`, the `[frames − 1, A]` between them, the states `[frames, S]` in them and
+   * `[count, horizon, A]`. `told`: the states before these actions, `[count, horizon, S]`. Waits for `turn` before each pass, and rejects with
+   * what that rejects with.
+   */
+  rollout(
+    embeddings: Float32Array,
+    past: Float32Array,
+    states: Float32Array,
+    actions: Float32Array,
+    told: Float32Array | undefined,
+    count: number,
+    horizon: number,
+    turn: () => Promise<void>,
+  ): Promise<Float32Array<ArrayBuffer>>;
+  plan(
+    embeddings: Float32Array,
+    past: Float32Array,
+    states: Float32Array,
+    goal: Float32Array,
+    options: GluePlanOptions,
+    turn: () => Promise<void>,
+  ): Promise<{ actions: Float32Array; costs: number[] }>;
   free(): void;
 }
 
@@ -108,9 +129,12 @@ export interface GlueWorldInfo {
   config: ModelConfig;
   backend: Backend;
   dtype: "f32" | "f16" | "q8";
-  hiddenSize: number;
+  /** Of a frame's embeddings: `[D]`, or `[N, D]`. */
+  shape: number[];
   /** Numbers of an action block. */
   actionSize: number;
+  /** Numbers of a state; 0 where the model is told none. */
+  stateSize: number;
   /** Most frames that the predictor sees. */
   history: number;
   parameters: number;
@@ -132,6 +156,7 @@ export interface GluePlanOptions {
   limit?: number;
   cost?: "last" | "sum";
   start?: number[];
+  axes?: { scale?: number; limit?: number; pin?: [from: number, value: number]; deadZone?: number }[];
 }
 
 /** `www/src/trainer.ts` documents and checks these; Rust checks them again. Absent fields have the recipe's defaults. */
@@ -170,9 +195,9 @@ export interface GlueTrainer {
   newBatch(preprocess: boolean): GlueBatch;
   /**
    * Consumes the batch. Masks of the caller's, as `lastMasks` gives them, take the place of those that would be drawn; windows come with
-   * their actions, `[windows, history, A]`. A failure with a code other than `internal`, such as a loss that is no number, leaves the trainer as it was.
+   * their actions, `[windows, frames − 1, A]`, and, of V-JEPA 2-AC, the states in them, `[windows, frames, S]`. A failure with a code other than `internal`, such as a loss that is no number, leaves the trainer as it was.
    */
-  step(batch: GlueBatch, masks: Masks | undefined, actions: Float32Array | undefined): Promise<GlueTrainStep>;
+  step(batch: GlueBatch, masks: Masks | undefined, actions: Float32Array | undefined, states: Float32Array | undefined): Promise<GlueTrainStep>;
   /** The masks of the last step: token indices, raster order; empty where the objective has none. */
   lastMasks(): Masks;
   save(): Promise<Uint8Array<ArrayBuffer>>;

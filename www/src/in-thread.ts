@@ -16,6 +16,7 @@ export type {
   TrainSchedule,
   TrainViews,
   VJepaObjective,
+  VJepa2AcObjective,
 } from "./trainer-options.js";
 export { opfsCache, type CacheEntry, type OpfsCache } from "./opfs-cache.js";
 export type { CachedBytes, CustomCache } from "./cache.js";
@@ -42,10 +43,26 @@ export {
   type EncodeOptions,
   type Episode,
   type Plan,
+  type PlanAxis,
   type PlanOptions,
   type RolloutOptions,
+  type States,
   type WorldOptions,
 } from "./world.js";
+export {
+  collectEpisodes,
+  runEpisode,
+  uniformPolicy,
+  type CollectOptions,
+  type Environment,
+  type EnvironmentStep,
+  type EpisodeOptions,
+  type EpisodeRecord,
+  type Observation,
+  type PlannedEpisode,
+  type PlanningModel,
+  type Policy,
+} from "./environments.js";
 export { ActionScale, windowsOf, type ActionWindow, type ActionWindows, type Trajectory, type WindowOptions } from "./trajectories.js";
 export type { ClipData, ClipInput } from "./clips.js";
 export { videoFrames, type FrameSource, type VideoFramesOptions } from "./stream.js";

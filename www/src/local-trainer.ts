@@ -26,7 +26,7 @@ export class LocalTrainer {
     return this.#instance.call(() => this.#trainer.nextIndices(length));
   }
 
-  async step({ pictures, frames, masks, actions, preprocess, numbers }: Omit<StepRequest, "id">, signal: AbortSignal | undefined): Promise<TimedStep> {
+  async step({ pictures, frames, masks, actions, states, preprocess, numbers }: Omit<StepRequest, "id">, signal: AbortSignal | undefined): Promise<TimedStep> {
     // An abort or a paint that has been waiting gets its turn between steps.
     await macrotask();
     const start = performance.now();
@@ -36,7 +36,7 @@ export class LocalTrainer {
       signal,
       number: frameNumbering((i) => numbers?.[i] ?? i, frames),
     });
-    const { warning, ...step } = await this.#instance.run(() => this.#trainer.step(batch, masks, actions));
+    const { warning, ...step } = await this.#instance.run(() => this.#trainer.step(batch, masks, actions, states));
     return { ...step, ...(warning ? { warning } : {}), ms: performance.now() - start };
   }
 

@@ -5,6 +5,7 @@ import type { GlueWorld, GlueWorldInfo } from "./glue.js";
 import type { Instance } from "./instance.js";
 import type { Check } from "./local-model.js";
 import { fillBatch } from "./pictures.js";
+import { numbersOf } from "./options.js";
 import type { Calls, PlanRequest, RolloutRequest } from "./protocol.js";
 
 /** Pictures that go through the encoder at once: aborts are looked at between them. */
@@ -24,8 +25,8 @@ export class LocalWorld {
   }
 
   async encode({ pictures, preprocess }: Omit<Calls["encode"]["request"], "id">, signal: AbortSignal | undefined): Promise<{ data: Float32Array }> {
-    const { hiddenSize } = this.info;
-    const data = new Float32Array(pictures.length * hiddenSize);
+    const size = numbersOf(this.info.shape);
+    const data = new Float32Array(pictures.length * size);
     for (let start = 0; start < pictures.length; start += AT_ONCE) {
       await this.#turn(signal);
       const batch = await fillBatch(this.#instance, pictures.slice(start, start + AT_ONCE), {
@@ -34,21 +35,21 @@ export class LocalWorld {
         signal,
         number: (i) => (pictures.length > 1 ? start + i : undefined),
       });
-      data.set(await this.#instance.run(() => this.#world.encode(batch)), start * hiddenSize);
+      data.set(await this.#instance.run(() => this.#world.encode(batch)), start * size);
     }
     this.#check(signal);
     return { data };
   }
 
-  async rollout({ embeddings, past, actions, count, horizon }: Omit<RolloutRequest, "id">, signal: AbortSignal | undefined): Promise<{ data: Float32Array }> {
-    await this.#turn(signal);
-    return { data: await this.#instance.run(() => this.#world.rollout(embeddings, past, actions, count, horizon)) };
+  async rollout({ embeddings, past, states, actions, told, count, horizon }: Omit<RolloutRequest, "id">, signal: AbortSignal | undefined): Promise<{ data: Float32Array }> {
+    const turn = () => this.#turn(signal);
+    return { data: await this.#instance.run(() => this.#world.rollout(embeddings, past, states, actions, told, count, horizon, turn)) };
   }
 
-  async plan({ embeddings, past, goal, options }: Omit<PlanRequest, "id">, signal: AbortSignal | undefined): Promise<Calls["plan"]["result"]> {
+  async plan({ embeddings, past, states, goal, options }: Omit<PlanRequest, "id">, signal: AbortSignal | undefined): Promise<Calls["plan"]["result"]> {
     const turn = () => this.#turn(signal);
     await turn();
-    return this.#instance.run(() => this.#world.plan(embeddings, past, goal, options, turn));
+    return this.#instance.run(() => this.#world.plan(embeddings, past, states, goal, options, turn));
   }
 
   /** An abort or a paint that has been waiting gets its turn. */

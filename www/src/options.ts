@@ -43,6 +43,11 @@ export function checkFields(group: string, value: unknown, rules: Readonly<Recor
   }
 }
 
+/** How many numbers an array of this shape has. */
+export function numbersOf(shape: readonly number[]): number {
+  return shape.reduce((product, axis) => product * axis, 1);
+}
+
 /** A value as a message shows it. */
 export function shown(value: unknown): string {
   return typeof value === "string" || (typeof value === "object" && value !== null) ? (JSON.stringify(value) ?? "an object") : String(value);

@@ -34,9 +34,9 @@ export interface Calls {
   predict: { request: PredictRequest; result: GluePrediction };
   /** A world model from a checkpoint. */
   world: { request: LoadRequest; result: Loaded<GlueWorldInfo> };
-  /** `[pictures, D]`. */
+  /** `[pictures, ...shape]`. */
   encode: { request: { id: number; pictures: Picture[]; preprocess: boolean }; result: { data: Float32Array } };
-  /** `[count, horizon, D]`. */
+  /** `[count, horizon, ...shape]`. */
   rollout: { request: RolloutRequest; result: { data: Float32Array } };
   plan: { request: PlanRequest; result: { actions: Float32Array; costs: number[] } };
   /** A trainer. */
@@ -103,21 +103,25 @@ export interface PredictRequest {
 /** The last frames of an episode, and the action blocks between them. */
 export interface Episode {
   id: number;
-  /** `[frames, D]`, the latest last. */
+  /** `[frames, ...shape]`, the latest last. */
   embeddings: Float32Array;
   /** `[frames − 1, A]`. */
   past: Float32Array;
+  /** `[frames, S]`; empty where the model is told none. */
+  states: Float32Array;
 }
 
 export interface RolloutRequest extends Episode {
   /** `[count, horizon, A]`. */
   actions: Float32Array;
+  /** `[count, horizon, S]`. */
+  told?: Float32Array | undefined;
   count: number;
   horizon: number;
 }
 
 export interface PlanRequest extends Episode {
-  /** `[D]`. */
+  /** `[...shape]`. */
   goal: Float32Array;
   options: GluePlanOptions;
 }
@@ -138,8 +142,10 @@ export interface StepRequest {
   preprocess: boolean;
   /** The caller's own. */
   masks?: Masks | undefined;
-  /** Of windows, `[windows, history, A]`. */
+  /** Of windows, `[windows, frames − 1, A]`. */
   actions?: Float32Array | undefined;
+  /** Of windows, `[windows, frames, S]`; empty where the model is told none. */
+  states?: Float32Array | undefined;
   /** What messages call each picture or clip; its place in the list, unless given. */
   numbers?: ArrayLike<number>;
 }

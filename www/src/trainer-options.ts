@@ -74,12 +74,37 @@ export interface LeWmObjective {
   similarity?: number | undefined;
 }
 
-export type Objective = "ijepa" | "vjepa" | "lejepa" | "lewm" | IJepaObjective | VJepaObjective | LeJepaObjective | LeWmObjective;
+/**
+ * Predict the patches of the next frame, as an encoder that stays as it is gives them, from the last frames, what is done and the state of the
+ * robot (V-JEPA 2-AC, arXiv 2506.09985). The model is of the system `"vjepa2"` with `predictor.actions`, mostly with the encoder of a
+ * checkpoint; a batch is one of {@link ActionWindow}s with states.
+ */
+export interface VJepa2AcObjective {
+  kind: "vjepa2-ac";
+  /** Exponent of the distance. Default 1. */
+  power?: number | undefined;
+  /** Frames of a window. Default 8. */
+  frames?: number | undefined;
+  /** Frames that are predicted one after the other from predictions, for the second part of the loss. Default 2. */
+  autoSteps?: number | undefined;
+}
+
+export type Objective =
+  | "ijepa"
+  | "vjepa"
+  | "lejepa"
+  | "lewm"
+  | "vjepa2-ac"
+  | IJepaObjective
+  | VJepaObjective
+  | LeJepaObjective
+  | LeWmObjective
+  | VJepa2AcObjective;
 
 /**
  * How learning rate, weight decay and momentum of the target encoder change from step to step. The defaults are those of I-JEPA's
  * released configurations, for any objective, and were chosen for batches of 2048 pictures. LeJEPA's minimal example has a learning
- * rate of 2e-3 and a constant weight decay of 0.05.
+ * rate of 2e-3 and a constant weight decay of 0.05. `"lewm"` and `"vjepa2-ac"` have the schedules of their systems.
  */
 export interface TrainSchedule {
   /** Steps of the whole run, to which the curves are stretched. Default 1000. */
@@ -238,7 +263,7 @@ export interface TrainerOptions extends TrainerHost {
   normalization?: { mean: number[]; std: number[] } | undefined;
 }
 
-const OBJECTIVES = ["ijepa", "vjepa", "lejepa", "lewm"];
+const OBJECTIVES = ["ijepa", "vjepa", "lejepa", "lewm", "vjepa2-ac"];
 
 const SCHEDULE: Record<keyof TrainSchedule, Rule> = {
   steps: whole(1),

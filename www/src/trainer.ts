@@ -9,7 +9,7 @@ import { aBoolean, anObject, anything, checkFields, oneOf, shown, whole } from "
 import type { Engine, StepRequest, TrainRequest } from "./protocol.js";
 import type { SaveStore } from "./saves.js";
 import { checkHost, checkStore, trainingOf, type Autosave, type TrainerHost, type TrainerOptions } from "./trainer-options.js";
-import { sized, type ActionWindow } from "./trajectories.js";
+import { finite, sized, type ActionWindow } from "./trajectories.js";
 import type { Backend, Grid, ModelConfig } from "./types.js";
 import { describeSource } from "./weights.js";
 import { joined, WorldModel } from "./world.js";
@@ -147,7 +147,7 @@ export class Trainer {
     oneOf("backend", backend, BACKENDS);
     let request: TrainRequest;
     if (from !== undefined) {
-      const load = { dtype: "f32", encoder: "auto", predictor: true, ...(model === undefined ? {} : { preset: model }) } as const;
+      const load = { dtype: "f32", encoder: "auto", predictor: true, training: true, ...(model === undefined ? {} : { preset: model }) } as const;
       request = { kind: "checkpoint", backend, source: describeSource(from), load, options: training };
     } else if (model !== undefined) {
       request = { kind: "fresh", backend, options: { ...training, model } };
@@ -287,9 +287,10 @@ export class Trainer {
   }
 
   /** Pictures, the frames of clips, or those of windows and their actions. */
-  async #captured(images: readonly TrainSample[], number: Numbering, prepared: boolean): Promise<Pick<StepRequest, "pictures" | "frames" | "actions">> {
+  async #captured(images: readonly TrainSample[], number: Numbering, prepared: boolean): Promise<Pick<StepRequest, "pictures" | "frames" | "actions" | "states">> {
     const { frames } = this.#resident.info;
-    if (this.config.lewm) return this.#windows(images as readonly ActionWindow[], number, prepared);
+    const sizes = this.#told;
+    if (sizes) return this.#windows(images as readonly ActionWindow[], sizes, number, prepared);
     if (frames === 1) return { pictures: await captureAll(images as readonly ImageInput[], number, prepared), frames };
     const captured = await captureList(images as readonly ClipInput[], number, prepared);
     if (captured.frames === frames) return captured;
@@ -297,9 +298,21 @@ export class Trainer {
     throw new JepaError("bad-input", `A clip of ${captured.frames} frames was given, and the model takes ${frames}.`);
   }
 
-  async #windows(windows: readonly ActionWindow[], number: Numbering, prepared: boolean): Promise<Required<Pick<StepRequest, "pictures" | "frames" | "actions">>> {
-    const { frames, config } = this.#resident.info;
-    const { actionSize } = config.lewm!;
+  /** What a world model is told of windows, in numbers of an action and of a state. */
+  get #told(): { actionSize: number; stateSize: number } | undefined {
+    const { objective, config } = this.#resident.info;
+    if (config.lewm) return { actionSize: config.lewm.actionSize, stateSize: 0 };
+    return objective === "vjepa2-ac" ? (config.predictor!.actions as { actionSize: number; stateSize: number }) : undefined;
+  }
+
+  async #windows(
+    windows: readonly ActionWindow[],
+    { actionSize, stateSize }: { actionSize: number; stateSize: number },
+    number: Numbering,
+    prepared: boolean,
+  ): Promise<Required<Pick<StepRequest, "pictures" | "frames" | "actions" | "states">>> {
+    const { frames } = this.#resident.info;
+    const states: Float32Array[] = [];
     const blocks = windows.flatMap((window, i) => {
       const name = `Window ${number(i) ?? i}`;
       if (typeof window !== "object" || window === null || !("actions" in window) || !Array.isArray(window.frames) || !Array.isArray(window.actions)) {
@@ -308,10 +321,14 @@ export class Trainer {
       if (window.frames.length !== frames || window.actions.length !== frames - 1) {
         throw new JepaError("bad-input", `${name} has ${window.frames.length} frames and ${window.actions.length} action blocks; the model takes ${frames} and ${frames - 1}.`);
       }
+      // LeWorldModel is told none, but environments may give some.
+      const told = stateSize > 0 ? (window.states ?? []) : [];
+      if (stateSize > 0 && told.length !== frames) throw new JepaError("bad-input", `${name} has ${told.length} states; the model takes ${frames}, one in each frame.`);
+      states.push(...told.map((state, n) => finite(sized(state, stateSize, `State ${n} of ${name.toLowerCase()}`), `State ${n} of ${name.toLowerCase()}`)));
       return window.actions.map((block, n) => sized(block, actionSize, `Action block ${n} of ${name.toLowerCase()}`));
     });
     const captured = await captureList(windows.map((window) => window.frames), number, prepared);
-    return { ...captured, actions: joined(blocks) };
+    return { ...captured, actions: joined(blocks), states: joined(states) };
   }
 
   /** The pictures, clips or windows of these numbers, and the numbers. */

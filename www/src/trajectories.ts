@@ -12,22 +12,29 @@ export interface Trajectory {
   frames: ArrayLike<ImageInput>;
   /** As the environment takes them. NaN, as of an action that is not known, counts as the mean. */
   actions: readonly Vector[];
+  /** The state in each frame, for models that are told it (V-JEPA 2-AC). */
+  states?: readonly Vector[] | undefined;
 }
 
 /** What a world model learns from: frames that it sees, and the action blocks between them as it takes them. */
 export interface ActionWindow {
-  /** One more than the model's history. */
+  /** As many as the trainer's `info.frames`: of LeWorldModel one more than its history. */
   frames: readonly ImageInput[];
-  /** `history` blocks of `actionSize` numbers; NaN counts as 0. */
+  /** One fewer, blocks of `actionSize` numbers; NaN counts as 0. */
   actions: readonly Vector[];
+  /** Of V-JEPA 2-AC one for each frame, of `stateSize` numbers. */
+  states?: readonly Vector[] | undefined;
 }
 
 export interface WindowOptions {
-  /** Action blocks of a window: the history of the model. Default 3. */
+  /** Action blocks of a window: the history of the model; of V-JEPA 2-AC, which was published with 7, the frames of a window but one. Default 3. */
   history?: number | undefined;
   /** Actions of a block, of which so many are between two frames of a window. Default 1; LeWorldModel was published with 5. */
   skip?: number | undefined;
-  /** How actions are scaled. Default: to the mean and deviation of those of the trajectories. */
+  /**
+   * How actions are scaled. Default: to the mean and deviation of those of the trajectories. V-JEPA 2-AC, which adds actions to states,
+   * takes them as they are: {@link ActionScale.identity}.
+   */
   scale?: ActionScale | undefined;
 }
 
@@ -63,6 +70,12 @@ export class ActionScale {
     actions.forEach((action, i) => all.set(sized(action, size, `Action ${i}`), i * size));
     const statistics = callCore<GlueActions, Float64Array>((glue) => glue.fitActionScale(all, size));
     return new ActionScale(statistics.slice(0, size), statistics.slice(size));
+  }
+
+  /** Of actions that are taken as they are. */
+  static identity(size: number): ActionScale {
+    checkFields("", { size }, { size: whole(1) });
+    return new ActionScale(new Float64Array(size), new Float64Array(size).fill(1));
   }
 
   /**
@@ -125,8 +138,9 @@ export class ActionScale {
 export function windowsOf(trajectories: readonly Trajectory[], options: WindowOptions = {}): ActionWindows {
   checkFields("", options, { history: whole(1), skip: whole(1), scale: anything });
   const { history = 3, skip = 1, scale = ActionScale.of(trajectories.flatMap(({ actions }) => actions)) } = options;
-  const blocks = trajectories.map(({ frames, actions }, n) => {
+  const blocks = trajectories.map(({ frames, actions, states }, n) => {
     if (frames.length !== actions.length + 1) throw new JepaError("bad-input", `Trajectory ${n} has ${frames.length} frames and ${actions.length} actions: there is one action between a frame and the next.`);
+    if (states && states.length !== frames.length) throw new JepaError("bad-input", `Trajectory ${n} has ${frames.length} frames and ${states.length} states: there is one in each frame.`);
     return actions.map((action, i) => scale.scaled(sized(action, scale.size, `Action ${i} of trajectory ${n}`)));
   });
   const starts = blocks.flatMap((actions, n) => Array.from({ length: Math.max(0, actions.length - history * skip + 1) }, (_, first) => [n, first] as const));
@@ -136,13 +150,21 @@ export function windowsOf(trajectories: readonly Trajectory[], options: WindowOp
     scale,
     get(index) {
       const [n, first] = starts[index]!;
-      const { frames } = trajectories[n]!;
+      const { frames, states } = trajectories[n]!;
       return {
         frames: Array.from({ length: history + 1 }, (_, i) => frames[first + i * skip]!),
         actions: Array.from({ length: history }, (_, i) => blocks[n]!.slice(first + i * skip, first + (i + 1) * skip).flatMap((action) => [...action])),
+        ...(states ? { states: Array.from({ length: history + 1 }, (_, i) => states[first + i * skip]!) } : {}),
       };
     },
   };
+}
+
+/** Numbers that all are some. */
+export function finite(values: Float32Array, name: string): Float32Array {
+  const at = values.findIndex((value) => !Number.isFinite(value));
+  if (at >= 0) throw new JepaError("bad-input", `${name} has a number that is not finite, at ${at}.`);
+  return values;
 }
 
 /** The numbers of an action, NaN among them. */

@@ -97,6 +97,8 @@ export interface PredictorConfig {
   levels?: number | undefined;
   /** Width of what it predicts. Default `levels` times the encoder's. */
   outputSize?: number | undefined;
+  /** V-JEPA 2-AC: it predicts the next frame, from actions and states of so many numbers each, and no masked tokens. Default 7 and 7. */
+  actions?: { actionSize?: number | undefined; stateSize?: number | undefined } | null | undefined;
 }
 
 /** Patches along time, height and width. */

@@ -18,8 +18,11 @@ export interface EncodeOptions {
   signal?: AbortSignal | undefined;
 }
 
-/** Where an episode is: the embedding of its last frame, or those of the last frames, `[frames, D]`, with the actions between them. */
-export type Episode = Vector | { embeddings: Vector; actions: readonly Vector[] };
+/**
+ * Where an episode is: the embedding of its last frame, or those of the last frames, `[frames, D]` or `[frames, N, D]`, with the actions
+ * between them, and, for a model that is told states (V-JEPA 2-AC), the state in each frame.
+ */
+export type Episode = Vector | { embeddings: Vector; actions?: readonly Vector[] | undefined; states?: readonly Vector[] | undefined };
 
 /** A sequence of action blocks, one after the other. */
 export type ActionSequence = readonly Vector[];
@@ -27,42 +30,68 @@ export type ActionSequence = readonly Vector[];
 /** One sequence, or several of one length: as arrays of blocks, or row-major in one array of shape `[horizon, A]` or `[N, horizon, A]`. */
 export type Actions = ActionSequence | readonly ActionSequence[] | { data: Float32Array; shape: readonly number[] };
 
+/** A sequence of states, or several of one length: as {@link Actions} are given. */
+export type States = Actions;
+
 export interface RolloutOptions {
+  /**
+   * For a model that is told states: the state before each action, in place of those that follow from the state in the last frame and the
+   * actions. `[horizon, S]`, which counts for all sequences, or `[N, horizon, S]`.
+   */
+  states?: States | undefined;
   /** Aborts the call; the model stays usable. */
   signal?: AbortSignal | undefined;
 }
 
+/** What a search may do with one number of an action. What is left out is as published, or as the options of all axes say. */
+export interface PlanAxis {
+  /** Standard deviation of the first samples. */
+  scale?: number | undefined;
+  /** Largest absolute value. */
+  limit?: number | undefined;
+  /** A value that is not searched: at every step, or from a step on, counted from 0. */
+  pin?: number | { from: number; value: number } | undefined;
+  /** What the plan has of a smaller absolute value becomes 0. */
+  deadZone?: number | undefined;
+}
+
+/** Defaults are those of the published planner of the model's system: LeWorldModel, or, where they differ, V-JEPA 2-AC. */
 export interface PlanOptions {
   /**
-   * `"cem"` (default): the cross-entropy method, as LeWorldModel plans. `"mppi"`: path integrals, in which every sample counts by its
-   * cost. `"gradient"`: gradient descent from several starts, of which the cheapest sequence is the plan.
+   * `"cem"` (default): the cross-entropy method, as both systems plan. `"mppi"`: path integrals, in which every sample counts by its
+   * cost. `"gradient"`: gradient descent from several starts, of which the cheapest sequence is the plan; not for V-JEPA 2-AC.
    */
   planner?: "cem" | "mppi" | "gradient" | undefined;
   /** Of the samples. Default 0. */
   seed?: number | undefined;
-  /** Action blocks of a plan. Default 5. */
+  /** Action blocks of a plan. Default 5, or 2. */
   horizon?: number | undefined;
-  /** Sequences of a round; of `"gradient"` the starts. Default 300, of `"gradient"` 16. */
+  /** Sequences of a round; of `"gradient"` the starts. Default 300, or 400; of `"gradient"` 16. */
   samples?: number | undefined;
-  /** Rounds. Default 30. */
+  /** Rounds. Default 30, or 10. */
   iterations?: number | undefined;
-  /** `"cem"`: the cheapest sequences, to whose mean and standard deviation the search moves. Default 30. */
+  /** `"cem"`: the cheapest sequences, to whose mean and standard deviation the search moves. Default 30, or 10. */
   elites?: number | undefined;
-  /** `"cem"`: what mean and standard deviation keep of themselves in a round. Default `[0, 0]`. */
+  /** `"cem"`: what mean and standard deviation keep of themselves in a round. Default `[0, 0]`, or `[0.15, 0.15]`. */
   momentum?: readonly [mean: number, std: number] | undefined;
   /** `"mppi"`: a sample weighs `exp(−(cost − lowest cost) / temperature)`. Default 1. */
   temperature?: number | undefined;
   /** `"gradient"`: what the gradient is multiplied with in a round. Default 1 / D, which is 1 for the mean over features, as DINO-WM plans. */
   rate?: number | undefined;
-  /** Standard deviation of the first samples. Default 1, as actions are z-scored. */
+  /**
+   * Standard deviation of the first samples of every number that is not pinned. Default 1, as LeWorldModel's actions are z-scored; of
+   * V-JEPA 2-AC 0.05 (m) for places and 1 for the gripper, while rotations are pinned to 0.
+   */
   scale?: number | undefined;
-  /** Largest absolute value of a number of an action. Default: none. */
+  /** Largest absolute value of a number of an action that is not pinned. Default: none; of V-JEPA 2-AC 0.05 for places and 0.75 for the gripper. */
   limit?: number | undefined;
   /**
    * What a sequence costs: the square distance of its `"last"` prediction to the goal (default, as published), or the `"sum"` over all of its
    * predictions, so that what arrives earlier costs less and horizons may be longer than the way.
    */
   cost?: "last" | "sum" | undefined;
+  /** The same and more, number by number. V-JEPA 2-AC's plans have a gripper of 0 where it is below 0.25. */
+  axes?: readonly PlanAxis[] | undefined;
   /** Where to begin: a plan, `[horizon, A]`. Default 0. */
   start?: Vector | undefined;
   /** Aborts the call between two rounds; the model stays usable. */
@@ -73,7 +102,10 @@ export interface PlanOptions {
 export interface Plan {
   /** Row-major, `[horizon, A]`. */
   actions: { data: Float32Array; shape: [horizon: number, action: number] };
-  /** The lowest cost of a sequence in each round: the sum over features of (last prediction − goal)², or of those of all predictions. */
+  /**
+   * The lowest cost of a sequence in each round: the sum over features of (last prediction − goal)², of V-JEPA 2-AC the mean over patches
+   * and features of |last prediction − goal|; or the sum of those of all predictions.
+   */
   costs: number[];
 }
 
@@ -82,13 +114,16 @@ const PLANNERS: readonly unknown[] = ["cem", "mppi", "gradient"];
 const COSTS: readonly unknown[] = ["last", "sum"];
 
 /**
- * A world model: it tells what actions lead to, in embeddings, and which actions lead to a goal. This version runs LeWorldModel
- * (arXiv 2603.19312), whose actions are z-scored blocks.
+ * A world model: it tells what actions lead to, in embeddings, and which actions lead to a goal. Of LeWorldModel (arXiv 2603.19312) a
+ * frame is one embedding and actions are z-scored blocks; of V-JEPA 2-AC (arXiv 2506.09985) a frame is the embeddings of its patches, and
+ * the model is told the state of the robot, too.
  *
  * @example
  * const world = await WorldModel.load("/models/lewm/");
  * const [now, goal] = [await world.encode(camera), await world.encode(wanted)];
  * const { actions } = await world.plan(now, goal);
+ * // V-JEPA 2-AC: with the pose of the arm, [x, y, z, three angles, gripper]
+ * const next = await world.plan({ embeddings: now, states: [pose] }, goal);
  */
 export class WorldModel {
   readonly #resident: Resident<GlueWorldInfo>;
@@ -146,6 +181,16 @@ export class WorldModel {
     return this.#resident.info.actionSize;
   }
 
+  /** Numbers of a state, S; 0 for a model that is told none. */
+  get stateSize(): number {
+    return this.#resident.info.stateSize;
+  }
+
+  /** Of a frame's embeddings: `[D]`, or `[N, D]` where every patch has one. */
+  get shape(): number[] {
+    return [...this.#resident.info.shape];
+  }
+
   /** Most frames that a prediction is made from. */
   get history(): number {
     return this.#resident.info.history;
@@ -154,7 +199,7 @@ export class WorldModel {
   /**
    * The embedding of a picture, or of several.
    *
-   * @returns row-major data of shape `[D]`, or `[B, D]` for an array of pictures
+   * @returns row-major data of the model's {@link WorldModel.shape}, with a leading `B` for an array of pictures
    * @throws {@link JepaError} those of {@link Jepa.embed}
    */
   encode(images: ImageInput | readonly ImageInput[], { preprocess = true, signal }: EncodeOptions = {}): Promise<{ data: Float32Array; shape: number[] }> {
@@ -168,8 +213,8 @@ export class WorldModel {
       capturing(),
       async (engine, request) => {
         const { data } = await engine.call("encode", request, { signal });
-        const { hiddenSize } = this.#resident.info;
-        return { data, shape: list ? [list.length, hiddenSize] : [hiddenSize] };
+        const { shape } = this;
+        return { data, shape: list ? [list.length, ...shape] : shape };
       },
       signal,
     );
@@ -178,16 +223,15 @@ export class WorldModel {
   /**
    * What actions lead to, step by step.
    *
-   * @returns the embeddings after each action, row-major, `[horizon, D]`, or `[N, horizon, D]` for several sequences
+   * @returns the embeddings after each action, row-major, `[horizon, ...shape]`, or `[N, horizon, ...shape]` for several sequences
    * @throws {@link JepaError} `bad-input` for sizes that do not fit the model and for numbers that are none; `aborted`, `disposed`
    */
-  async rollout(from: Episode, actions: Actions, { signal }: RolloutOptions = {}): Promise<{ data: Float32Array; shape: number[] }> {
-    const sequences = this.#sequences(actions);
-    const episode = this.#episode(from);
-    const { count, horizon, listed, data } = sequences;
-    const result = await this.#resident.call((engine, id) => engine.call("rollout", { id, ...episode, actions: data, count, horizon }, { signal }), signal);
-    const { hiddenSize } = this.#resident.info;
-    return { data: result.data, shape: listed ? [count, horizon, hiddenSize] : [horizon, hiddenSize] };
+  async rollout(from: Episode, actions: Actions, { states, signal }: RolloutOptions = {}): Promise<{ data: Float32Array; shape: number[] }> {
+    const { count, horizon, listed, data } = this.#sequences(actions);
+    const told = states === undefined ? undefined : this.#told(states, count, horizon);
+    const request = { ...this.#episode(from), actions: data, told, count, horizon };
+    const result = await this.#resident.call((engine, id) => engine.call("rollout", { id, ...request }, { signal }), signal);
+    return { data: result.data, shape: [...(listed ? [count] : []), horizon, ...this.shape] };
   }
 
   /**
@@ -200,47 +244,60 @@ export class WorldModel {
   async plan(from: Episode, goal: Vector, options: PlanOptions = {}): Promise<Plan> {
     const { signal, ...rest } = options;
     checkFields("", rest, PLAN);
-    const { planner = "cem", cost = "last", seed = 0, momentum, start, ...numbers } = rest;
+    const { planner = "cem", cost = "last", seed = 0, momentum, start, axes, ...numbers } = rest;
     oneOf("planner", planner, PLANNERS);
     oneOf("cost", cost, COSTS);
     if (momentum !== undefined && !(Array.isArray(momentum) && momentum.length === 2)) throw new JepaError("bad-input", "The option momentum is [mean, std], two numbers from 0 to 1.");
     const search: GluePlanOptions = JSON.parse(
-      JSON.stringify({ planner, cost, seed, ...numbers, momentum, start: start === undefined ? undefined : [...this.#finite("the start", start)] }),
+      JSON.stringify({ planner, cost, seed, ...numbers, momentum, axes: axes && axesOf(axes), start: start === undefined ? undefined : [...this.#finite("the start", start)] }),
     );
     const request = { ...this.#episode(from), goal: this.#finite("the goal", goal), options: search };
     const { actions, costs } = await this.#resident.call((engine, id) => engine.call("plan", { id, ...request }, { signal }), signal);
     return { actions: { data: actions, shape: [actions.length / this.actionSize, this.actionSize] }, costs };
   }
 
-  #episode(from: Episode): { embeddings: Float32Array; past: Float32Array } {
-    const isEpisode = typeof from === "object" && from !== null && "embeddings" in from;
-    const embeddings = this.#finite("the embeddings", isEpisode ? from.embeddings : from);
-    const past = isEpisode ? from.actions.map((block, i) => this.#block(`past action ${i}`, block)) : [];
-    return { embeddings, past: joined(past) };
+  #episode(from: Episode): { embeddings: Float32Array; past: Float32Array; states: Float32Array } {
+    const { embeddings, actions = [], states = [] } = typeof from === "object" && from !== null && "embeddings" in from ? from : { embeddings: from };
+    const past = actions.map((block, i) => this.#block(ACTIONS, `past action ${i}`, block));
+    const told = states.map((state, i) => this.#block(STATES, `state ${i}`, state));
+    return { embeddings: this.#finite("the embeddings", embeddings), past: joined(past), states: joined(told) };
   }
 
-  #sequences(actions: Actions): { data: Float32Array; count: number; horizon: number; listed: boolean } {
+  /** The states before each action of every sequence. */
+  #told(states: States, count: number, horizon: number): Float32Array {
+    const told = this.#sequences(states, STATES);
+    if (told.horizon !== horizon || (told.listed && told.count !== count)) {
+      throw new JepaError("bad-input", `There is a state before each of the ${horizon} actions, for all ${count} sequences or for each, not [${told.count}, ${told.horizon}].`);
+    }
+    return told.listed ? told.data : joined(Array.from({ length: count }, () => told.data));
+  }
+
+  #sequences(actions: Actions, kind: Kind = ACTIONS): { data: Float32Array; count: number; horizon: number; listed: boolean } {
+    const { one, many, size } = kind;
+    const numbers = this.#resident.info[size];
     if (typeof actions === "object" && actions !== null && "data" in actions) {
       const { data, shape } = actions;
       const [count, horizon, action] = shape.length === 2 ? [1, ...shape] : shape;
-      if (![2, 3].includes(shape.length) || action !== this.actionSize || count! * horizon! * action !== data.length || data.length === 0) {
-        throw new JepaError("bad-input", `Actions are [horizon, ${this.actionSize}] or [N, horizon, ${this.actionSize}], not ${data.length} numbers of shape [${shape.join(", ")}].`);
+      if (![2, 3].includes(shape.length) || action !== numbers || count! * horizon! * action !== data.length || data.length === 0) {
+        throw new JepaError("bad-input", `${capital(many)} are [horizon, ${numbers}] or [N, horizon, ${numbers}], not ${data.length} numbers of shape [${shape.join(", ")}].`);
       }
-      return { data: this.#finite("the actions", data), count: count!, horizon: horizon!, listed: shape.length === 3 };
+      return { data: this.#finite(`the ${many}`, data), count: count!, horizon: horizon!, listed: shape.length === 3 };
     }
-    if (!Array.isArray(actions) || actions.length === 0) throw new JepaError("bad-input", "Actions are an array of action blocks, or of several such sequences.");
+    if (!Array.isArray(actions) || actions.length === 0) throw new JepaError("bad-input", `${capital(many)} are an array of ${one}s, or of several such sequences.`);
     const first: unknown = actions[0];
     const listed = Array.isArray(first) && typeof first[0] !== "number";
     const list = (listed ? actions : [actions]) as readonly ActionSequence[];
     const horizon = list[0]!.length;
-    if (horizon === 0 || list.some(({ length }) => length !== horizon)) throw new JepaError("bad-input", "Sequences of actions have one length, of one action block at least.");
-    const blocks = list.flatMap((sequence, n) => sequence.map((block, i) => this.#block(listed ? `action ${i} of sequence ${n}` : `action ${i}`, block)));
+    if (horizon === 0 || list.some(({ length }) => length !== horizon)) throw new JepaError("bad-input", `Sequences of ${many} have one length, of one ${one} at least.`);
+    const blocks = list.flatMap((sequence, n) => sequence.map((block, i) => this.#block(kind, `${many.slice(0, -1)} ${i}${listed ? ` of sequence ${n}` : ""}`, block)));
     return { data: joined(blocks), count: list.length, horizon, listed };
   }
 
-  #block(name: string, block: Vector): Float32Array {
+  #block({ one, many, size }: Kind, name: string, block: Vector): Float32Array {
+    const numbers = this.#resident.info[size];
+    if (numbers === 0) throw new JepaError("bad-input", `This model is told no ${many}: leave them out.`);
     const values = this.#finite(name, block);
-    if (values.length !== this.actionSize) throw new JepaError("bad-input", `An action block has ${this.actionSize} numbers; ${name} has ${values.length}.`);
+    if (values.length !== numbers) throw new JepaError("bad-input", `${/^[aeiou]/.test(one) ? "An" : "A"} ${one} has ${numbers} numbers; ${name} has ${values.length}.`);
     return values;
   }
 
@@ -261,6 +318,17 @@ export class WorldModel {
   }
 }
 
+/** What is given number by number, and where the model says how many there are. */
+interface Kind {
+  one: string;
+  many: string;
+  size: "actionSize" | "stateSize";
+}
+const ACTIONS: Kind = { one: "action block", many: "actions", size: "actionSize" };
+const STATES: Kind = { one: "state", many: "states", size: "stateSize" };
+
+const capital = (word: string): string => word[0]!.toUpperCase() + word.slice(1);
+
 const PLAN: Record<Exclude<keyof PlanOptions, "signal">, Rule> = {
   planner: anything,
   seed: whole(0),
@@ -275,7 +343,21 @@ const PLAN: Record<Exclude<keyof PlanOptions, "signal">, Rule> = {
   limit: moreThan(0),
   cost: anything,
   start: anything,
+  axes: { what: "an array of objects, one for each number of an action", allows: Array.isArray },
 };
+
+const AXIS: Record<keyof PlanAxis, Rule> = { scale: atLeast(0), limit: atLeast(0), pin: anything, deadZone: atLeast(0) };
+
+function axesOf(axes: readonly PlanAxis[]): GluePlanOptions["axes"] {
+  return axes.map((axis, i) => {
+    checkFields(`axes[${i}]`, axis, AXIS);
+    const { pin, ...rest } = axis;
+    if (pin === undefined) return rest as object;
+    const { from, value } = typeof pin === "object" && pin !== null ? pin : { from: 0, value: pin };
+    checkFields(`axes[${i}].pin`, { from, value }, { from: whole(0), value: { what: "a number", allows: Number.isFinite } });
+    return { ...(rest as object), pin: [from, value] };
+  });
+}
 
 /** All numbers, one block after the other. */
 export function joined(blocks: readonly Float32Array[]): Float32Array {

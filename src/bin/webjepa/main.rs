@@ -299,7 +299,7 @@ impl Model {
             });
             files.push(file);
         }
-        let predictor = predictor && config.has_predictor() && has_predictor(&headers);
+        let predictor = predictor && config.has_predictor() && has_predictor(&headers, &config);
         let plan = Plan::new(
             &headers,
             &config,
@@ -319,9 +319,9 @@ impl Model {
     }
 }
 
-fn has_predictor(files: &[checkpoint::File]) -> bool {
+fn has_predictor(files: &[checkpoint::File], config: &ModelConfig) -> bool {
     let mut tensors = files.iter().flat_map(|file| &file.header.tensors);
-    tensors.any(|tensor| checkpoint::is_of_predictor(&tensor.name))
+    tensors.any(|tensor| checkpoint::is_of_predictor(&tensor.name, config))
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Error {

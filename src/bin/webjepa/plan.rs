@@ -11,8 +11,7 @@ use webjepa::device::{Backend, Precision, read_values};
 use webjepa::environment::two_rooms::path_length;
 use webjepa::environment::{Environment, Explorer, Policy, Repeated, TwoRooms};
 use webjepa::input::{ImageView, Processor};
-use webjepa::model::lewm::{Context, Goal};
-use webjepa::model::{LeWm, Pictures};
+use webjepa::model::{Context, Goal, Pictures, WorldModel};
 use webjepa::nn::{Parameters, ops};
 use webjepa::rng::Stream;
 use webjepa::train::recipe::Options;
@@ -88,7 +87,7 @@ enum Actor {
 
 /// A model and what is needed to act with it.
 struct Agent {
-    model: LeWm,
+    model: WorldModel,
     processor: Processor,
     side: usize,
     scale: ActionScale,
@@ -195,7 +194,7 @@ impl Agent {
             assemble(opened.plan, &mut opened.files, |piece| {
                 parameters.put(piece)
             })?;
-            LeWm::new(&config, Precision::F32, &device, &mut parameters)?
+            WorldModel::new(&config, Precision::F32, &device, &mut parameters)?
         };
         // Actions go from −1 to 1, and are in units of their deviation here.
         let axis = |i: usize| {
@@ -257,7 +256,6 @@ impl Agent {
             embedding: goal,
             cost: self.cost,
         };
-        let dynamics = self.model.dynamics();
         let size = place.action_size();
         let block = self.cem.space.axes.len();
         let mut start: Option<Vec<f64>> = None;
@@ -268,12 +266,13 @@ impl Agent {
             let context = Context {
                 embeddings: ops::reshaped(now, [1, d]),
                 actions: Vec::new(),
+                states: Vec::new(),
             };
             let clock = Instant::now();
             let plan = self
                 .cem
                 .plan(start.as_deref(), &mut random, async |candidates| {
-                    dynamics.costs(&context, &goal, candidates).await
+                    self.model.costs(&context, &goal, candidates).await
                 });
             let plan = pollster::block_on(plan)?;
             planned.push(1e3 * clock.elapsed().as_secs_f64());
@@ -338,6 +337,7 @@ fn distances(agent: &Agent, place: &mut Repeated<TwoRooms>) -> Result<()> {
         let context = Context {
             embeddings: ops::reshaped(now, [1, d]),
             actions: Vec::new(),
+            states: Vec::new(),
         };
         let mut explorer = Explorer::new(Policy::Held(4), size, seed, 0);
         let (mut actions, mut seen) = (Vec::new(), Vec::new());
@@ -355,7 +355,7 @@ fn distances(agent: &Agent, place: &mut Repeated<TwoRooms>) -> Result<()> {
             horizon,
             action: agent.cem.space.axes.len(),
         };
-        let steps = agent.model.dynamics().rollout(&context, &candidates)?;
+        let steps = agent.model.rollout(&context, &candidates, None)?;
         for ((error, step), seen) in errors.iter_mut().zip(steps).zip(seen) {
             *error += square(&pollster::block_on(read_values(step))?, &seen) / EPISODES as f64;
         }
