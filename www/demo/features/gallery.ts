@@ -1,5 +1,5 @@
+import { drawOverlay } from "webjepa/viz";
 import { byId, h } from "../shared/dom";
-import { paint } from "../shared/paint";
 import type { Encoder } from "./encoder";
 import { ranked, type FeatureMap, type SimilarityMaps } from "./maps";
 import { removePicture } from "./pictures";
@@ -48,8 +48,8 @@ export class Gallery {
       card.note.textContent = noteOf(picture);
       card.retry.hidden = picture.state !== "failed";
       const options = { opacity: state.opacity, smooth: state.smooth, square: true, side: SIDE };
-      paint(card.map, picture.bitmap, maps.get(picture)?.overlay, options);
-      paint(card.heat, picture.bitmap, similarity?.overlays.get(picture), options);
+      drawOverlay(card.map, picture.bitmap, maps.get(picture)?.overlay, options);
+      drawOverlay(card.heat, picture.bitmap, similarity?.overlays.get(picture), options);
     });
   }
 

@@ -1,0 +1,10 @@
+// Pictures of what models see: `webjepa/viz`. Draws on canvases of pages and workers, and knows no model.
+
+export { heatMap, INFERNO_CSS, writeInferno, type HeatOptions } from "./heat.js";
+export { featureMap, type FeatureMapOptions } from "./features.js";
+export { predictionErrors, type PatchErrors } from "./errors.js";
+export { drawMasks, TARGET_COLOURS, type DrawnMasks } from "./masks.js";
+export { drawOverlay, type OverlayOptions } from "./overlay.js";
+export { drawClip, type ClipOptions } from "./clip.js";
+export { drawScatter, type ScatterOptions } from "./scatter.js";
+export type { Canvas, Drawable } from "./canvas.js";
