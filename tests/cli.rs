@@ -75,6 +75,36 @@ fn describes_a_checkpoint() {
 }
 
 #[test]
+fn lists_the_presets_as_the_guide_has_them() {
+    let rows = json(&webjepa(&["presets", "--json"]));
+    let of = |name: &str| {
+        let found = rows.as_array().unwrap().iter().find(|r| r["name"] == name);
+        found.expect("a preset").clone()
+    };
+    let huge = of("ijepa-vit-huge/14");
+    assert_eq!(huge["parameters"]["encoder"], 630_762_240);
+    // LeWorldModel's 18,034,478 parameters and the running statistics of two BatchNorms of width 2048, in f32.
+    assert_eq!(of("lewm")["memory"]["f32"], 4 * (18_034_478 + 2 * 2 * 2048));
+    // ViT-Ti/16 and a predictor of 384: what is not a matrix stays f32, and int8 rows have a scale each.
+    let tiny = of("vit-tiny");
+    let memory = |dtype: &str| tiny["memory"][dtype].as_u64().unwrap();
+    let encoder_matrices = 12 * (4 * 192 * 192 + 2 * 192 * 768) + 192 * 768;
+    let predictor_matrices = 12 * (4 * 384 * 384 + 2 * 384 * 1536) + 2 * 192 * 384;
+    let matrices = encoder_matrices + predictor_matrices;
+    let rows_of_matrices = 12 * (4 * 192 + 768 + 192) + 192 + 12 * (4 * 384 + 1536 + 384) + 384 + 192;
+    assert_eq!(memory("f32") - memory("f16"), 2 * matrices);
+    assert_eq!(memory("f32") - memory("q8"), 3 * matrices - 4 * rows_of_matrices);
+
+    let guide = std::fs::read_to_string("docs/guides/checkpoints.md").unwrap();
+    let table = webjepa(&["presets"]);
+    assert_success(&table);
+    assert!(
+        guide.contains(&String::from_utf8(table.stdout).unwrap()),
+        "webjepa presets --markdown docs/guides/checkpoints.md brings it up to date"
+    );
+}
+
+#[test]
 fn pictures_are_the_frames_of_a_clip_when_asked() {
     const CLIPS: &str = "tests/fixtures/vjepa2_pan";
     let frames: Vec<String> = (0..8)

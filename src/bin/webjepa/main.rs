@@ -1,6 +1,7 @@
 //! The command line: embeds pictures, describes checkpoints and trains models, with the library's own code.
 
 mod convert;
+mod presets;
 mod pretrain;
 
 use std::fs::{self, File};
@@ -53,6 +54,7 @@ enum Command {
         json: bool,
     },
     Convert(convert::Convert),
+    Presets(presets::Presets),
     Pretrain(pretrain::Pretrain),
     /// Describe a checkpoint: sizes, tensors, preprocessing.
     Inspect {
@@ -105,6 +107,7 @@ fn main() -> ExitCode {
         }
         Command::Inspect { model, json } => inspect(&model, json),
         Command::Convert(arguments) => convert::run(&arguments),
+        Command::Presets(arguments) => presets::run(&arguments),
         Command::Pretrain(arguments) => pretrain::run(&arguments),
     };
     match result {
