@@ -91,9 +91,13 @@ fn lists_the_presets_as_the_guide_has_them() {
     let encoder_matrices = 12 * (4 * 192 * 192 + 2 * 192 * 768) + 192 * 768;
     let predictor_matrices = 12 * (4 * 384 * 384 + 2 * 384 * 1536) + 2 * 192 * 384;
     let matrices = encoder_matrices + predictor_matrices;
-    let rows_of_matrices = 12 * (4 * 192 + 768 + 192) + 192 + 12 * (4 * 384 + 1536 + 384) + 384 + 192;
+    let rows_of_matrices =
+        12 * (4 * 192 + 768 + 192) + 192 + 12 * (4 * 384 + 1536 + 384) + 384 + 192;
     assert_eq!(memory("f32") - memory("f16"), 2 * matrices);
-    assert_eq!(memory("f32") - memory("q8"), 3 * matrices - 4 * rows_of_matrices);
+    assert_eq!(
+        memory("f32") - memory("q8"),
+        3 * matrices - 4 * rows_of_matrices
+    );
 
     let guide = std::fs::read_to_string("docs/guides/checkpoints.md").unwrap();
     let table = webjepa(&["presets"]);

@@ -17,7 +17,7 @@ export interface PatchErrors {
  * @param error - `[blocks, K]`, as `Jepa.predict` gives it
  * @param targets - the blocks that it was given
  * @param tokens - patches of the grid
- * @throws {@link JepaError} `bad-input` when the numbers of distances and targets differ; `bad-mask` for a token outside of the grid
+ * @throws JepaError `bad-input` when the numbers of distances and targets differ; `bad-mask` for a token outside of the grid
  */
 export function predictionErrors(error: ArrayLike<number>, targets: readonly ArrayLike<number>[], tokens: number): PatchErrors {
   const count = targets.reduce((sum, { length }) => sum + length, 0);

@@ -15,7 +15,7 @@ export interface FeatureMapOptions {
  * like colour are alike to the encoder.
  *
  * @param components - of an embedding with `pool: "none"`: what `pca` gives
- * @throws {@link JepaError} `bad-input` when the components are not those of a grid of patches
+ * @throws JepaError `bad-input` when the components are not those of a grid of patches
  *
  * @example
  * const tokens = await jepa.embed(image, { pool: "none" });

@@ -33,7 +33,7 @@ export interface HeatOptions {
  * One value for each patch as a picture of a pixel for each, dark to bright; transparent where a value is NaN.
  *
  * @param values - in raster order: `rows · columns` of them
- * @throws {@link JepaError} `bad-input` when the values are no whole rows
+ * @throws JepaError `bad-input` when the values are no whole rows
  */
 export function heatMap(values: ArrayLike<number>, columns: number, options: HeatOptions = {}): ImageData {
   if (!Number.isInteger(columns) || columns < 1 || values.length === 0 || values.length % columns > 0) {

@@ -1,4 +1,8 @@
-// Pictures of what models see: `webjepa/viz`. Draws on canvases of pages and workers, and knows no model.
+/**
+ * Pictures of what models see, on canvases of pages and of workers. Knows no model: it takes what the library gives.
+ *
+ * @module webjepa/viz
+ */
 
 export { heatMap, INFERNO_CSS, writeInferno, type HeatOptions } from "./heat.js";
 export { featureMap, type FeatureMapOptions } from "./features.js";

@@ -18,7 +18,7 @@ export const TARGET_COLOURS: readonly string[] = ["#e69f00", "#56b4e9", "#f0e442
  * Draws a picture with its context tinted green, what is hidden darkened, and each target block outlined in its own colour.
  *
  * @param side - length of the canvas's longer side in pixels; default: the picture's
- * @throws {@link JepaError} `bad-mask` for a token outside of the grid
+ * @throws JepaError `bad-mask` for a token outside of the grid
  *
  * @example
  * const [, rows, columns] = jepa.grid;

@@ -24,7 +24,7 @@ export interface ScatterOptions {
  * embeddings differ most. Both axes have one scale, so that distances compare.
  *
  * @param points - rows of two numbers or more
- * @throws {@link JepaError} `bad-input` when there are no such rows, not as many groups or pictures as rows, or a value is not finite
+ * @throws JepaError `bad-input` when there are no such rows, not as many groups or pictures as rows, or a value is not finite
  */
 export function drawScatter(canvas: Canvas, points: Matrix, options: ScatterOptions = {}): void {
   const { groups, pictures, colours = TARGET_COLOURS, side = 512, size = pictures ? 40 : 9 } = options;
