@@ -26,28 +26,31 @@ function painted(i, side = 48) {
 
 async function file(i) {
   const blob = await new Promise((resolve) => painted(i).toBlob(resolve, "image/png"));
-  return new File([blob], `${i % 2 ? "cat" : "dog"}-${i}.png`, { type: "image/png" });
+  return new File([blob], `${Math.floor(i / 2) % 2 ? "cat" : "dog"}-${i}.png`, { type: "image/png" });
 }
 
-/** A second of film, which knows its length. */
+/** A second and a half of film, which knows its length. */
 async function filmed() {
-  const canvas = painted(0);
+  const canvas = painted(0, 64);
   const recorder = new MediaRecorder(canvas.captureStream(25), { mimeType: "video/webm" });
   const parts = [];
   recorder.addEventListener("dataavailable", ({ data }) => parts.push(data));
   recorder.start();
-  const painting = setInterval(() => canvas.getContext("2d").drawImage(painted(Math.floor(performance.now() / 40)), 0, 0), 40);
-  await new Promise((resolve) => setTimeout(resolve, 1000));
-  clearInterval(painting);
+  for (const start = performance.now(); performance.now() - start < 1500; await new Promise(requestAnimationFrame)) {
+    canvas.getContext("2d").drawImage(painted(Math.floor(performance.now() / 40), 64), 0, 0);
+  }
+  const stopped = new Promise((resolve) => recorder.addEventListener("stop", resolve));
   recorder.stop();
-  await new Promise((resolve) => recorder.addEventListener("stop", resolve));
+  await stopped;
   const video = Object.assign(document.createElement("video"), { muted: true, src: URL.createObjectURL(new Blob(parts, { type: "video/webm" })) });
   await new Promise((resolve) => video.addEventListener("loadedmetadata", resolve));
   // A recorded film says how long it is once its end has been looked for.
-  video.currentTime = 1e6;
-  await new Promise((resolve) => video.addEventListener("durationchange", resolve));
-  video.currentTime = 0;
-  await new Promise((resolve) => video.addEventListener("seeked", resolve));
+  if (!Number.isFinite(video.duration)) {
+    video.currentTime = 1e6;
+    await new Promise((resolve) => video.addEventListener("durationchange", resolve));
+    video.currentTime = 0;
+    await new Promise((resolve) => video.addEventListener("seeked", resolve));
+  }
   return video;
 }
 

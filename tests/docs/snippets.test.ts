@@ -9,6 +9,7 @@ import { promisify } from "node:util";
 import { chromium, type Browser } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { CHROMIUM, CHROMIUM_FLAGS } from "../../scripts/hosts.mjs";
+import { ERROR_CODES } from "../../www/src/errors.js";
 import { watchErrors } from "../browser/harness.js";
 import { startServer, type TestServer } from "../unit/server.js";
 import { programs, programsOf } from "./snippets.js";
@@ -20,7 +21,7 @@ const PHOTO = path("../fixtures/ijepa_ti16/image.png");
 const LEWM = { system: "lewm", imageSize: 12, patchSize: 4, hiddenSize: 12, layers: 2, heads: 3, lewm: { actionSize: 3, actionChannels: 5, projectorHidden: 14, layers: 2, heads: 3, headDim: 6, mlpHidden: 20 } };
 
 /** The models that documents name, and the tiny ones that are there instead. */
-const MODELS: Record<string, string> = { ijepa_vith14_1k: path("../fixtures/ijepa_tiny_hf"), "vjepa2-vitl-fpc64-256": path("../fixtures/vjepa2_tiny_hf") };
+const MODELS: Record<string, string> = { ijepa_vith14_1k: path("../fixtures/ijepa_ti16"), "vjepa2-vitl-fpc64-256": path("../fixtures/vjepa2_tiny_hf") };
 
 const all = programs();
 const project = mkdtempSync(join(tmpdir(), "webjepa-docs-"));
@@ -46,6 +47,12 @@ it("finds the programs of all documents", () => {
   ]);
   expect(() => programsOf("a.md", "<!-- continued -->\n```js\n```\n")).toThrow("continues nothing");
   expect(() => programsOf("a.md", "```ts\n```\n")).toThrow("not run");
+});
+
+it("troubleshoots every code that there is, and the README explains it", () => {
+  const inTable = (document: string) => [...readFileSync(path(`../../${document}`), "utf8").matchAll(/^\| `([a-z-]+)` \|/gm)].map(([, code]) => code);
+  expect(inTable("docs/guides/troubleshooting.md")).toEqual([...ERROR_CODES]);
+  expect(inTable("README.md")).toEqual([...ERROR_CODES]);
 });
 
 it("has types that fit", async () => {
