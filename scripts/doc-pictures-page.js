@@ -48,7 +48,7 @@ export async function prediction() {
   const jepa = await Jepa.load(MODEL);
   const picture = await bitmapOf(PHOTO);
   const [, rows, columns] = jepa.grid;
-  const { context, targets } = sampleMasks(jepa.grid, { strategy: "ijepa-multiblock", seed: 2 });
+  const { context, targets } = sampleMasks(jepa.grid, { strategy: "ijepa-multiblock", seed: 5 });
   const blocks = targets.map(([block]) => block);
   const { error } = await jepa.predict(picture, { context: context[0], targets: blocks });
   const { values, mean } = predictionErrors(error, blocks, rows * columns);
@@ -86,7 +86,7 @@ const RUNS = [
   ["before training", { objective: "lejepa", schedule: { steps: 1, lr: 1e-12, startLr: 1e-12, finalLr: 1e-12 } }],
   ["LeJEPA", { objective: { kind: "lejepa", lambda: 0.16, views: 2 }, schedule: { steps: 150, lr: 2e-3, weightDecay: 0.05, finalWeightDecay: 0.05 } }],
   [
-    "I-JEPA with stopGradient: false",
+    "no stop-gradient",
     { objective: { kind: "ijepa", stopGradient: false }, masks: { strategy: "random", ratio: [0.5, 0.5] }, schedule: { steps: 150, lr: 3e-3, ema: 0, finalEma: 0 } },
   ],
 ];
@@ -95,18 +95,20 @@ export async function collapse() {
   const list = await clothes(6, 10);
   const groups = list.map(({ label }) => label);
   const pictures = (await clothes(10, 60)).map(({ picture }) => picture);
-  let span;
+  const results = [];
   for (const [name, options] of RUNS) {
     const trainer = await Trainer.create({ model: TINY, batchSize: 32, seed: 0, ...options });
     let last;
     for await (last of trainer.run(pictures)) if (last.step % 50 === 0) console.log(name, JSON.stringify(last));
     const { data, shape } = pca(await embeddingsOf(await trainer.model(), list), { components: 2 });
-    // Two points far outside give all three the scale of the first.
-    const reach = Math.max(...data.map(Math.abs));
-    span ??= reach;
-    const corners = [-span, -span, span, span];
-    const canvas = figure(`${name}: std ${last.std.toPrecision(2)}, effective rank ${last.effectiveRank.toFixed(1)}, cosine ${last.cosine.toFixed(2)}`);
-    drawScatter(canvas, { data: Float32Array.of(...data, ...corners), shape: [shape[0] + 2, 2] }, { groups: [...groups, 6, 6], colours: [...TARGET_COLOURS, "transparent"], side: 330 });
+    results.push({ name, last, data, count: shape[0] });
     await trainer.dispose();
+  }
+  // Two points far outside give all three one scale.
+  const span = Math.max(...results.flatMap(({ data }) => [...data].map(Math.abs)));
+  for (const { name, last, data, count } of results) {
+    const points = { data: Float32Array.of(...data, -span, -span, span, span), shape: [count + 2, 2] };
+    const monitors = `std ${last.std.toPrecision(2)}, rank ${last.effectiveRank.toFixed(1)}, cosine ${last.cosine.toFixed(4)}`;
+    drawScatter(figure(`${name}: ${monitors}`), points, { groups: [...groups, 6, 6], colours: [...TARGET_COLOURS, "transparent"], side: 430 });
   }
 }

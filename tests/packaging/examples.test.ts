@@ -61,18 +61,20 @@ describe("in Chromium", () => {
     await page.locator("#folder:enabled").setInputFiles(join(project.folder, "damaged"));
     await expect.poll(status, { timeout: 60_000 }).toBe("5 photos, 1 that cannot be read. Choose one.");
     await page.click('[alt="coffee.png"]');
-    expect((await names("#photos img")).slice(0, 2)).toEqual(["coffee.png", "coffee-small.png"]);
+    // Prepared for the model the two are the same picture.
+    expect((await names("#photos img")).slice(0, 2).sort()).toEqual(["coffee-small.png", "coffee.png"]);
     expect(await page.locator('[aria-pressed="true"]').count()).toBe(1);
   });
 
-  it("duplicates puts the same photos into one group, at every threshold fewer", async () => {
+  it("duplicates puts the same photos into one group, and with a lower threshold more", async () => {
     await visit("duplicates");
     await page.locator("#folder:enabled").setInputFiles(join(project.folder, "photos"));
     await expect.poll(status, { timeout: 60_000 }).toMatch(/^[12] groups among 5 pictures$/);
-    const groups = await page.locator("section").evaluateAll((sections) => sections.map((section) => [...section.querySelectorAll("img")].map((image) => image.alt).sort()));
-    expect(groups).toContainEqual(["coffee-small.png", "coffee.png"]);
-    await page.fill("#threshold", "1");
-    expect(await status()).toBe("0 groups among 5 pictures");
+    const groups = () => page.locator("section").evaluateAll((sections) => sections.map((section) => [...section.querySelectorAll("img")].map((image) => image.alt).sort()));
+    await page.fill("#threshold", "0.995");
+    expect(await groups()).toEqual([["coffee-small.png", "coffee.png"]]);
+    await page.fill("#threshold", "0.5");
+    expect((await groups()).flat().filter((name) => name.startsWith("cat")).length).toBeGreaterThanOrEqual(2);
   });
 
   it("webcam-anomaly learns from the camera, watches, and gives it back", async () => {
@@ -106,7 +108,7 @@ it("node-index builds an index and searches it", async () => {
   const { stdout, stderr } = await script("search.mjs", MODEL, "index.json", PHOTOS["coffee.png"]);
   expect(stderr).toBe("");
   const found = stdout.trim().split("\n").map((line) => line.split(" "));
-  expect(found.map(([, name]) => name).slice(0, 2)).toEqual(["coffee.png", "coffee-small.png"]);
+  expect(found.map(([, name]) => name).slice(0, 2).sort()).toEqual(["coffee-small.png", "coffee.png"]);
   // Four digits of each value.
   expect(Number(found[0]![0])).toBeGreaterThan(0.999);
   await expect(script("search.mjs")).rejects.toThrow("node search.mjs MODEL INDEX.json PICTURE");
