@@ -53,7 +53,7 @@ it("has every guide and every document, and no dead link", () => {
   expect(readdirSync(join(SITE, "documents"))).toHaveLength(documents.length + 2);
 });
 
-it("works under a sub-path: pages, pictures, navigation and search", async () => {
+it("works under a sub-path: pages, pictures and navigation", async () => {
   const page = await browser.newPage();
   const faults: string[] = [];
   watchErrors(page, (text) => faults.push(text));

@@ -9,7 +9,5 @@ export function load(app) {
     const title = first?.kind === "text" && /^\s*# (.+)\n/.exec(first.text);
     if (!title) throw new Error(`${document.name}.md begins with no heading`);
     document.name = title[1];
-    // The site writes the title itself.
-    first.text = first.text.slice(title[0].length);
   });
 }
