@@ -43,8 +43,7 @@ export class Gallery {
       const chosen = picture === state.selected;
       card.root.dataset.state = picture.state;
       card.main.setAttribute("aria-pressed", String(chosen));
-      card.score.textContent = score === undefined ? "" : score.toFixed(4);
-      card.main.setAttribute("aria-label", score === undefined ? picture.name : `${picture.name}, similarity ${score.toFixed(4)}`);
+      card.score.replaceChildren(...(score === undefined ? [] : [h("span", { class: "sr-only" }, ", similarity "), score.toFixed(4)]));
       card.note.textContent = noteOf(picture);
       card.retry.hidden = picture.state !== "failed";
       const options = { opacity: state.opacity, smooth: state.smooth, square: true, side: SIDE };
