@@ -38,6 +38,7 @@ async function visit(href: string): Promise<void> {
   const site = `${new URL(page.url()).origin}/${BASE}/`;
   page.on("request", (request) => /^(blob|data):/.test(request.url()) || request.url().startsWith(site) || strays.push(request.url()));
   await page.goto(new URL(href, site).href, { waitUntil: "networkidle" });
+  await expect.poll(() => page.locator("#status-text").innerText(), { timeout: 60_000 }).not.toBe("");
   const busy = page.locator('.lamp[data-state="busy"]');
   await expect.poll(() => busy.count(), { timeout: 120_000 }).toBe(0);
 }
