@@ -211,6 +211,33 @@ fn a_checkpoint_converted_to_q8_embeds_as_one_loaded_in_q8() {
 }
 
 #[test]
+fn a_checkpoint_of_vjepa21_is_converted_with_both_pairs_of_modality_tokens() {
+    const FILE: &str = "tests/fixtures/vjepa21_tiny.safetensors";
+    let out = std::env::temp_dir().join(format!("webjepa-convert-{}-2.1", std::process::id()));
+    let config = out.with_extension("json");
+    let described = r#"{"system":"vjepa2.1","imageSize":64,"patchSize":16,"frames":4,"hiddenSize":32,"layers":12,"heads":2,
+        "predictor":{"hiddenSize":32,"layers":4,"heads":2}}"#;
+    std::fs::write(&config, described).unwrap();
+    let (out, config) = (out.to_str().unwrap(), config.to_str().unwrap());
+    assert_success(&webjepa(&[
+        "convert", FILE, out, "--config", config, "--dtype", "f32",
+    ]));
+    let tensors = |path: &str| {
+        let file = std::fs::read(path).unwrap();
+        let header = Header::of(&file).unwrap();
+        let start = header.data_start as usize;
+        let bytes = |begin: u64, end: u64| file[start + begin as usize..start + end as usize].to_vec();
+        let named = header.tensors.into_iter();
+        named
+            .map(|t| (t.name, bytes(t.begin, t.end)))
+            .collect::<std::collections::BTreeMap<_, _>>()
+    };
+    assert_eq!(tensors(&format!("{out}/model.safetensors")), tensors(FILE));
+    std::fs::remove_dir_all(out).unwrap();
+    std::fs::remove_file(config).unwrap();
+}
+
+#[test]
 fn a_trained_model_is_converted_with_its_predictor() {
     let root = std::env::temp_dir().join(format!("webjepa-pretrain-{}", std::process::id()));
     for class in ["a", "b"] {
