@@ -226,7 +226,8 @@ fn a_checkpoint_of_vjepa21_is_converted_with_both_pairs_of_modality_tokens() {
         let file = std::fs::read(path).unwrap();
         let header = Header::of(&file).unwrap();
         let start = header.data_start as usize;
-        let bytes = |begin: u64, end: u64| file[start + begin as usize..start + end as usize].to_vec();
+        let bytes =
+            |begin: u64, end: u64| file[start + begin as usize..start + end as usize].to_vec();
         let named = header.tensors.into_iter();
         named
             .map(|t| (t.name, bytes(t.begin, t.end)))
