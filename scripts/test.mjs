@@ -4,6 +4,7 @@ import { parseArgs } from "node:util";
 import { buildPackage } from "./build-package.mjs";
 import { buildWasm } from "./build-wasm.mjs";
 import { conformance } from "./conformance.mjs";
+import { buildDocs } from "./docs.mjs";
 import { Stop, bin, main, run, seconds, stop } from "./lib.mjs";
 import { setup } from "./setup.mjs";
 import { sizeReport } from "./size-report.mjs";
@@ -27,6 +28,10 @@ const STAGES = {
   size: sizeReport,
   unit: () => vitest("unit"),
   package: buildPackage,
+  docs() {
+    buildDocs();
+    vitest("docs");
+  },
   packaging: () => vitest("packaging"),
   "packaging-full": () => vitest("packaging-full"),
   reliability: () => vitest("reliability"),

@@ -140,6 +140,30 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
+    /// A name of every model that the projects released, then of the sizes that are trained here only, for [`preset`](Self::preset).
+    pub const PRESETS: [&str; 20] = [
+        "ijepa-vit-huge/14",
+        "ijepa-vit-huge/16@448",
+        "ijepa-vit-giant/16",
+        "vjepa-vitl16",
+        "vjepa-vith16",
+        "vjepa-vith16-384",
+        "vjepa2-vitl-fpc64-256",
+        "vjepa2-vith-fpc64-256",
+        "vjepa2-vitg-fpc64-256",
+        "vjepa2-vitg-fpc64-384",
+        "vjepa2_1_vitb_dist_vitG_384",
+        "vjepa2_1_vitl_dist_vitG_384",
+        "vjepa2_1_vitg_384",
+        "vjepa2_1_vitG_384",
+        "vjepa2-ac-vit-giant",
+        "lewm",
+        "vit-tiny",
+        "vit-small",
+        "vit-base",
+        "vit-large",
+    ];
+
     /// Reads the `config.json` of a Hugging Face folder (`model_type` "ijepa" or "vjepa2"). Absent fields have the defaults of
     /// transformers' `IJepaConfig` and `VJEPA2Config`; fields that do not change the embedding are ignored.
     pub fn from_hf_json(text: &str) -> Result<Self> {

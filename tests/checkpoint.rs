@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use webjepa::{
     Error, Result,
     checkpoint::{
-        Assembler, Dtype, EncoderChoice, File, Header, Parameter, Piece, Plan, Selection, Slot,
-        TensorData, assemble, parameters, predictor_parameters, safetensors,
+        Assembler, Dtype, EncoderChoice, File, Header, PREDICTOR, Parameter, Piece, Plan,
+        Selection, Slot, TensorData, assemble, parameters, predictor_parameters, safetensors,
     },
     config::ModelConfig,
 };
@@ -790,6 +790,30 @@ fn the_predictor_of_the_fixture_is_read_whole() {
         parameters(&config).len() + predictor_parameters(&config).len()
     );
     assert_eq!(loaded["predictor_proj.weight"].shape, [24, 16]);
+}
+
+#[test]
+fn modality_tokens_of_encoder_and_predictor_are_kept_apart() {
+    let config = config(
+        r#"{"system":"vjepa2.1","imageSize":64,"patchSize":16,"frames":4,"hiddenSize":32,"layers":12,"heads":2,"ropeGrid":16,
+            "predictor":{"hiddenSize":32,"layers":4,"heads":2}}"#,
+    );
+    let file = || fixture("vjepa21_tiny.safetensors");
+    let selection = |predictor| Selection {
+        predictor,
+        ..Selection::default()
+    };
+    let encoder = load(&[file()], &config, selection(false)).unwrap();
+    let both = load(&[file()], &config, selection(true)).unwrap();
+    assert_eq!(
+        both.len(),
+        parameters(&config).len() + predictor_parameters(&config).len()
+    );
+    for name in ["video_mod_embed", "img_mod_embed"] {
+        let of_predictor = &both[&format!("{PREDICTOR}{name}")];
+        assert_eq!(both[name].data, encoder[name].data);
+        assert_ne!(both[name].data, of_predictor.data);
+    }
 }
 
 #[test]

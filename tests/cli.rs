@@ -75,6 +75,40 @@ fn describes_a_checkpoint() {
 }
 
 #[test]
+fn lists_the_presets_as_the_guide_has_them() {
+    let rows = json(&webjepa(&["presets", "--json"]));
+    let of = |name: &str| {
+        let found = rows.as_array().unwrap().iter().find(|r| r["name"] == name);
+        found.expect("a preset").clone()
+    };
+    let huge = of("ijepa-vit-huge/14");
+    assert_eq!(huge["parameters"]["encoder"], 630_762_240);
+    // LeWorldModel's 18,034,478 parameters and the running statistics of two BatchNorms of width 2048, in f32.
+    assert_eq!(of("lewm")["memory"]["f32"], 4 * (18_034_478 + 2 * 2 * 2048));
+    // ViT-Ti/16 and a predictor of 384: what is not a matrix stays f32, and int8 rows have a scale each.
+    let tiny = of("vit-tiny");
+    let memory = |dtype: &str| tiny["memory"][dtype].as_u64().unwrap();
+    let encoder_matrices = 12 * (4 * 192 * 192 + 2 * 192 * 768) + 192 * 768;
+    let predictor_matrices = 12 * (4 * 384 * 384 + 2 * 384 * 1536) + 2 * 192 * 384;
+    let matrices = encoder_matrices + predictor_matrices;
+    let rows_of_matrices =
+        12 * (4 * 192 + 768 + 192) + 192 + 12 * (4 * 384 + 1536 + 384) + 384 + 192;
+    assert_eq!(memory("f32") - memory("f16"), 2 * matrices);
+    assert_eq!(
+        memory("f32") - memory("q8"),
+        3 * matrices - 4 * rows_of_matrices
+    );
+
+    let guide = std::fs::read_to_string("docs/guides/checkpoints.md").unwrap();
+    let table = webjepa(&["presets"]);
+    assert_success(&table);
+    assert!(
+        guide.contains(&String::from_utf8(table.stdout).unwrap()),
+        "webjepa presets --markdown docs/guides/checkpoints.md brings it up to date"
+    );
+}
+
+#[test]
 fn pictures_are_the_frames_of_a_clip_when_asked() {
     const CLIPS: &str = "tests/fixtures/vjepa2_pan";
     let frames: Vec<String> = (0..8)
@@ -174,6 +208,34 @@ fn a_checkpoint_converted_to_q8_embeds_as_one_loaded_in_q8() {
     // One byte each, and four for each row, bias, norm and position.
     assert!((5_524_032..6_000_000).contains(&size.len()));
     std::fs::remove_dir_all(out).unwrap();
+}
+
+#[test]
+fn a_checkpoint_of_vjepa21_is_converted_with_both_pairs_of_modality_tokens() {
+    const FILE: &str = "tests/fixtures/vjepa21_tiny.safetensors";
+    let out = std::env::temp_dir().join(format!("webjepa-convert-{}-2.1", std::process::id()));
+    let config = out.with_extension("json");
+    let described = r#"{"system":"vjepa2.1","imageSize":64,"patchSize":16,"frames":4,"hiddenSize":32,"layers":12,"heads":2,
+        "predictor":{"hiddenSize":32,"layers":4,"heads":2}}"#;
+    std::fs::write(&config, described).unwrap();
+    let (out, config) = (out.to_str().unwrap(), config.to_str().unwrap());
+    assert_success(&webjepa(&[
+        "convert", FILE, out, "--config", config, "--dtype", "f32",
+    ]));
+    let tensors = |path: &str| {
+        let file = std::fs::read(path).unwrap();
+        let header = Header::of(&file).unwrap();
+        let start = header.data_start as usize;
+        let bytes =
+            |begin: u64, end: u64| file[start + begin as usize..start + end as usize].to_vec();
+        let named = header.tensors.into_iter();
+        named
+            .map(|t| (t.name, bytes(t.begin, t.end)))
+            .collect::<std::collections::BTreeMap<_, _>>()
+    };
+    assert_eq!(tensors(&format!("{out}/model.safetensors")), tensors(FILE));
+    std::fs::remove_dir_all(out).unwrap();
+    std::fs::remove_file(config).unwrap();
 }
 
 #[test]

@@ -11,7 +11,7 @@ const onlyInNode = "./node.js";
 export default defineConfig({
   root: demo,
   base: "./",
-  resolve: { alias: { webjepa: path("src/index.ts") } },
+  resolve: { alias: { "webjepa/viz": path("src/viz/index.ts"), webjepa: path("src/index.ts") } },
   worker: { format: "es", rolldownOptions: { external: onlyInNode } },
   // The demo imports the library from beside it.
   server: { fs: { allow: [path("..")] } },

@@ -20,7 +20,7 @@ pub use names::{
     EncoderChoice, Parameter, hugging_face, is_of_predictor, last_norm, parameters,
     predictor_parameters, probe_parameters,
 };
-pub use plan::{File, OTHER, Plan, Read, Selection, Slot, shards};
+pub use plan::{File, OTHER, PREDICTOR, Plan, Read, Selection, Slot, shards};
 pub use safetensors::{Header, TensorData, TensorInfo, header_length};
 
 use std::io::{Seek, SeekFrom};

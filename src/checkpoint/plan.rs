@@ -27,7 +27,7 @@ pub struct File {
 pub struct Selection {
     /// Which encoder.
     pub encoder: EncoderChoice,
-    /// Whether to read the predictor too.
+    /// Whether to read the predictor too; those of its parameters that are called like the encoder's are named [`PREDICTOR`]`…`.
     pub predictor: bool,
     /// Whether to read the other encoder too where the checkpoint has two; its parameters are named [`OTHER`]`…`.
     pub both: bool,
@@ -35,6 +35,9 @@ pub struct Selection {
 
 /// What the names of the other encoder's parameters begin with.
 pub const OTHER: &str = "other.";
+
+/// What the names of those parameters of a predictor begin with that the encoder beside it has, too: V-JEPA 2.1's tokens of modality.
+pub const PREDICTOR: &str = "predictor.";
 
 /// A parameter that the checkpoint gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,11 +103,17 @@ impl Plan {
         wanted.extend(encoder.into_iter().map(|parameter| (scheme, parameter, "")));
         if selection.predictor {
             let (scheme, predictor) = tensors.predictor(config)?;
-            wanted.extend(
-                predictor
-                    .into_iter()
-                    .map(|parameter| (scheme, parameter, "")),
-            );
+            let shared: BTreeSet<String> = names::parameters(config)
+                .into_iter()
+                .map(|parameter| parameter.name)
+                .collect();
+            wanted.extend(predictor.into_iter().map(|parameter| {
+                let prefix = match shared.contains(&parameter.name) {
+                    true => PREDICTOR,
+                    false => "",
+                };
+                (scheme, parameter, prefix)
+            }));
         }
 
         let mut plan = Self {

@@ -97,10 +97,10 @@ impl Predictor {
             mask_tokens,
             modality: match newest {
                 false => None,
-                true => Some([
-                    parameters.vector("video_mod_embed")?,
-                    parameters.vector("img_mod_embed")?,
-                ]),
+                true => {
+                    let mut token = |name| parameters.vector(&parameters.predictor_name(name));
+                    Some([token("video_mod_embed")?, token("img_mod_embed")?])
+                }
             },
             places: match Rope::of(config, true) {
                 Some(rope) => Places::Turned(rope),

@@ -8,7 +8,7 @@ use half::f16;
 use super::norm::BatchNorm;
 use super::ops::{self, Weight};
 use super::{LayerNorm, Linear};
-use crate::checkpoint::{Piece, Q8, reserve, to_f16};
+use crate::checkpoint::{PREDICTOR, Piece, Q8, reserve, to_f16};
 use crate::device::{Backend, Precision};
 use crate::{Error, Result};
 
@@ -223,6 +223,15 @@ impl Parameters {
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.weights.is_empty() && self.vectors.is_empty() && self.tables.is_empty()
+    }
+
+    /// What the predictor's vector `name` was put in as: with [`PREDICTOR`] before it where the encoder beside it has one of that name.
+    pub fn predictor_name(&self, name: &str) -> String {
+        let own = format!("{PREDICTOR}{name}");
+        match self.vectors.contains_key(&own) {
+            true => own,
+            false => name.into(),
+        }
     }
 
     /// Takes out `{name}.weight` and `{name}.bias`; a missing bias is zero.

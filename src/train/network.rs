@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 
-use crate::checkpoint::{Parameter, predictor_parameters};
+use crate::checkpoint::{PREDICTOR, Parameter, predictor_parameters};
 use crate::config::ModelConfig;
 use crate::device::{Precision, read_values};
 use crate::nn::norm::BatchStatistics;
@@ -61,7 +61,7 @@ pub struct Network {
 pub fn predictor_prefix(config: &ModelConfig) -> &'static str {
     match config.lewm {
         Some(_) => "",
-        None => "predictor.",
+        None => PREDICTOR,
     }
 }
 
@@ -96,6 +96,10 @@ impl Network {
     /// [`Error::MissingTensor`].
     pub fn take(prefix: &'static str, list: &[Parameter], loaded: &mut Parameters) -> Result<Self> {
         let mut network = Self::new(prefix);
+        let source = |loaded: &Parameters, name: &str| match prefix {
+            PREDICTOR => loaded.predictor_name(name),
+            _ => name.to_owned(),
+        };
         for Parameter { name, shape, .. } in list {
             if let Some(data) = loaded.table(name) {
                 network.tables.push(HostTensor {
@@ -103,7 +107,7 @@ impl Network {
                     shape: shape.clone(),
                     data,
                 });
-            } else if let Some(value) = loaded.value(name) {
+            } else if let Some(value) = loaded.value(&source(loaded, name)) {
                 network.parameters.push(Trained {
                     name: name.clone(),
                     shape: shape.clone(),

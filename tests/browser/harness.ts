@@ -10,6 +10,8 @@ import { startServer, type TestServer } from "../unit/server.js";
 declare global {
   /** The package, in a page of `openPage`. */
   var webjepa: typeof import("../../www/src/index.js");
+  /** Its entry `webjepa/viz`. */
+  var viz: typeof import("../../www/src/viz/index.js");
 }
 
 const path = (relative: string) => fileURLToPath(new URL(relative, import.meta.url));
@@ -37,6 +39,7 @@ export interface Lab {
 }
 
 const PAGE = `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><script type="module">
+globalThis.viz = await import("/dist/viz/index.js");
 globalThis.webjepa = await import("/dist/index.js");
 </script>`;
 

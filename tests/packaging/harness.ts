@@ -29,16 +29,17 @@ export async function run(project: string, command: string, ...args: string[]): 
   return execute(command, args, { cwd: project, env: ENVIRONMENT }).catch(({ message, stdout }) => Promise.reject(new Error(`${message}\n${stdout}`)));
 }
 
-/** A project from the template `name`, with what it depends on installed; its folder is known once the tests run. */
-export function useProject(name: string): { readonly folder: string } {
+/** A project from the template `name`, or from another folder, with what it depends on installed; its folder is known once the tests run. */
+export function useProject(name: string, template = path(`templates/${name}`)): { readonly folder: string } {
   const project = { folder: "" };
   beforeAll(async () => {
     if (!existsSync(join(PKG, "package.json"))) throw new Error("pkg/ is not there: npm run build");
     project.folder = mkdtempSync(join(tmpdir(), `webjepa-${name}-`));
-    cpSync(path(`templates/${name}`), project.folder, { recursive: true });
+    cpSync(template, project.folder, { recursive: true });
     cpSync(path("templates/app.js"), join(project.folder, "app.js"));
     const { stdout } = await run(PKG, "npm", "pack", "--json", "--pack-destination", project.folder);
     cpSync(join(project.folder, JSON.parse(stdout)[0].filename), join(project.folder, "webjepa.tgz"));
+    await run(project.folder, "npm", "pkg", "set", "dependencies.webjepa=file:webjepa.tgz");
     await run(project.folder, "npm", "install", "--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock");
   });
   afterAll(() => rm(project.folder, { recursive: true, force: true }));

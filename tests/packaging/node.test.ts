@@ -23,13 +23,13 @@ it("touches nothing as a Node script imports it, and knows what the machine can 
     for (const name of ["fetch", "Worker", "navigator", "window"]) {
       Object.defineProperty(globalThis, name, { configurable: true, get() { throw new Error(name + " was touched at import"); } });
     }
-    const { probeDevice } = await import("webjepa");
+    const [{ probeDevice }, { predictionErrors }] = await Promise.all([import("webjepa"), import("webjepa/viz")]);
     for (const name of ["fetch", "Worker", "navigator", "window"]) delete globalThis[name];
-    console.log(JSON.stringify(await probeDevice()));
+    console.log(JSON.stringify({ ...(await probeDevice()), mean: predictionErrors([1, 2, 6], [[0, 1], [1]], 2).mean }));
   `;
   const { stdout, stderr } = await run(project.folder, process.execPath, "--input-type=module", "-e", script);
   expect(stderr).toBe("");
-  expect(JSON.parse(stdout)).toMatchObject({ webgpu: false, reason: expect.any(String), limits: {} });
+  expect(JSON.parse(stdout)).toMatchObject({ webgpu: false, reason: expect.any(String), limits: {}, mean: 3 });
 });
 
 it("exports the same with and without workers", async () => {

@@ -18,9 +18,9 @@ const expected = json("vjepa2_tiny.json");
 const { inputs } = json("manifest.json").files["vjepa2_tiny.json"];
 
 /** Clips of the fixture, [batch, channels, frames, height, width], as frames of interleaved floats. */
-function clips(name: string): PixelData[][] {
-  const [batch, channels, frames, height, width] = inputs[name].shape;
-  const pixels = pseudoRandom(inputs[name].seed, batch * channels * frames * height * width, inputs[name].amp);
+function clips(name: string, { seed, shape, amp } = inputs[name]): PixelData[][] {
+  const [batch, channels, frames, height, width] = shape;
+  const pixels = pseudoRandom(seed, batch * channels * frames * height * width, amp);
   const plane = height * width;
   return Array.from({ length: batch }, (_, b) =>
     Array.from({ length: frames }, (_, t) => {
@@ -33,6 +33,26 @@ function clips(name: string): PixelData[][] {
 const load = () => Jepa.load(fixture("vjepa2_tiny_hf"), { backend: "cpu" });
 const prepared = { preprocess: false } as const;
 const flat = (value: number): ImageInput => ({ data: new Uint8Array(3 * 64).fill(value), width: 8, height: 8, channels: 3 });
+
+it("predicts as the published V-JEPA 2.1 does, from a file with encoder and predictor", async () => {
+  const { pred, config: masks } = json("vjepa21_tiny.json");
+  const { inputs, params } = json("manifest.json").files["vjepa21_tiny.json"];
+  const config = {
+    system: "vjepa2.1",
+    imageSize: params.img,
+    patchSize: params.patch,
+    frames: params.frames,
+    hiddenSize: params.embed,
+    layers: params.depth,
+    heads: params.heads,
+    ropeGrid: params.rope_pretrained_grid,
+    predictor: { hiddenSize: params.pred_dim, layers: params.pred_depth, heads: params.pred_heads },
+  } as const;
+  await using jepa = await Jepa.load(fixture("vjepa21_tiny.safetensors"), { backend: "cpu", config });
+  const { predicted } = await jepa.predict(clips("clip", inputs.clip)[0]!, { context: masks.ctx[0][0], targets: [masks.tgt[0][0]], ...prepared });
+  expect(predicted.shape).toEqual([1, pred.shape[1], pred.shape[2]]);
+  expect(difference(predicted.data.subarray(0, pred.first.length), pred.first)).toBeLessThan(5e-5);
+});
 
 describe("embedding clips", () => {
   it("gives the published numbers, for one clip and for several", async () => {

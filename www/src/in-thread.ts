@@ -1,7 +1,7 @@
 // Everything that the library exports, and no worker: bundles of it have no code of one, and no file. For pages with a worker of their own.
 
 export { Jepa, type EmbedOptions, type EmbedStreamOptions, type LoadOptions, type PredictOptions, type WindowEmbedding } from "./jepa.js";
-export { Trainer, type HuggingFaceFiles, type RunOptions, type StepOptions, type TrainDataset, type TrainerInfo, type TrainMetrics } from "./trainer.js";
+export { Trainer, type HuggingFaceFiles, type RunOptions, type StepOptions, type TrainDataset, type TrainSample, type TrainerInfo, type TrainMetrics } from "./trainer.js";
 export type {
   Autosave,
   IJepaObjective,

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use webjepa::checkpoint::{
-    Dtype, OTHER, Q8, TensorData, assemble, predictor_parameters, safetensors, to_f16,
+    Dtype, OTHER, PREDICTOR, Q8, TensorData, assemble, parameters, predictor_parameters,
+    safetensors, to_f16,
 };
 use webjepa::config::{ModelConfig, System};
 use webjepa::device::Precision;
@@ -64,9 +65,15 @@ pub fn run(arguments: &Convert) -> Result<()> {
     })?;
     let mut config = opened.config;
     let processor_file = file_name(&config);
+    let encoder = parameters(&config);
     let predictor: Vec<String> = predictor_parameters(&config)
         .into_iter()
-        .map(|parameter| parameter.name)
+        .map(
+            |parameter| match encoder.iter().any(|p| p.name == parameter.name) {
+                true => format!("{PREDICTOR}{}", parameter.name),
+                false => parameter.name,
+            },
+        )
         .collect();
     let (config, tensors) = if tensors.iter().any(|t| predictor.contains(&t.name)) {
         let of_predictor = predictor_prefix(&config);
@@ -75,7 +82,10 @@ pub fn run(arguments: &Convert) -> Result<()> {
             let (prefix, name) = match tensor.name.strip_prefix(OTHER) {
                 Some(other) if is_target => ("encoder.", other),
                 Some(other) => ("target_encoder.", other),
-                None if predictor.contains(&tensor.name) => (of_predictor, &*tensor.name),
+                None if predictor.contains(&tensor.name) => {
+                    let name = tensor.name.strip_prefix(PREDICTOR);
+                    (of_predictor, name.unwrap_or(&tensor.name))
+                }
                 None if two && is_target => ("target_encoder.", &*tensor.name),
                 None => ("encoder.", &*tensor.name),
             };

@@ -2,6 +2,7 @@
 
 mod convert;
 mod plan;
+mod presets;
 mod pretrain;
 mod world;
 
@@ -56,6 +57,7 @@ enum Command {
     },
     Convert(convert::Convert),
     Plan(plan::Evaluate),
+    Presets(presets::Presets),
     Pretrain(pretrain::Pretrain),
     World(world::World),
     /// Describe a checkpoint: sizes, tensors, preprocessing.
@@ -110,6 +112,7 @@ fn main() -> ExitCode {
         Command::Inspect { model, json } => inspect(&model, json),
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
+        Command::Presets(arguments) => presets::run(&arguments),
         Command::Pretrain(arguments) => pretrain::run(&arguments),
         Command::World(arguments) => world::run(&arguments),
     };

@@ -1,4 +1,5 @@
 import { pca, type Pca } from "webjepa";
+import { featureMap } from "webjepa/viz";
 import { closeCamera, openCamera } from "../shared/camera";
 import { byId } from "../shared/dom";
 import { problemOf } from "../shared/problems";
@@ -81,9 +82,9 @@ async function mapLive({ state }: Store, video: HTMLVideoElement, signal: AbortS
     const started = performance.now();
     const tokens = await state.model.jepa.embed(video, { pool: "none", signal });
     colours = colours?.project(tokens) ?? pca(tokens);
-    const [, rows, columns] = tokens.grid;
-    Object.assign(canvas, { width: columns, height: rows, hidden: false });
-    canvas.getContext("2d")?.putImageData(new ImageData(colours.toRGB(), columns, rows), 0, 0);
+    const map = featureMap(colours);
+    Object.assign(canvas, { width: map.width, height: map.height, hidden: false });
+    canvas.getContext("2d")?.putImageData(map, 0, 0);
     rate.textContent = `${(performance.now() - started).toFixed(0)} ms`;
     // Rests while the page is in the background.
     await new Promise(requestAnimationFrame);

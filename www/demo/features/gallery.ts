@@ -1,5 +1,5 @@
+import { drawOverlay } from "webjepa/viz";
 import { byId, h } from "../shared/dom";
-import { paint } from "../shared/paint";
 import type { Encoder } from "./encoder";
 import { ranked, type FeatureMap, type SimilarityMaps } from "./maps";
 import { removePicture } from "./pictures";
@@ -43,13 +43,12 @@ export class Gallery {
       const chosen = picture === state.selected;
       card.root.dataset.state = picture.state;
       card.main.setAttribute("aria-pressed", String(chosen));
-      card.score.textContent = score === undefined ? "" : score.toFixed(4);
-      card.main.setAttribute("aria-label", score === undefined ? picture.name : `${picture.name}, similarity ${score.toFixed(4)}`);
+      card.score.replaceChildren(...(score === undefined ? [] : [h("span", { class: "sr-only" }, ", similarity "), score.toFixed(4)]));
       card.note.textContent = noteOf(picture);
       card.retry.hidden = picture.state !== "failed";
       const options = { opacity: state.opacity, smooth: state.smooth, square: true, side: SIDE };
-      paint(card.map, picture.bitmap, maps.get(picture)?.overlay, options);
-      paint(card.heat, picture.bitmap, similarity?.overlays.get(picture), options);
+      drawOverlay(card.map, picture.bitmap, maps.get(picture)?.overlay, options);
+      drawOverlay(card.heat, picture.bitmap, similarity?.overlays.get(picture), options);
     });
   }
 

@@ -1,10 +1,9 @@
 import { cosineSimilarity, pca } from "webjepa";
-import type { Overlay } from "../shared/paint";
-import { writeInferno } from "../shared/colours";
+import { featureMap, heatMap } from "webjepa/viz";
 import { probeCell, type Embedding, type Picture, type State } from "./state";
 
 export interface FeatureMap {
-  overlay: Overlay;
+  overlay: ImageData;
   /** How much of the variance among the vectors its three colours show, 0 to 1. */
   explained: number;
 }
@@ -27,17 +26,14 @@ export function featureMaps(pictures: readonly Picture[], joint: boolean): Map<P
 
 function mapsOf(...embeddings: Embedding[]): FeatureMap[] {
   if (embeddings.length === 0) return [];
-  return pca(embeddings.map(({ tokens, dim, rows, columns }) => ({ data: tokens, shape: [rows * columns, dim] }))).map((components, i) => {
-    const { rows, columns } = embeddings[i]!;
-    return {
-      overlay: new ImageData(components.toRGB(), columns, rows),
-      explained: components.explainedVarianceRatio.reduce((a, b) => a + b),
-    };
-  });
+  return pca(embeddings.map(({ tokens, dim, rows, columns }) => ({ data: tokens, shape: [rows * columns, dim], grid: [1, rows, columns] as const }))).map((components) => ({
+    overlay: featureMap(components),
+    explained: components.explainedVarianceRatio.reduce((a, b) => a + b),
+  }));
 }
 
 export interface SimilarityMaps {
-  overlays: Map<Picture, Overlay>;
+  overlays: Map<Picture, ImageData>;
   /** The similarities at the two ends of the colour scale, common to all pictures. */
   low: number;
   high: number;
@@ -64,11 +60,7 @@ const similarities = memo((query: Embedding, patch: number, ...embeddings: Embed
       return value;
     }),
   );
-  const images = embeddings.map(({ rows, columns }, i) => {
-    const image = new ImageData(columns, rows);
-    values[i]!.forEach((value, at) => writeInferno((value - low) / (high - low || 1), image.data, 4 * at));
-    return image;
-  });
+  const images = embeddings.map(({ columns }, i) => heatMap(values[i]!, columns, { low, high }));
   return { images, low, high };
 });
 

@@ -1,9 +1,7 @@
 import { sampleMasks, type Jepa, type MaskOptions } from "webjepa";
+import { drawMasks, drawOverlay, heatMap, INFERNO_CSS, predictionErrors, type DrawnMasks } from "webjepa/viz";
 import { byId, h } from "../shared/dom";
-import { drawMasks, type DrawnMasks } from "../shared/draw-masks";
-import { paint, type Overlay } from "../shared/paint";
 import { problemOf } from "../shared/problems";
-import { INFERNO_CSS, writeInferno } from "../shared/colours";
 import type { Picture, Store } from "./state";
 
 const SIDE = 768;
@@ -121,8 +119,8 @@ class ErrorView {
     await new Promise((resolve) => setTimeout(resolve, PAUSE));
     if (signal.aborted) return;
     try {
-      const { error, predicted } = await jepa.predict(picture.blob, { context: masks.context, targets: masks.targets, signal });
-      this.show(picture, masks, error, predicted.shape[1]);
+      const { error } = await jepa.predict(picture.blob, { context: masks.context, targets: masks.targets, signal });
+      this.show(picture, masks, error);
     } catch (error) {
       if (signal.aborted) return;
       const problem = problemOf(error);
@@ -133,26 +131,14 @@ class ErrorView {
     }
   }
 
-  /** Where blocks overlap, a patch has the mean of its distances. */
-  private show(picture: Picture, { rows, columns, targets }: DrawnMasks, error: Float32Array, each: number): void {
-    const sum = new Float64Array(rows * columns);
-    const count = new Uint8Array(rows * columns);
-    targets.forEach((block, i) =>
-      block.forEach((token, j) => {
-        sum[token]! += error[i * each + j]!;
-        count[token]!++;
-      }),
-    );
-    const patches = [...sum.keys()].filter((token) => count[token]);
-    const values = patches.map((token) => sum[token]! / count[token]!);
-    const [low, high] = [Math.min(...values), Math.max(...values)];
-    const overlay: Overlay = new ImageData(columns, rows);
-    patches.forEach((token, i) => writeInferno((values[i]! - low) / (high - low || 1), overlay.data, 4 * token));
-    const mean = error.reduce((total, value) => total + value / error.length, 0);
+  private show(picture: Picture, { rows, columns, targets }: DrawnMasks, error: Float32Array): void {
+    const { values, mean } = predictionErrors(error, targets, rows * columns);
+    const predicted = values.filter((value) => !Number.isNaN(value));
+    const [low, high] = [Math.min(...predicted), Math.max(...predicted)];
 
     this.figure.hidden = false;
     this.absent.hidden = true;
-    paint(this.canvas, picture.bitmap, overlay, { opacity: 0.85, smooth: false, square: false, side: SIDE });
+    drawOverlay(this.canvas, picture.bitmap, heatMap(values, columns), { opacity: 0.85, side: SIDE });
     this.note.textContent = `mean ${mean.toFixed(4)}`;
     this.canvas.setAttribute("aria-label", `Prediction error on ${picture.name}: mean ${mean.toFixed(4)}, from ${low.toFixed(4)} to ${high.toFixed(4)}`);
     byId("error-low", HTMLElement).textContent = low.toFixed(3);

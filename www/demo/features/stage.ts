@@ -1,6 +1,5 @@
+import { drawOverlay, INFERNO_CSS } from "webjepa/viz";
 import { byId, h } from "../shared/dom";
-import { paint } from "../shared/paint";
-import { INFERNO_CSS } from "../shared/colours";
 import type { Encoder } from "./encoder";
 import type { FeatureMap, SimilarityMaps } from "./maps";
 import { PatchGrid } from "./patch-grid";
@@ -55,7 +54,7 @@ export class Stage {
       [this.heat, selected && similarity?.overlays.get(selected)],
     ] as const) {
       grid.canvas.hidden = !selected;
-      if (selected) paint(grid.canvas, selected.bitmap, overlay, options);
+      if (selected) drawOverlay(grid.canvas, selected.bitmap, overlay, options);
     }
   }
 }

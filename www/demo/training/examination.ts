@@ -1,5 +1,5 @@
 import { cosineSimilarity, pca, type Jepa } from "webjepa";
-import type { Overlay } from "../shared/paint";
+import { featureMap } from "webjepa/viz";
 import type { Drawable, Labelled } from "./picture-sets";
 
 /** Neighbours that vote, at most. */
@@ -9,7 +9,7 @@ const AT_ONCE = 16;
 
 export interface FeatureMap {
   picture: Drawable;
-  overlay: Overlay;
+  overlay: ImageData;
 }
 
 /** How many neighbours vote: not more than the smallest class has beside the picture itself, or the others would always win. */
@@ -23,8 +23,8 @@ export function neighboursOf(labels: readonly number[]): number {
 export async function mapsOf(model: Jepa, pictures: readonly Drawable[]): Promise<FeatureMap[]> {
   const { data, shape, grid } = await model.embed(pictures, { pool: "none" });
   const [, count, width] = shape as [number, number, number];
-  const each = pictures.map((_, i) => ({ data: data.subarray(i * count * width, (i + 1) * count * width), shape: [count, width] }));
-  return pca(each).map((components, i) => ({ picture: pictures[i]!, overlay: new ImageData(components.toRGB(), grid[2], grid[1]) }));
+  const each = pictures.map((_, i) => ({ data: data.subarray(i * count * width, (i + 1) * count * width), shape: [count, width], grid }));
+  return pca(each).map((components, i) => ({ picture: pictures[i]!, overlay: featureMap(components) }));
 }
 
 /** The k-NN accuracy of a model's mean embeddings. */

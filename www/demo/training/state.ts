@@ -1,5 +1,5 @@
 import type { Grid, TrainerInfo, TrainMetrics } from "webjepa";
-import type { DrawnMasks } from "../shared/draw-masks";
+import type { DrawnMasks } from "webjepa/viz";
 import type { Problem } from "../shared/problems";
 import type { Store as SharedStore } from "../shared/store";
 import type { FeatureMap } from "./examination";

@@ -1,5 +1,5 @@
+import { drawMasks } from "webjepa/viz";
 import { byId, h } from "../shared/dom";
-import { drawMasks } from "../shared/draw-masks";
 import { Chart } from "../shared/charts";
 import { neighboursOf, type FeatureMap } from "./examination";
 import type { Drawable } from "./picture-sets";

@@ -1,9 +1,9 @@
 import "../shared/parts.css";
 import "./video.css";
 import { Jepa, videoFrames, type PixelData } from "webjepa";
+import { drawClip, heatMap, INFERNO_CSS } from "webjepa/viz";
 import { closeCamera, openCamera } from "../shared/camera";
 import { Chart } from "../shared/charts";
-import { INFERNO_CSS, writeInferno } from "../shared/colours";
 import { byId, h } from "../shared/dom";
 import { mountLayout } from "../shared/layout";
 import { mountProblem, problemOf, type Problem } from "../shared/problems";
@@ -60,9 +60,7 @@ class Heat {
 
   image(errors: Float32Array, columns: number): ImageData {
     this.#high = Math.max(this.#high, ...errors);
-    const image = new ImageData(columns, errors.length / columns);
-    errors.forEach((error, i) => writeInferno(error / this.#high, image.data, 4 * i));
-    return image;
+    return heatMap(errors, columns, { low: 0, high: this.#high });
   }
 }
 
@@ -87,25 +85,6 @@ function put(canvas: HTMLCanvasElement, image: ImageData | OffscreenCanvas): voi
   const context = canvas.getContext("2d")!;
   if (image instanceof ImageData) context.putImageData(image, 0, 0);
   else context.drawImage(image, 0, 0);
-}
-
-/** The frames of the clip in rows of four, those that are predicted outlined. */
-function drawMasks(frames: readonly OffscreenCanvas[], seen: number): void {
-  const columns = Math.min(4, frames.length);
-  const side = frames[0]!.width;
-  const gap = 4;
-  Object.assign(canvases.masks, { width: columns * (side + gap), height: Math.ceil(frames.length / columns) * (side + gap) });
-  const context = canvases.masks.getContext("2d")!;
-  frames.forEach((frame, i) => {
-    const [x, y] = [(i % columns) * (side + gap) + gap / 2, Math.floor(i / columns) * (side + gap) + gap / 2];
-    context.drawImage(frame, x, y);
-    context.fillStyle = i < seen ? "rgb(0 158 115 / 0.36)" : "rgb(8 10 12 / 0.5)";
-    context.fillRect(x, y, side, side);
-    if (i < seen) return;
-    context.strokeStyle = "#e69f00";
-    context.lineWidth = 2;
-    context.strokeRect(x, y, side, side);
-  });
 }
 
 interface Kept {
@@ -146,7 +125,7 @@ async function watch(name: string, signal: AbortSignal, frames: AsyncIterable<Sh
       if (!sight) continue;
       put(canvases.map, sight.map);
       put(canvases.surprise, heat.image(sight.errors, sight.columns));
-      drawMasks(recent, watcher.window / 2);
+      drawClip(canvases.masks, recent, { seen: watcher.window / 2 });
       numbers.push(number);
       values.push(sight.surprise);
       line.show(numbers, values);

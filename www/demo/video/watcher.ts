@@ -1,4 +1,5 @@
 import { cosineSimilarity, pca, type Jepa, type Pca, type PixelData } from "webjepa";
+import { featureMap } from "webjepa/viz";
 
 /** What the model makes of the newest clip. */
 export interface Sight {
@@ -36,16 +37,17 @@ export class Watcher {
     const places = rows * columns;
     const half = Math.ceil(steps / 2) * places;
     const tokens = Uint32Array.from({ length: steps * places }, (_, i) => i);
-    const [{ data, shape }, { error }] = await Promise.all([
+    const [{ data, shape, grid }, { error }] = await Promise.all([
       this.jepa.embed(clip, { pool: "none" }),
       this.jepa.predict(clip, { context: tokens.subarray(0, half), targets: [tokens.subarray(half)] }),
     ]);
     const dim = shape[1]!;
     const embedding = new Float32Array(dim);
     data.forEach((value, i) => (embedding[i % dim]! += value / tokens.length));
-    const projected = this.#palette?.project({ data, shape: [tokens.length, dim] }) ?? (this.#palette = pca({ data, shape: [tokens.length, dim] }));
+    const all = { data, shape: [tokens.length, dim], grid };
+    const projected = this.#palette?.project(all) ?? (this.#palette = pca(all));
     return {
-      map: new ImageData(projected.toRGB().slice(-4 * places), columns, rows),
+      map: featureMap(projected, { step: steps - 1 }),
       errors: error.slice(error.length - places),
       rows,
       columns,

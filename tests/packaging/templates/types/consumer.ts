@@ -2,6 +2,7 @@
 
 import { Jepa, JepaError, KnnClassifier, LinearProbe, Trainer, cosineSimilarity, opfsStore, pca, probeDevice, type Embedding, type ImageInput, type JepaErrorCode, type LoadOptions, type ModelSource, type Progress, type SaveStore } from "webjepa";
 import { Jepa as InThread } from "webjepa/core";
+import { drawMasks, drawOverlay, drawScatter, featureMap, heatMap, predictionErrors, type Drawable } from "webjepa/viz";
 
 const options: LoadOptions = { backend: "auto", dtype: "f16", worker: true, onProgress: ({ overall }: Progress) => void overall.toFixed(), signal: undefined };
 export async function run(source: ModelSource, image: HTMLImageElement, code: JepaErrorCode): Promise<Embedding> {
@@ -13,6 +14,11 @@ export async function run(source: ModelSource, image: HTMLImageElement, code: Je
   const caps: boolean = (await probeDevice()).webgpu;
   if (caps && colours.width > 1 && cosineSimilarity(batch, [1, 2]) > 0.5) throw new JepaError(code, "no");
   const { error }: { error: Float32Array } = await jepa.predict(image, { context: [0, 1], targets: [Uint32Array.of(2), [3]] });
+  const picture: Drawable = await createImageBitmap(image);
+  drawOverlay(new OffscreenCanvas(1, 1), picture, featureMap(pca(await jepa.embed(image, { pool: "none" }))), { opacity: 0.5, side: undefined });
+  drawOverlay(document.createElement("canvas"), picture, heatMap(predictionErrors(error, [[2], [3]], 196).values, 14, { low: 0 }));
+  drawMasks(document.createElement("canvas"), picture, { rows: 14, columns: 14, context: [0, 1], targets: [Uint32Array.of(2), [3]] });
+  drawScatter(new OffscreenCanvas(1, 1), pca(batch, { components: 2 }), { groups: [0, 1, 0, 1], pictures: [picture] });
   const store: SaveStore = opfsStore("run");
   await using trainer = await Trainer.create({ model: "vit-tiny/16@96", objective: { kind: "lejepa", lambda: error[0] }, autosave: { every: 9, store }, onWarning: (text) => void text.trim() });
   for await (const { loss, warning } of trainer.run({ length: 64, get: () => image }, { steps: 2 })) if (warning !== undefined) throw new Error(warning + loss.toFixed());

@@ -1,21 +1,40 @@
+// Masks over a picture.
+
+import { JepaError } from "../errors.js";
+import { checkSize, cycled, sized, type Canvas, type Drawable } from "./canvas.js";
+
 /** Which patches of a grid are seen and which are predicted: token indices in raster order. */
 export interface DrawnMasks {
   rows: number;
   columns: number;
-  context: Uint32Array;
-  targets: readonly Uint32Array[];
+  context: Uint32Array | readonly number[];
+  targets: readonly (Uint32Array | readonly number[])[];
 }
 
 /** Okabe and Ito's colours, told apart without full colour vision; black is left out, and what reads as the context's tint. */
-export const TARGET_COLOURS = ["#e69f00", "#56b4e9", "#f0e442", "#d55e00", "#cc79a7", "#0072b2"] as const;
+export const TARGET_COLOURS: readonly string[] = ["#e69f00", "#56b4e9", "#f0e442", "#d55e00", "#cc79a7", "#0072b2"];
 
-/** Draws a picture with its context tinted, what is hidden darkened, and each target block outlined in its own colour. */
-export function drawMasks(canvas: HTMLCanvasElement, picture: CanvasImageSource & { width: number; height: number }, masks: DrawnMasks, side: number): void {
+/**
+ * Draws a picture with its context tinted green, what is hidden darkened, and each target block outlined in its own colour.
+ *
+ * @param side - length of the canvas's longer side in pixels; default: the picture's
+ * @throws JepaError `bad-mask` for a token outside of the grid
+ *
+ * @example
+ * const [, rows, columns] = jepa.grid;
+ * const masks = sampleMasks(jepa.grid, { strategy: "ijepa-multiblock", seed: 0 });
+ * drawMasks(canvas, bitmap, { rows, columns, context: masks.context[0], targets: masks.targets.map(([block]) => block) });
+ */
+export function drawMasks(canvas: Canvas, picture: Drawable, masks: DrawnMasks, side: number = Math.max(picture.width, picture.height)): void {
+  const { rows, columns } = masks;
+  checkSize("side", side);
+  for (const token of [masks.context, ...masks.targets].flatMap((tokens) => [...tokens])) {
+    if (!(token < rows * columns)) throw new JepaError("bad-mask", `Token ${token} is outside of a grid of ${rows} × ${columns}.`);
+  }
   const scale = side / Math.max(picture.width, picture.height);
-  const [width, height] = [Math.round(picture.width * scale), Math.round(picture.height * scale)];
-  Object.assign(canvas, { width, height });
-  const context = canvas.getContext("2d");
-  if (!context) throw new Error("This browser gives no 2D canvas.");
+  const [width, height] = [Math.max(1, Math.round(picture.width * scale)), Math.max(1, Math.round(picture.height * scale))];
+  const context = sized(canvas, width, height);
+  context.clearRect(0, 0, width, height);
   // Small pictures stay a grid of pixels.
   context.imageSmoothingEnabled = scale < 4;
   context.imageSmoothingQuality = "high";
@@ -29,7 +48,6 @@ export function drawMasks(canvas: HTMLCanvasElement, picture: CanvasImageSource 
   context.globalCompositeOperation = "source-over";
   context.globalAlpha = 1;
 
-  const { rows, columns } = masks;
   const seen = new Set(masks.context);
   const x = (column: number) => Math.round((column * width) / columns);
   const y = (row: number) => Math.round((row * height) / rows);
@@ -60,7 +78,7 @@ export function drawMasks(canvas: HTMLCanvasElement, picture: CanvasImageSource 
     }
     context.lineCap = "square";
     context.lineWidth = line;
-    context.strokeStyle = TARGET_COLOURS[i % TARGET_COLOURS.length]!;
+    context.strokeStyle = cycled(TARGET_COLOURS, i);
     context.stroke();
   });
 }

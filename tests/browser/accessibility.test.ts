@@ -1,0 +1,73 @@
+// Every page of the demo, deployed under a sub-path: axe finds nothing wrong in light or dark, and phones need not scroll sideways.
+
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import type axe from "axe-core";
+import type { Page } from "playwright-core";
+import { build } from "vite";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { pages } from "../../www/demo/shared/pages.js";
+import { useLab, type TestPage } from "./harness.js";
+
+const BASE = "some/sub/path";
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+const lab = useLab();
+const out = mkdtempSync(join(tmpdir(), "webjepa-demo-"));
+let test: TestPage;
+let page: Page;
+let strays: string[];
+
+beforeAll(async () => {
+  await build({ configFile: fileURLToPath(new URL("../../www/vite.config.ts", import.meta.url)), build: { outDir: out }, logLevel: "warn" });
+  lab.server.folders.set(BASE, out);
+});
+afterAll(() => rmSync(out, { recursive: true, force: true }));
+beforeEach(async () => {
+  test = await lab.openPage();
+  page = test.page;
+  strays = [];
+});
+afterEach(() => test.close());
+
+/** Opens a page of the demo and waits until its model is there, or for the page Train, which has none, until it can start. */
+async function visit(href: string): Promise<void> {
+  const site = `${new URL(page.url()).origin}/${BASE}/`;
+  page.on("request", (request) => /^(blob|data):/.test(request.url()) || request.url().startsWith(site) || strays.push(request.url()));
+  await page.goto(new URL(href, site).href, { waitUntil: "networkidle" });
+  await expect.poll(() => page.locator("#status-text").innerText(), { timeout: 60_000 }).not.toBe("");
+  const busy = page.locator('.lamp[data-state="busy"]');
+  await expect.poll(() => busy.count(), { timeout: 120_000 }).toBe(0);
+}
+
+async function violations(): Promise<string[]> {
+  await page.evaluate(AXE);
+  const { violations } = await page.evaluate(() => (globalThis as unknown as { axe: typeof axe }).axe.run({ runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] } as axe.RunOptions));
+  return violations.flatMap(({ id, help, nodes }) => nodes.map(({ target, failureSummary }) => `${id} (${help}): ${target.join(" ")}: ${failureSummary}`));
+}
+
+describe.each(pages)("the page $title", ({ href }) => {
+  it.each(["light", "dark"] as const)("has nothing that axe complains of, in %s", async (colorScheme) => {
+    await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
+    await visit(href);
+    expect(await violations()).toEqual([]);
+    // Nothing was asked for beside the folder it is deployed in.
+    expect(strays).toEqual([]);
+  });
+
+  it.each([390, 320])("fits a phone %i pixels wide", async (width) => {
+    await page.setViewportSize({ width, height: 844 });
+    await visit(href);
+    const { scrolls, wide } = await page.evaluate(() => ({
+      scrolls: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+      // By name, for whoever has to repair it.
+      wide: [...document.querySelectorAll("body *")].filter((element) => element.getBoundingClientRect().right > innerWidth + 1 && element.checkVisibility() && !element.matches(".skip, .sr-only")).map((element) => `${element.tagName} ${element.id || element.className}`),
+    }));
+    expect({ scrolls, wide }).toEqual({ scrolls: 0, wide: [] });
+    expect(await violations()).toEqual([]);
+    if (process.env.WEBJEPA_SCREENSHOTS) await page.screenshot({ path: join(process.env.WEBJEPA_SCREENSHOTS, `${width}-${href.replaceAll(/\W/g, "") || "features"}.png`), fullPage: true });
+  });
+});

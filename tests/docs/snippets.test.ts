@@ -1,0 +1,113 @@
+// Every program of the documents: its types, and that it runs to its end without a complaint, with tiny checkpoints in the place of real ones.
+
+import { execFile } from "node:child_process";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { chromium, type Browser } from "playwright-core";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { CHROMIUM, CHROMIUM_FLAGS } from "../../scripts/hosts.mjs";
+import { ERROR_CODES } from "../../www/src/errors.js";
+import { watchErrors } from "../browser/harness.js";
+import { startServer, type TestServer } from "../unit/server.js";
+import { programs, programsOf } from "./snippets.js";
+
+const execute = promisify(execFile);
+const path = (relative: string) => fileURLToPath(new URL(relative, import.meta.url));
+const PKG = path("../../pkg");
+const PHOTO = path("../fixtures/ijepa_ti16/image.png");
+const LEWM = { system: "lewm", imageSize: 12, patchSize: 4, hiddenSize: 12, layers: 2, heads: 3, lewm: { actionSize: 3, actionChannels: 5, projectorHidden: 14, layers: 2, heads: 3, headDim: 6, mlpHidden: 20 } };
+
+/** The models that documents name, and the tiny ones that are there instead. */
+const MODELS: Record<string, string> = { ijepa_vith14_1k: path("../fixtures/ijepa_ti16"), "vjepa2-vitl-fpc64-256": path("../fixtures/vjepa2_tiny_hf") };
+
+const all = programs();
+const project = mkdtempSync(join(tmpdir(), "webjepa-docs-"));
+
+beforeAll(() => {
+  if (!existsSync(join(PKG, "package.json"))) throw new Error("pkg/ is not there: npm run build");
+  mkdirSync(join(project, "node_modules"));
+  symlinkSync(PKG, join(project, "node_modules", "webjepa"), "dir");
+  symlinkSync(path("../../node_modules/@types"), join(project, "node_modules", "@types"), "dir");
+  writeFileSync(join(project, "package.json"), JSON.stringify({ type: "module" }));
+  for (const [name, folder] of Object.entries(MODELS)) cpSync(folder, join(project, "models", name), { recursive: true });
+  cpSync(PHOTO, join(project, "photos", "coffee.png"));
+});
+afterAll(() => rmSync(project, { recursive: true, force: true }));
+
+it("finds the programs of all documents", () => {
+  const documents = new Set(all.map(({ name }) => name.replace(/:\d+$/, "")));
+  for (const document of ["README.md", "pkg-template/README.md", "docs/training.md", "docs/video.md", "docs/guides/search.md"]) expect(documents).toContain(document);
+  const text = '# A\n\n```js\nlet a = 1;\n```\n\n<!-- continued -->\n```js\na++;\n```\n\n<!-- with: let b; -->\n```js\nb = 2;\n```\n\n```sh\nls\n```\n';
+  expect(programsOf("a.md", text)).toEqual([
+    { name: "a.md:3", code: "let a = 1;\na++;\n", node: false },
+    { name: "a.md:13", code: "let b;\nb = 2;\n", node: false },
+  ]);
+  expect(() => programsOf("a.md", "<!-- continued -->\n```js\n```\n")).toThrow("continues nothing");
+  expect(() => programsOf("a.md", "```ts\n```\n")).toThrow("not run");
+});
+
+it("troubleshoots every code that there is, and the README explains it", () => {
+  const inTable = (document: string) => [...readFileSync(path(`../../${document}`), "utf8").matchAll(/^\| `([a-z-]+)` \|/gm)].map(([, code]) => code);
+  expect(inTable("docs/guides/troubleshooting.md")).toEqual([...ERROR_CODES]);
+  expect(inTable("README.md")).toEqual([...ERROR_CODES]);
+});
+
+it("has types that fit", async () => {
+  const folder = join(project, "types");
+  mkdirSync(folder);
+  cpSync(path("given.d.ts"), join(folder, "given.d.ts"));
+  // A statement that is no comment makes each file a module, whose top level may await.
+  all.forEach(({ name, code }, i) => writeFileSync(join(folder, `${i}.js`), `// ${name}\n${code}\nexport {};\n`));
+  const compilerOptions = { target: "esnext", module: "esnext", moduleResolution: "bundler", lib: ["ESNext", "DOM", "DOM.Iterable", "DOM.AsyncIterable"], types: ["node"], allowJs: true, checkJs: true, strict: false, noEmit: true, skipLibCheck: true };
+  writeFileSync(join(folder, "tsconfig.json"), JSON.stringify({ compilerOptions, include: ["."] }));
+  const said = await execute(process.execPath, [path("../../node_modules/typescript/bin/tsc"), "--project", folder]).then(() => "", ({ stdout }) => stdout as string);
+  // By the names of the documents.
+  expect(said.replace(/^.*?(\d+)\.js\((\d+),/gm, (_, i, line) => `${all[Number(i)]!.name} + ${Number(line) - 2} (`)).toBe("");
+});
+
+describe.each(all.filter(({ node }) => node))("$name, in Node", ({ code }) => {
+  it("runs", async () => {
+    writeFileSync(join(project, "program.js"), code);
+    const { stderr } = await execute(process.execPath, ["program.js"], { cwd: project });
+    expect(stderr).toBe("");
+  });
+});
+
+describe("in Chromium", () => {
+  let browser: Browser;
+  let server: TestServer;
+  beforeAll(async () => {
+    server = await startServer();
+    server.folders.set("dist", join(PKG, "dist"));
+    for (const [name, folder] of Object.entries(MODELS)) server.folders.set(`models/${name}`, folder);
+    server.files.set("models/lewm/config.json", JSON.stringify(LEWM));
+    server.files.set("models/lewm/model.safetensors", readFileSync(path("../data/lewm.safetensors")));
+    for (const name of ["photos/now.png", "photos/goal.png"]) server.files.set(name, readFileSync(PHOTO));
+    for (const name of ["cat.jpg", "dog.jpg"]) server.files.set(name, readFileSync(PHOTO));
+    server.files.set("given.js", readFileSync(path("given.js")));
+    const imports = { webjepa: "/dist/index.js", "webjepa/viz": "/dist/viz/index.js" };
+    server.files.set("page.html", `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><body><script type="importmap">${JSON.stringify({ imports })}</script>`);
+    // Without WebGPU: a software adapter would take minutes for what the CPU does at once.
+    browser = await chromium.launch({ executablePath: CHROMIUM, args: CHROMIUM_FLAGS.filter((flag) => !flag.includes("webgpu")) });
+  });
+  afterAll(async () => {
+    await browser?.close();
+    await server?.close();
+  });
+
+  it.each(all.filter(({ node }) => !node))("$name runs", async ({ code }) => {
+    server.files.set("program.js", code);
+    const context = await browser.newContext();
+    const page = await context.newPage();
+    const errors: string[] = [];
+    watchErrors(page, (text) => errors.push(text));
+    await page.goto(`${server.url}page.html`);
+    const outcome = await page.evaluate(`import("/given.js").then(() => import("/program.js")).then(() => "done", (error) => String(error.stack ?? error))`);
+    await context.close();
+    expect(outcome).toBe("done");
+    expect(errors).toEqual([]);
+  });
+});
