@@ -373,11 +373,13 @@ const PREDICTOR: [Scheme; 6] = [
     },
 ];
 
-/// Of attentive probes: Hugging Face's classifiers, and the original files, which hold a list of probes.
-pub(super) const PROBE: [Scheme; 6] = [
+/// Of attentive probes: Hugging Face's classifiers, and the original files, which hold one probe (V-JEPA 1) or a list of them.
+pub(super) const PROBE: [Scheme; 8] = [
     original(""),
     original("probe."),
     original("module."),
+    original("classifier."),
+    original("classifier.module."),
     original("classifiers.0."),
     original("classifiers.0.module."),
     Scheme {

@@ -8,7 +8,7 @@ pub mod lewm;
 pub mod predictor;
 
 pub use actions::{ActionPredictor, Told, encode_frames};
-pub use attentive::{AttentiveProbe, ProbeConfig};
+pub use attentive::{AttentiveProbe, PROBE_EPS, PROBE_HEADS, ProbeConfig};
 pub use encoder::{Encoder, Pictures, Tokens, read};
 pub use lewm::{Dynamics, LeWm};
 pub use predictor::{ContextFrom, Masked, Prediction, Predictor, predict};

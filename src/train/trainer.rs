@@ -315,10 +315,7 @@ impl Trainer {
                 "a step takes {count} different pictures and the data set has {length}: lower batchSize, or add pictures"
             )));
         }
-        let steps = steps_per_epoch(length as u64, count as u64);
-        let order = Stream::new(self.recipe.seed, "order", self.step / steps).permutation(length);
-        let first = (self.step % steps) as usize * count;
-        Ok(order[first..first + count].to_vec())
+        Ok(shuffled(self.recipe.seed, self.step, length, count))
     }
 
     /// An empty batch for the next step.
@@ -935,6 +932,15 @@ impl Trainer {
     }
 }
 
+/// Which `count` of `length` samples the step after `step` takes: each epoch goes through all of them in an order of its own, leaving out
+/// the last, incomplete batch. `count` is at most `length`.
+pub(super) fn shuffled(seed: u64, step: u64, length: usize, count: usize) -> Vec<usize> {
+    let steps = steps_per_epoch(length as u64, count as u64);
+    let order = Stream::new(seed, "order", step / steps).permutation(length);
+    let first = (step % steps) as usize * count;
+    order[first..first + count].to_vec()
+}
+
 /// Masks whose targets are predicted from their contexts.
 struct Kind {
     context: Vec<Vec<usize>>,
@@ -1026,7 +1032,10 @@ fn last(mut outputs: Vec<Tensor<3>>) -> Tensor<3> {
 }
 
 /// The gradients of every network's leaves.
-fn collected(leaves: &[Vec<Value>], mut gradients: Gradients) -> Vec<Vec<Option<Value>>> {
+pub(super) fn collected(
+    leaves: &[Vec<Value>],
+    mut gradients: Gradients,
+) -> Vec<Vec<Option<Value>>> {
     let mut of = |leaf: &Value| leaf.gradient(&mut gradients);
     let networks = leaves.iter();
     networks

@@ -6,6 +6,7 @@ use js_sys::{Float32Array, Object, Reflect, Uint32Array};
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::*;
 
+use super::attentive::{Probe, classified};
 use super::trainer::{self, Trainer};
 use super::world::World;
 use super::{from_js, to_js};
@@ -13,12 +14,13 @@ use crate::checkpoint::{
     Assembler, EncoderChoice, File, Header, OTHER, Plan, Selection, header_length, pytorch,
 };
 use crate::config::ModelConfig;
-use crate::device::{Backend, Precision};
+use crate::device::{Backend, Precision, read_values};
 use crate::input::{ImageView, Processor};
 use crate::mask::Masks;
-use crate::model::{Encoder, Pictures, Predictor, predict};
+use crate::model::{AttentiveProbe, Encoder, Pictures, Predictor, ProbeConfig, predict};
 use crate::nn::Parameters;
 use crate::probe::pool::{Pool, pool};
+use crate::train::probe::{self, About};
 use crate::train::trainer::{Batch as RunBatch, Loaded, Trainer as Run};
 use crate::{Error, Result};
 
@@ -96,6 +98,14 @@ struct LoaderOptions {
     /// Whether a world model is to be made.
     #[serde(default)]
     world: bool,
+    /// Whether the attentive probe is read too where there is one.
+    #[serde(default)]
+    classifier: bool,
+    /// Whether the attentive probe alone is read, of which nothing else needs to be known.
+    #[serde(default)]
+    probe: bool,
+    /// Attention heads of the probe, unless the files tell.
+    heads: Option<usize>,
 }
 
 #[derive(Serialize)]
@@ -109,8 +119,11 @@ struct PlannedRead<'a> {
 /// Builds a model from the bytes of its checkpoint, as they come in.
 #[wasm_bindgen]
 pub struct ModelLoader {
-    config: ModelConfig,
-    processor: Processor,
+    /// Absent where the attentive probe alone is read.
+    described: Option<(ModelConfig, Processor)>,
+    config_text: Option<String>,
+    classifier: bool,
+    heads: Option<usize>,
     choice: EncoderChoice,
     predictor: bool,
     world: bool,
@@ -126,29 +139,9 @@ impl ModelLoader {
     #[wasm_bindgen(constructor)]
     pub fn new(options: JsValue) -> Result<ModelLoader, JsValue> {
         let options: LoaderOptions = from_js(options)?;
-        let config = match (&options.config, &options.preset) {
-            (Some(text), _) => ModelConfig::from_any_json(text)?,
-            (None, Some(serde_json::Value::String(name))) => ModelConfig::preset(name)?,
-            (None, Some(object)) => ModelConfig::from_json(&object.to_string())?,
-            (None, None) => {
-                return Err(Error::BadConfig(
-                    "the model has no config.json; name its architecture with the option `config`"
-                        .into(),
-                )
-                .into());
-            }
-        };
-        Encoder::check(&config)?;
-        if options.world && config.lewm.is_none() {
-            return Err(Error::Unsupported(
-                "this is no world model that this version runs: it runs LeWorldModel, whose config.json has the system \"lewm\""
-                    .into(),
-            )
-            .into());
-        }
-        let processor = match &options.preprocessor {
-            Some(text) => Processor::from_json(text)?,
-            None => Processor::published_for(&config)?,
+        let described = match options.probe {
+            true => None,
+            false => Some(options.described()?),
         };
         let precision = options.dtype.parse()?;
         Ok(Self {
@@ -156,8 +149,10 @@ impl ModelLoader {
             choice: options.encoder.as_deref().unwrap_or("auto").parse()?,
             predictor: options.predictor,
             world: options.world,
-            config,
-            processor,
+            described,
+            config_text: options.config,
+            classifier: options.classifier,
+            heads: options.heads,
             files: Vec::new(),
             precision,
             assembler: None,
@@ -182,21 +177,28 @@ impl ModelLoader {
 
     /// Checks all files against the configuration and says which bytes to read, in file order.
     pub fn plan(&mut self) -> Result<JsValue, JsValue> {
-        let encoder = Selection {
-            encoder: self.choice,
-            predictor: self.world,
-            ..Selection::default()
+        let plan = match &self.described {
+            None => Plan::probe(&self.files)?.0,
+            Some((config, _)) => {
+                let encoder = Selection {
+                    encoder: self.choice,
+                    predictor: self.world,
+                    probe: self.classifier,
+                    ..Selection::default()
+                };
+                let plan = Plan::new(&self.files, config, encoder)?;
+                self.predictor &= plan.has_predictor() && config.predicts_masked();
+                let everything = Selection {
+                    predictor: true,
+                    both: true,
+                    ..encoder
+                };
+                match self.predictor {
+                    true => Plan::new(&self.files, config, everything)?,
+                    false => plan,
+                }
+            }
         };
-        let mut plan = Plan::new(&self.files, &self.config, encoder)?;
-        self.predictor &= plan.has_predictor() && self.config.predicts_masked();
-        if self.predictor {
-            let everything = Selection {
-                predictor: true,
-                both: true,
-                ..encoder
-            };
-            plan = Plan::new(&self.files, &self.config, everything)?;
-        }
         let reads: Vec<_> = plan
             .reads()
             .iter()
@@ -236,6 +238,16 @@ impl ModelLoader {
         Ok(World::new(self.complete()?)?)
     }
 
+    /// The attentive probe, once every read is complete.
+    #[wasm_bindgen(js_name = finishProbe)]
+    pub async fn finish_probe(mut self) -> Result<Probe, JsValue> {
+        let assembler = self.assembler.take().ok_or_else(unplanned)?;
+        let (about, sizes) = self.probe(assembler.plan())?.ok_or_else(unplanned)?;
+        assembler.finish()?;
+        let probe = probe::Probe::of_file(about, sizes, &mut self.parameters, &device()?)?;
+        Ok(Probe::from(probe))
+    }
+
     /// A trainer that goes on from the model, once every read is complete. See `GlueTrainerOptions` in `www/src/glue.ts`.
     #[wasm_bindgen(js_name = finishTrainer)]
     pub async fn finish_trainer(self, options: JsValue) -> Result<Trainer, JsValue> {
@@ -265,22 +277,64 @@ pub(super) struct Complete {
     other: Option<Parameters>,
     is_target: bool,
     predictor: bool,
+    probe: Option<(About, [usize; 4])>,
+}
+
+impl LoaderOptions {
+    /// The geometry of the model, and what its pictures go through.
+    fn described(&self) -> Result<(ModelConfig, Processor)> {
+        let config = match (&self.config, &self.preset) {
+            (Some(text), _) => ModelConfig::from_any_json(text)?,
+            (None, Some(serde_json::Value::String(name))) => ModelConfig::preset(name)?,
+            (None, Some(object)) => ModelConfig::from_json(&object.to_string())?,
+            (None, None) => {
+                return Err(Error::BadConfig(
+                    "the model has no config.json; name its architecture with the option `config`"
+                        .into(),
+                ));
+            }
+        };
+        Encoder::check(&config)?;
+        if self.world && config.lewm.is_none() {
+            return Err(Error::Unsupported(
+                "this is no world model that this version runs: it runs LeWorldModel, whose config.json has the system \"lewm\""
+                    .into(),
+            ));
+        }
+        let processor = match &self.preprocessor {
+            Some(text) => Processor::from_json(text)?,
+            None => Processor::published_for(&config)?,
+        };
+        Ok((config, processor))
+    }
 }
 
 impl ModelLoader {
+    /// The attentive probe that a plan reads.
+    fn probe(&self, plan: &Plan) -> Result<Option<(About, [usize; 4])>> {
+        let Some(sizes) = plan.probe_sizes() else {
+            return Ok(None);
+        };
+        let about = About::find(&self.files, self.config_text.as_deref(), self.heads)?;
+        Ok(Some((about, sizes)))
+    }
+
     fn complete(mut self) -> Result<Complete> {
         let assembler = self.assembler.take().ok_or_else(unplanned)?;
         let is_target = assembler.plan().is_target();
+        let probe = self.probe(assembler.plan())?;
+        let (config, processor) = self.described.take().ok_or_else(unplanned)?;
         assembler.finish()?;
         let other = Some(self.parameters.split(OTHER)).filter(|other| !other.is_empty());
         Ok(Complete {
-            config: self.config,
-            processor: self.processor,
+            config,
+            processor,
             precision: self.precision,
             parameters: self.parameters,
             other,
             is_target,
             predictor: self.predictor,
+            probe,
         })
     }
 }
@@ -289,12 +343,20 @@ fn unplanned() -> Error {
     Error::Internal("plan() has not been called".into())
 }
 
-/// A loaded encoder, and what it takes to predict where the checkpoint has it.
+/// A loaded encoder, and what it takes to predict and to classify where the checkpoint has it.
 #[wasm_bindgen]
 pub struct Model {
     encoder: Rc<Encoder>,
     predicting: Option<Rc<Predicting>>,
+    classifier: Option<Rc<Classifier>>,
     processor: Processor,
+}
+
+/// The attentive probe of a checkpoint, and what its classes are called.
+struct Classifier {
+    probe: AttentiveProbe,
+    classes: usize,
+    labels: Option<Vec<serde_json::Value>>,
 }
 
 struct Predicting {
@@ -325,9 +387,22 @@ impl Model {
                 embeds_with_target: loaded.is_target,
             })),
         };
+        let classifier = match loaded.probe {
+            None => None,
+            Some((about, sizes)) => {
+                about.check(sizes[3])?;
+                let config = ProbeConfig::of(sizes, about.heads, about.layer_norm_eps);
+                Some(Rc::new(Classifier {
+                    probe: AttentiveProbe::take(&config, &device, &mut parameters)?,
+                    classes: config.classes,
+                    labels: about.labels,
+                }))
+            }
+        };
         Ok(Self {
             encoder: Rc::new(Encoder::new(&config, precision, &device, &mut parameters)?),
             predicting,
+            classifier,
             processor: loaded.processor,
         })
     }
@@ -359,6 +434,7 @@ impl Model {
         Ok(Self {
             encoder: Rc::new(encoder(&mut parameters)?),
             predicting,
+            classifier: None,
             processor,
         })
     }
@@ -375,6 +451,9 @@ struct ModelInfo<'a> {
     parameters: u64,
     weight_bytes: usize,
     predictor: bool,
+    /// Of the attentive probe; 0 where there is none.
+    classes: usize,
+    labels: Option<&'a [serde_json::Value]>,
     processor: &'a Processor,
 }
 
@@ -392,6 +471,8 @@ impl Model {
             parameters: config.parameter_count(),
             weight_bytes: self.encoder.weight_bytes(),
             predictor: self.predicting.is_some(),
+            classes: self.classifier.as_ref().map_or(0, |c| c.classes),
+            labels: self.classifier.as_ref().and_then(|c| c.labels.as_deref()),
             processor: &self.processor,
         })?)
     }
@@ -445,6 +526,20 @@ impl Model {
         Reflect::set(&result, &"shape".into(), &to_js(&shape)?)?;
         Reflect::set(&result, &"grid".into(), &to_js(&grid)?)?;
         Ok(result.into())
+    }
+
+    /// The classes of a batch by the checkpoint's attentive probe: `{ labels, scores, logits }`.
+    pub async fn classify(&self, batch: Batch) -> Result<JsValue, JsValue> {
+        let (encoder, Some(classifier)) = (Rc::clone(&self.encoder), self.classifier.clone())
+        else {
+            return Err(Error::Unsupported(
+                "the checkpoint has no attentive probe, or it was not loaded".into(),
+            )
+            .into());
+        };
+        let tokens = encoder.levels(&batch.into_pictures()?, None, 1)?;
+        let scores = classifier.probe.scores(classifier.probe.pooled(tokens));
+        classified(read_values(scores).await?, classifier.classes)
     }
 
     /// Predicts the tokens of one picture or clip in each of `targets` from those in `context`. `{ predicted, target, error, shape }`.
