@@ -69,7 +69,8 @@ impl About {
     /// `config.json`; else of a file of the original project. `heads` is what the caller knows better than the latter two.
     ///
     /// # Errors
-    /// [`Error::BadConfig`] for a `config.json` that cannot be read, [`Error::BadCheckpoint`] for such metadata.
+    /// [`Error::BadConfig`] for a `config.json` that cannot be read, or is missing beside Hugging Face's tensors; [`Error::BadCheckpoint`]
+    /// for metadata that cannot be read.
     pub fn find(files: &[File], config: Option<&str>, heads: Option<usize>) -> Result<Self> {
         #[derive(Deserialize)]
         struct HuggingFace {
@@ -85,6 +86,13 @@ impl About {
             });
         }
         let Some(text) = config else {
+            let mut names = files.iter().flat_map(|f| &f.header.tensors).map(|t| &t.name);
+            if names.any(|name| name.starts_with("pooler.cross_attention_layer.")) {
+                return Err(Error::BadConfig(
+                    "this is a probe of Hugging Face's, whose heads config.json tells: load it with that, as from the address of its folder"
+                        .into(),
+                ));
+            }
             return Ok(Self {
                 heads: heads.unwrap_or(PROBE_HEADS),
                 layer_norm_eps: PROBE_EPS,

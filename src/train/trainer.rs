@@ -441,10 +441,13 @@ impl Trainer {
             None => 1.0,
         };
 
-        let mut squares = no_squares(&self.device);
-        for gradient in pass.gradients.iter().flatten().flatten() {
-            squares = gradient.add_squares(squares, None);
-        }
+        let grown = |squares, gradients: &[Option<Value>]| {
+            let gradients = gradients.iter().flatten();
+            gradients.fold(squares, |squares, g| g.add_squares(squares, None))
+        };
+        let none = no_squares(&self.device);
+        let networks = pass.gradients.iter();
+        let squares = networks.fold(none.clone(), |squares, of| grown(squares, of));
         let share = (self.recipe.accumulate as f64).recip();
         let grad_norm = total(squares.clone()).await?.sqrt() * share;
         if !(pass.loss.is_finite() && grad_norm.is_finite()) {
@@ -453,7 +456,9 @@ impl Trainer {
         let embeddings = read_values(pass.embeddings).await?;
 
         let optimizer = self.recipe.optimizer;
-        let numbers = |weight_decay| {
+        let late = step > schedule.warmup() || !optimizer.clip_after_warmup;
+        let clip = optimizer.clip.filter(|_| late);
+        let numbers = |squares: &Tensor<1>, weight_decay| {
             let adamw = AdamW {
                 lr,
                 beta1: optimizer.beta1,
@@ -463,16 +468,20 @@ impl Trainer {
                 step: step as u32,
             };
             // The squares are those of the sum over accumulated batches; the limit is for its share.
-            let clip = optimizer.clip.unwrap_or(0.0) / share;
-            let numbers = adamw.numbers(share as f32, clip as f32).to_vec();
+            let limit = clip.unwrap_or(0.0) / share;
+            let numbers = adamw.numbers(share as f32, limit as f32).to_vec();
             let numbers = ops::uploaded(TensorData::new(numbers, [8]), &self.device);
-            match optimizer.clip {
-                Some(_) => ops::update::clipped(&squares, numbers),
+            match clip {
+                Some(_) => ops::update::clipped(squares, numbers),
                 None => numbers,
             }
         };
-        let (decay, keep) = (numbers(weight_decay), numbers(0.0));
         for (network, gradients) in self.online.iter_mut().zip(pass.gradients) {
+            let squares = match optimizer.clip_each {
+                true => grown(none.clone(), &gradients),
+                false => squares.clone(),
+            };
+            let (decay, keep) = (numbers(&squares, weight_decay), numbers(&squares, 0.0));
             network.update(gradients, &decay, &keep);
         }
         for (name, statistics) in pass.statistics {

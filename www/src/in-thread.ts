@@ -1,6 +1,6 @@
 // Everything that the library exports, and no worker: bundles of it have no code of one, and no file. For pages with a worker of their own.
 
-export { Jepa, type EmbedOptions, type EmbedStreamOptions, type LoadOptions, type PredictOptions, type WindowEmbedding } from "./jepa.js";
+export { Jepa, type ClassifyOptions, type EmbedOptions, type EmbedStreamOptions, type LoadOptions, type PredictOptions, type WindowEmbedding } from "./jepa.js";
 export { Trainer, type HuggingFaceFiles, type RunOptions, type StepOptions, type TrainDataset, type TrainerInfo, type TrainMetrics } from "./trainer.js";
 export type {
   Autosave,
@@ -32,7 +32,8 @@ export {
   type VJepaMaskType,
   type VJepaMultiblock3d,
 } from "./masks.js";
-export { KnnClassifier, LinearProbe, type Classified, type Embeddings, type Label, type LinearProbeOptions, type NeighbourOptions } from "./probes.js";
+export { KnnClassifier, LinearProbe, type Classified, type Embeddings, type Label, type LinearProbeOptions, type NeighbourOptions, type Probed } from "./probes.js";
+export { AttentiveProbe, type AttentiveProbeLoadOptions, type AttentiveProbeOptions, type FitProgress, type TokenEmbeddings } from "./attentive.js";
 export { cosineSimilarity, pca, type Matrix, type Pca, type PcaOptions, type Vector } from "./math.js";
 export { JepaError, type JepaErrorCode } from "./errors.js";
 export {

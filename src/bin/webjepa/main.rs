@@ -301,6 +301,7 @@ impl Model {
                 encoder: self.encoder,
                 predictor,
                 both,
+                ..Selection::default()
             },
         )?;
         Ok(Opened {
