@@ -131,7 +131,11 @@ fn the_same_seed_gives_the_same_probe_and_a_file_keeps_it() {
     let loaded = opened(&bytes);
     assert_eq!(loaded.config(), &config(4));
     assert_eq!(loaded.labels(), Some(&[json!("down"), json!("up")][..]));
-    assert_eq!(scores(&loaded, &tokens), given);
+    assert_eq!(block_on(loaded.save()).unwrap(), bytes);
+    // Loaded matrices are kept in another order, in which products are rounded otherwise.
+    for (a, b) in scores(&loaded, &tokens).iter().zip(&given) {
+        assert!((a - b).abs() < 1e-6, "{a} {b}");
+    }
 }
 
 fn opened(bytes: &[u8]) -> Probe {
@@ -214,7 +218,7 @@ fn what_makes_no_probe_is_refused() {
         tokens
     };
     for (tokens, labels) in [
-        (tokens(), &[0, 1, 0][..]),
+        (tokens(), &[0, 1, 0, 1, 0][..]),
         (tokens(), &[0, 1, 0, 2]),
         (Vec::new(), &[0, 1, 0, 1]),
         (tokens(), &[]),

@@ -86,7 +86,10 @@ impl About {
             });
         }
         let Some(text) = config else {
-            let mut names = files.iter().flat_map(|f| &f.header.tensors).map(|t| &t.name);
+            let mut names = files
+                .iter()
+                .flat_map(|f| &f.header.tensors)
+                .map(|t| &t.name);
             if names.any(|name| name.starts_with("pooler.cross_attention_layer.")) {
                 return Err(Error::BadConfig(
                     "this is a probe of Hugging Face's, whose heads config.json tells: load it with that, as from the address of its folder"
