@@ -5,7 +5,7 @@ use std::io::Cursor;
 
 use burn::tensor::Device;
 use pollster::block_on;
-use serde_json::{Value, json};
+use serde_json::{Value as Json, json};
 use webjepa::checkpoint::{File, Header, Plan, assemble, probe_parameters};
 use webjepa::device::Precision;
 use webjepa::model::{PROBE_EPS, PROBE_HEADS, ProbeConfig};
@@ -21,16 +21,18 @@ fn config(depth: usize) -> ProbeConfig {
 }
 
 fn fresh(depth: usize, seed: u64) -> Probe {
-    let labels = vec![json!("down"), json!("up")];
-    Probe::new(config(depth), Some(labels), seed, &Device::flex()).unwrap()
+    let labels = json!(["down", "up"]);
+    Probe::new(config(depth), labels, seed, &Device::flex()).unwrap()
 }
 
-fn fit(change: Value) -> Fit {
-    let mut fit = json!({ "steps": 150, "learningRate": 3e-3, "warmup": 10, "weightDecay": 0.01, "clip": 1.0 });
-    for (key, value) in change.as_object().unwrap() {
-        fit[key] = value.clone();
+fn fit(steps: u64) -> Fit {
+    Fit {
+        steps,
+        learning_rate: 3e-3,
+        warmup: 0,
+        weight_decay: 0.01,
+        clip: 1.0,
     }
-    serde_json::from_value(fit).unwrap()
 }
 
 /// Sample `2 i` and sample `2 i + 1` have the same tokens but for two, which exchange their last values: one of them is marked, and the
@@ -92,7 +94,14 @@ fn attention_tells_what_means_cannot() {
         assert_eq!(pair[0], pair[1]);
     }
     for depth in [1, 4] {
-        let (probe, reports) = trained(depth, 1, &fit(json!({})));
+        let (probe, reports) = trained(
+            depth,
+            1,
+            &Fit {
+                warmup: 10,
+                ..fit(150)
+            },
+        );
         let scores = scores(&probe, &tokens);
         let right = scores.chunks_exact(2).zip(&labels);
         let right = right
@@ -118,7 +127,7 @@ fn attention_tells_what_means_cannot() {
 
 #[test]
 fn the_same_seed_gives_the_same_probe_and_a_file_keeps_it() {
-    let how = fit(json!({ "steps": 5, "warmup": 0 }));
+    let how = fit(5);
     let (tokens, _) = batch(1000..1010);
     let (probe, reports) = trained(4, 7, &how);
     let (again, same) = trained(4, 7, &how);
@@ -130,7 +139,7 @@ fn the_same_seed_gives_the_same_probe_and_a_file_keeps_it() {
     let bytes = block_on(probe.save()).unwrap();
     let loaded = opened(&bytes);
     assert_eq!(loaded.config(), &config(4));
-    assert_eq!(loaded.labels(), Some(&[json!("down"), json!("up")][..]));
+    assert_eq!(loaded.labels(), &json!(["down", "up"]));
     assert_eq!(block_on(loaded.save()).unwrap(), bytes);
     // Loaded matrices are kept in another order, in which products are rounded otherwise.
     for (a, b) in scores(&loaded, &tokens).iter().zip(&given) {
@@ -182,10 +191,7 @@ fn names_come_from_config_json() {
     });
     let about = About::find(&[], Some(&text.to_string()), None).unwrap();
     assert_eq!((about.heads, about.layer_norm_eps), (2, 1e-6));
-    assert_eq!(
-        about.labels,
-        Some(vec![json!("down"), json!("up"), json!("left")])
-    );
+    assert_eq!(about.labels, json!(["down", "up", "left"]));
     assert_eq!(about.check(2).unwrap_err().code(), "bad-checkpoint");
     about.check(3).unwrap();
     let published = About::find(&[], None, None).unwrap();
@@ -200,7 +206,7 @@ fn names_come_from_config_json() {
 fn what_makes_no_probe_is_refused() {
     let refused = |sizes, heads| {
         let config = ProbeConfig::of(sizes, heads, PROBE_EPS);
-        let probe = Probe::new(config, None, 0, &Device::flex());
+        let probe = Probe::new(config, Json::Null, 0, &Device::flex());
         assert_eq!(probe.err().unwrap().code(), "bad-config", "{sizes:?}");
     };
     refused([8, 1, 32, 2], 3);
@@ -208,7 +214,7 @@ fn what_makes_no_probe_is_refused() {
     refused([8, 0, 32, 2], 2);
     refused([8, 1, 32, 0], 2);
 
-    let how = fit(json!({}));
+    let how = fit(150);
     let mut probe = fresh(1, 0);
     let before = scores(&probe, &sample(0).0);
     let tokens = || batch(0..4).0;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::init::fresh_probe;
@@ -21,10 +20,13 @@ use crate::{Error, Result};
 
 /// Key, in the metadata of a file, of what its tensors do not tell.
 const ABOUT: &str = "webjepa.probe";
+/// Its keys.
+const HEADS: &str = "heads";
+const EPS: &str = "layerNormEps";
+const LABELS: &str = "labels";
 
-/// How a probe is trained. Defaults are those of V-JEPA 1's evaluation on video, but for the number of steps: there, 20 epochs.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+/// How a probe is trained. V-JEPA 1's evaluation on video has, for 20 epochs, the values that are named.
+#[derive(Clone, Copy, Debug)]
 pub struct Fit {
     /// Steps of the schedule.
     pub steps: u64,
@@ -39,8 +41,7 @@ pub struct Fit {
 }
 
 /// What a step did.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FitReport {
     /// Number of the step, from 1.
     pub step: u64,
@@ -53,15 +54,14 @@ pub struct FitReport {
 }
 
 /// What a file says of its probe beside its tensors.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug)]
 pub struct About {
     /// Attention heads.
     pub heads: usize,
     /// Of every norm.
     pub layer_norm_eps: f64,
-    /// What the classes are called, in the order of the scores.
-    pub labels: Option<Vec<Json>>,
+    /// What the classes are called, in the order of the scores: an array, or null.
+    pub labels: Json,
 }
 
 impl About {
@@ -72,18 +72,19 @@ impl About {
     /// [`Error::BadConfig`] for a `config.json` that cannot be read, or is missing beside Hugging Face's tensors; [`Error::BadCheckpoint`]
     /// for metadata that cannot be read.
     pub fn find(files: &[File], config: Option<&str>, heads: Option<usize>) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct HuggingFace {
-            num_attention_heads: Option<usize>,
-            layer_norm_eps: Option<f64>,
-            id2label: Option<BTreeMap<String, Json>>,
-        }
+        let number = |json: &Json, key| json[key].as_u64().map(|number| number as usize);
         if let Some(text) = files.iter().find_map(|f| f.header.metadata.get(ABOUT)) {
-            return serde_json::from_str(text).map_err(|e| {
-                Error::BadCheckpoint(format!(
-                    "what the file says of its probe cannot be read: {e}"
-                ))
-            });
+            let about: Json = serde_json::from_str(text).unwrap_or_default();
+            return match (number(&about, HEADS), about[EPS].as_f64()) {
+                (Some(heads), Some(layer_norm_eps)) => Ok(Self {
+                    heads,
+                    layer_norm_eps,
+                    labels: about[LABELS].clone(),
+                }),
+                _ => Err(Error::BadCheckpoint(
+                    "what the file says of its probe cannot be read".into(),
+                )),
+            };
         }
         let Some(text) = config else {
             let mut names = files
@@ -99,27 +100,31 @@ impl About {
             return Ok(Self {
                 heads: heads.unwrap_or(PROBE_HEADS),
                 layer_norm_eps: PROBE_EPS,
-                labels: None,
+                labels: Json::Null,
             });
         };
-        let config: HuggingFace = serde_json::from_str(text)
+        let config: Json = serde_json::from_str(text)
             .map_err(|e| Error::BadConfig(format!("config.json cannot be read: {e}")))?;
-        let named = |names: BTreeMap<String, Json>| {
-            let by_number = (0..names.len()).map(|class| names.get(&class.to_string()).cloned());
-            by_number.collect::<Option<Vec<_>>>()
-        };
+        let names = &config["id2label"];
+        let count = names.as_object().map_or(0, |names| names.len());
+        let named = (0..count).map(|class| names.get(class.to_string()).cloned());
         Ok(Self {
-            heads: heads.or(config.num_attention_heads).unwrap_or(PROBE_HEADS),
+            heads: heads
+                .or(number(&config, "num_attention_heads"))
+                .unwrap_or(PROBE_HEADS),
             // The default of transformers' VJEPA2Config.
-            layer_norm_eps: config.layer_norm_eps.unwrap_or(1e-6),
-            labels: config.id2label.and_then(named),
+            layer_norm_eps: config["layer_norm_eps"].as_f64().unwrap_or(1e-6),
+            labels: match named.collect::<Option<Vec<_>>>() {
+                Some(names) if count > 0 => Json::Array(names),
+                _ => Json::Null,
+            },
         })
     }
 
     /// # Errors
     /// [`Error::BadCheckpoint`] when there is another number of labels than of classes.
     pub fn check(&self, classes: usize) -> Result<()> {
-        match &self.labels {
+        match self.labels.as_array() {
             Some(labels) if labels.len() != classes => Err(Error::BadCheckpoint(format!(
                 "there are {} labels for the {classes} classes of the probe",
                 labels.len()
@@ -132,7 +137,7 @@ impl About {
 /// A probe whose weights can be trained and written.
 pub struct Probe {
     config: ProbeConfig,
-    labels: Option<Vec<Json>>,
+    labels: Json,
     network: Network,
     device: Device,
     step: u64,
@@ -143,12 +148,7 @@ impl Probe {
     ///
     /// # Errors
     /// [`Error::BadConfig`] for sizes of which no probe can be made.
-    pub fn new(
-        config: ProbeConfig,
-        labels: Option<Vec<Json>>,
-        seed: u64,
-        device: &Device,
-    ) -> Result<Self> {
+    pub fn new(config: ProbeConfig, labels: Json, seed: u64, device: &Device) -> Result<Self> {
         config.check()?;
         let mut network = Network::new("");
         for tensor in fresh_probe(&probe_parameters(config.sizes()), seed) {
@@ -190,9 +190,9 @@ impl Probe {
         &self.config
     }
 
-    /// What the classes are called, where that is known.
-    pub fn labels(&self) -> Option<&[Json]> {
-        self.labels.as_deref()
+    /// What the classes are called: an array, or null where that is not known.
+    pub fn labels(&self) -> &Json {
+        &self.labels
     }
 
     /// Which of `length` samples the next step takes, `batch` of them: each epoch goes through all in an order of its own, and leaves out
@@ -289,16 +289,14 @@ impl Probe {
     /// # Errors
     /// [`Error::Internal`] when the device fails.
     pub async fn save(&self) -> Result<Vec<u8>> {
-        let about = About {
-            heads: self.config.heads,
-            layer_norm_eps: self.config.layer_norm_eps,
-            labels: self.labels.clone(),
-        };
-        let about = serde_json::to_string(&about)
-            .map_err(|e| Error::Internal(format!("the labels cannot be written: {e}")))?;
+        let about = serde_json::json!({
+            HEADS: self.config.heads,
+            EPS: self.config.layer_norm_eps,
+            LABELS: self.labels,
+        });
         file(
             &self.network.read().await?,
-            &BTreeMap::from([(ABOUT.to_owned(), about)]),
+            &BTreeMap::from([(ABOUT.to_owned(), about.to_string())]),
         )
     }
 

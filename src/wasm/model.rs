@@ -356,7 +356,7 @@ pub struct Model {
 struct Classifier {
     probe: AttentiveProbe,
     classes: usize,
-    labels: Option<Vec<serde_json::Value>>,
+    labels: serde_json::Value,
 }
 
 struct Predicting {
@@ -453,7 +453,7 @@ struct ModelInfo<'a> {
     predictor: bool,
     /// Of the attentive probe; 0 where there is none.
     classes: usize,
-    labels: Option<&'a [serde_json::Value]>,
+    labels: Option<String>,
     processor: &'a Processor,
 }
 
@@ -472,7 +472,7 @@ impl Model {
             weight_bytes: self.encoder.weight_bytes(),
             predictor: self.predicting.is_some(),
             classes: self.classifier.as_ref().map_or(0, |c| c.classes),
-            labels: self.classifier.as_ref().and_then(|c| c.labels.as_deref()),
+            labels: self.classifier.as_ref().map(|c| c.labels.to_string()),
             processor: &self.processor,
         })?)
     }

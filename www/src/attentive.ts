@@ -1,7 +1,7 @@
 // Attentive probes: classifiers of tokens, which find the ones that tell the class; those of the published evaluations of V-JEPA.
 
 import { JepaError, throwIfAborted } from "./errors.js";
-import type { GlueFit, GlueProbeInfo } from "./glue.js";
+import type { GlueProbeInfo } from "./glue.js";
 import { asyncDispose, isolated, Resident, type Advice } from "./host.js";
 import { BACKENDS, customCache, loadRequest, type LoadOptions } from "./jepa.js";
 import { aBoolean, aFunction, anObject, anything, atLeast, checkFields, moreThan, oneOf, shown, whole, type Rule } from "./options.js";
@@ -104,7 +104,7 @@ export class AttentiveProbe<L extends Label = Label> {
     const wrong = list.findIndex((values) => !values.every(Number.isFinite));
     if (wrong >= 0) throw new JepaError("bad-input", `Sample ${wrong} has a value that is not finite.`);
     const { depth = 1, heads = headsOf(width), batch = 16, seed = 0, steps = 300, learningRate = 1e-3, warmup = 0, weightDecay = 0.01, clip = 1 } = options;
-    const fit: GlueFit = { steps, learningRate, warmup, weightDecay, clip };
+    const fit = { steps, learningRate, warmup, weightDecay, clip };
     // Published probes have MLPs four times as wide as their tokens.
     const made = { hiddenSize: width, depth, heads, mlpHidden: 4 * width, labels: [...classes], seed };
     const resident = await Resident.settle((engine) => engine.call("newProbe", { backend, options: made }, { signal }), { worker, again: false, advice: FITTED, signal });

@@ -130,7 +130,8 @@ export class LocalEngine implements Engine {
     const reason = await this.#open(backend);
     throwIfAborted(signal);
     const instance = this.#instance!;
-    return { ...this.#keepProbe(instance.call(() => instance.glue.Probe.create(options))), ...reason };
+    const { hiddenSize, depth, heads, mlpHidden, labels, seed } = options;
+    return { ...this.#keepProbe(instance.call(() => instance.glue.Probe.create(hiddenSize, depth, heads, mlpHidden, JSON.stringify(labels), seed))), ...reason };
   }
 
   async #train(request: TrainRequest, onProgress: CallOptions["onProgress"], signal: AbortSignal): Promise<Loaded<GlueTrainerInfo>> {

@@ -24,8 +24,8 @@ export interface Glue {
     resume(file: Uint8Array, options: Partial<GlueTrainerOptions>): Promise<GlueTrainer>;
   };
   Probe: {
-    /** A probe with freshly initialised weights. */
-    create(options: GlueProbeOptions): GlueProbe;
+    /** A probe with freshly initialised weights; `labels` is the JSON of an array. */
+    create(hiddenSize: number, depth: number, heads: number, mlpHidden: number, labels: string, seed: number): GlueProbe;
   };
   /** Replaces the wasm instance by a fresh one; everything that the old one made is stale afterwards. */
   __wbg_reset_state(): void;
@@ -116,21 +116,12 @@ export interface GlueClassified {
   logits: Float32Array<ArrayBuffer>;
 }
 
-export interface GlueProbeOptions {
-  hiddenSize: number;
-  depth: number;
-  heads: number;
-  mlpHidden: number;
-  labels: (string | number | boolean)[];
-  seed: number;
-}
-
 export interface GlueProbe {
   info(): GlueProbeInfo;
   /** Which `batch` of `length` samples, or all where there are fewer, the next step takes; until that is taken the answer stays the same. */
   nextIndices(length: number, batch: number, seed: number): Uint32Array;
   /** A step on the tokens `[labels.length, n, d]`. A failure with a code other than `internal` leaves the probe as it was. */
-  step(tokens: Float32Array, labels: Uint32Array, fit: GlueFit): Promise<GlueFitStep>;
+  step(tokens: Float32Array, labels: Uint32Array, steps: number, learningRate: number, warmup: number, weightDecay: number, clip: number): Promise<GlueFitStep>;
   /** The classes of the tokens `[count, n, d]`. */
   classify(tokens: Float32Array, count: number): Promise<GlueClassified>;
   /** A safetensors file. */
@@ -143,18 +134,9 @@ export interface GlueProbeInfo {
   depth: number;
   heads: number;
   classes: number;
-  /** Null where nothing says what the classes are called. */
-  labels: (string | number | boolean)[] | null;
+  /** What the classes are called: the JSON of an array, or of null where nothing says. */
+  labels: string;
   backend: Backend;
-}
-
-export interface GlueFit {
-  steps: number;
-  learningRate: number;
-  warmup: number;
-  weightDecay: number;
-  /** 0 for none. */
-  clip: number;
 }
 
 export interface GlueFitStep {
@@ -307,8 +289,8 @@ export interface GlueModelInfo {
   predictor: boolean;
   /** Of the attentive probe; 0 where there is none, and `classify` cannot be called. */
   classes: number;
-  /** Null where nothing says what the classes are called. */
-  labels: (string | number | boolean)[] | null;
+  /** What the classes are called: the JSON of an array, or of null where nothing says. Null where there are none. */
+  labels: string | null;
 }
 
 export interface GlueBatch {

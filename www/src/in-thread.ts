@@ -49,7 +49,7 @@ export {
 } from "./world.js";
 export { ActionScale, windowsOf, type ActionWindow, type ActionWindows, type Trajectory, type WindowOptions } from "./trajectories.js";
 export type { ClipData, ClipInput } from "./clips.js";
-export { videoFrames, type FrameSource, type VideoFramesOptions } from "./stream.js";
+export { videoFrames, type FrameSource, type VideoDemuxer, type VideoFramesOptions } from "./stream.js";
 export type { ImageInput, PixelData } from "./inputs.js";
 export type { ModelFile, ModelSource } from "./weights.js";
 export type { Backend, Dtype, Embedding, Grid, ModelConfig, ModelPreset, PredictorConfig, LeWmConfig, Prediction, Progress, System } from "./types.js";

@@ -28,7 +28,8 @@ export class LocalProbe {
 
   async fit({ tokens, labels, fit }: Omit<Calls["fit"]["request"], "id">, signal: AbortSignal | undefined): Promise<GlueFitStep> {
     await this.#turn(signal);
-    return this.#instance.run(() => this.#probe.step(tokens, labels, fit));
+    const { steps, learningRate, warmup, weightDecay, clip } = fit;
+    return this.#instance.run(() => this.#probe.step(tokens, labels, steps, learningRate, warmup, weightDecay, clip));
   }
 
   async read({ tokens, count }: Omit<Calls["read"]["request"], "id">, signal: AbortSignal | undefined): Promise<GlueClassified> {

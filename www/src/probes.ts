@@ -309,6 +309,7 @@ export function probed<L extends Label>(result: GlueClassified & { logits: Float
  *
  * @internal
  */
-export function namesOf({ classes, labels }: { classes: number; labels: readonly Label[] | null }): Label[] {
-  return labels ? [...labels] : Array.from({ length: classes }, (_, i) => i);
+export function namesOf({ classes, labels }: { classes: number; labels: string | null }): Label[] {
+  const names = JSON.parse(labels ?? "null") as Label[] | null;
+  return names ?? Array.from({ length: classes }, (_, i) => i);
 }

@@ -2,7 +2,7 @@
 
 import type { CachedBytes, CustomCache } from "./cache.js";
 import type { JepaErrorCode, JepaError } from "./errors.js";
-import type { GlueClassified, GlueFit, GlueFitStep, GlueLoadOptions, GlueModelInfo, GluePlanOptions, GluePrediction, GlueProbeInfo, GlueProbeOptions, GlueTrainerInfo, GlueTrainerOptions, GlueTrainStep, GlueWorldInfo } from "./glue.js";
+import type { GlueClassified, GlueFitStep, GlueLoadOptions, GlueModelInfo, GluePlanOptions, GluePrediction, GlueProbeInfo, GlueTrainerInfo, GlueTrainerOptions, GlueTrainStep, GlueWorldInfo } from "./glue.js";
 import type { Picture } from "./inputs.js";
 import type { Integrity } from "./integrity.js";
 import type { Masks } from "./masks.js";
@@ -44,11 +44,11 @@ export interface Calls {
   /** An attentive probe from a checkpoint. */
   probe: { request: LoadRequest; result: Loaded<GlueProbeInfo> };
   /** An attentive probe with fresh weights. */
-  newProbe: { request: { backend: Backend | "auto"; options: GlueProbeOptions }; result: Loaded<GlueProbeInfo> };
+  newProbe: { request: { backend: Backend | "auto"; options: FreshProbe }; result: Loaded<GlueProbeInfo> };
   /** Which samples the next step of a probe takes. */
   samples: { request: { id: number; length: number; batch: number; seed: number }; result: Uint32Array };
   /** A step of a probe on tokens `[labels.length, n, d]`. */
-  fit: { request: { id: number; tokens: Float32Array; labels: Uint32Array; fit: GlueFit }; result: GlueFitStep };
+  fit: { request: { id: number; tokens: Float32Array; labels: Uint32Array; fit: Fit }; result: GlueFitStep };
   /** The classes of tokens `[count, n, d]`. */
   read: { request: { id: number; tokens: Float32Array; count: number }; result: GlueClassified };
   saveProbe: { request: { id: number }; result: { file: Uint8Array<ArrayBuffer> } };
@@ -103,6 +103,24 @@ export interface EmbedRequest {
 }
 
 export type ClassifyRequest = Omit<EmbedRequest, "pool" | "normalize">;
+
+export interface FreshProbe {
+  hiddenSize: number;
+  depth: number;
+  heads: number;
+  mlpHidden: number;
+  labels: (string | number | boolean)[];
+  seed: number;
+}
+
+/** How a probe is trained; `clip` is 0 for none. */
+export interface Fit {
+  steps: number;
+  learningRate: number;
+  warmup: number;
+  weightDecay: number;
+  clip: number;
+}
 
 export interface PredictRequest {
   id: number;
