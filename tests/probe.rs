@@ -164,10 +164,12 @@ fn opened(bytes: &[u8]) -> Probe {
 
 #[test]
 fn small_steps_on_one_batch_only_make_the_loss_smaller() {
-    let rate = 1e-4;
-    let how = fit(
-        json!({ "steps": 1000, "warmup": 0, "learningRate": rate, "weightDecay": 0.0, "clip": 0.0 }),
-    );
+    let how = Fit {
+        learning_rate: 1e-4,
+        weight_decay: 0.0,
+        clip: 0.0,
+        ..fit(1000)
+    };
     let (tokens, labels) = batch(0..16);
     let mut probe = fresh(4, 2);
     let mut losses = Vec::new();
