@@ -205,7 +205,8 @@ fn clipping_bounds_the_norm_of_what_the_optimizer_sees() {
 
 #[test]
 fn each_network_is_clipped_by_itself_and_after_the_warmup_as_v_jepa_has_it() {
-    let clip = 0.01;
+    // The gradient of the encoder is small at first, as the predictor's fresh weights are.
+    let clip = 5e-5;
     let schedule = json!({ "steps": 40, "warmupSteps": 2, "lr": 2e-3 });
     let optimizer =
         json!({ "clip": clip, "clipEach": true, "clipAfterWarmup": true, "beta1": 0.0 });
@@ -222,8 +223,11 @@ fn each_network_is_clipped_by_itself_and_after_the_warmup_as_v_jepa_has_it() {
                 "{step}: {seen:?}"
             );
         } else {
+            // PyTorch's clip · norm / (norm + 1e-6) falls short by 5e-7 where norm is 2 · clip, and by less beyond.
+            let short = seen.map(|norm| clip - norm);
+            let rounding = 1e-4 * clip;
             assert!(
-                seen.iter().all(|norm| (norm - clip).abs() < 1e-4 * clip),
+                short.iter().all(|by| (-rounding..5e-7 + rounding).contains(by)),
                 "{seen:?}"
             );
         }
