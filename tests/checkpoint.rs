@@ -365,6 +365,7 @@ fn the_encoder_of_a_training_checkpoint_can_be_chosen() {
             encoder: EncoderChoice::Context,
             predictor: true,
             both: false,
+            ..Selection::default()
         },
     )
     .unwrap();
@@ -399,6 +400,7 @@ fn the_encoder_of_a_training_checkpoint_can_be_chosen() {
         encoder: EncoderChoice::Auto,
         predictor: true,
         both: false,
+        ..Selection::default()
     };
     let error = load(&only, &config, selection).unwrap_err();
     assert!(
@@ -783,6 +785,7 @@ fn the_predictor_of_the_fixture_is_read_whole() {
         encoder: EncoderChoice::Auto,
         predictor: true,
         both: false,
+        ..Selection::default()
     };
     let loaded = load(&[fixture("ijepa_tiny.safetensors")], &config, selection).unwrap();
     assert_eq!(

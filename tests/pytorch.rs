@@ -27,6 +27,7 @@ fn parameters(bytes: &[u8]) -> Vec<(String, Vec<f32>)> {
         encoder: EncoderChoice::Auto,
         predictor: true,
         both: true,
+        ..Selection::default()
     };
     let config = ModelConfig::from_hf_json(CONFIG).unwrap();
     let plan = Plan::new(&[file], &config, selection).unwrap();

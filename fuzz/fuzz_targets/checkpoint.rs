@@ -58,7 +58,7 @@ fuzz_target!(|bytes: &[u8]| {
         EncoderChoice::Target,
     ] {
         for predictor in [false, true] {
-            let Some(plan) = plan(bytes, Selection { encoder, predictor, both: predictor }) else {
+            let Some(plan) = plan(bytes, Selection { encoder, predictor, both: predictor, probe: predictor }) else {
                 continue;
             };
             let slots = plan.slots().to_vec();

@@ -373,11 +373,13 @@ const PREDICTOR: [Scheme; 6] = [
     },
 ];
 
-/// Of attentive probes: Hugging Face's classifiers, and the original files, which hold a list of probes.
-pub(super) const PROBE: [Scheme; 6] = [
+/// Of attentive probes: Hugging Face's classifiers, and the original files, which hold one probe (V-JEPA 1) or a list of them.
+pub(super) const PROBE: [Scheme; 8] = [
     original(""),
     original("probe."),
     original("module."),
+    original("classifier."),
+    original("classifier.module."),
     original("classifiers.0."),
     original("classifiers.0.module."),
     Scheme {
@@ -473,6 +475,7 @@ fn video_names(name: &str) -> Vec<String> {
         "predictor_norm" => Some(format!("predictor.layernorm.{kind}")),
         "predictor_proj" => Some(format!("predictor.proj.{kind}")),
         "linear" => Some(format!("classifier.{kind}")),
+        "pooler" => Some(format!("pooler.{kind}")),
         _ => None,
     };
     if let Some(name) = simple {
@@ -504,11 +507,12 @@ fn probe_names(module: &str, kind: &str) -> Vec<String> {
             let (layer, part) = rest.split_once('.').unwrap_or((rest, ""));
             (format!("self_attention_layers.{layer}"), part, "self_attn")
         }
-        None => match module.strip_prefix("cross_attention_block.") {
-            Some(part) => ("cross_attention_layer".into(), part, "cross_attn"),
-            // The query, which has no kind.
-            None => return vec![format!("pooler.{kind}")],
-        },
+        None => {
+            let part = module
+                .strip_prefix("cross_attention_block.")
+                .unwrap_or(module);
+            ("cross_attention_layer".into(), part, "cross_attn")
+        }
     };
     let parts: &[&str] = match part {
         "attn.qkv" => &["q_proj", "k_proj", "v_proj"],

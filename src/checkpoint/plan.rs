@@ -31,6 +31,8 @@ pub struct Selection {
     pub predictor: bool,
     /// Whether to read the other encoder too where the checkpoint has two; its parameters are named [`OTHER`]`…`.
     pub both: bool,
+    /// Whether to read the attentive probe too where the checkpoint has one.
+    pub probe: bool,
 }
 
 /// What the names of the other encoder's parameters begin with.
@@ -77,6 +79,7 @@ pub struct Plan {
     slots: Vec<Slot>,
     has_predictor: bool,
     is_target: bool,
+    probe: Option<[usize; 4]>,
 }
 
 impl Plan {
@@ -116,7 +119,18 @@ impl Plan {
             }));
         }
 
+        let probe = tensors.probe().filter(|_| selection.probe);
+        if let Some((scheme, sizes)) = probe {
+            let parameters = names::probe_parameters(sizes);
+            wanted.extend(
+                parameters
+                    .into_iter()
+                    .map(|parameter| (scheme, parameter, "")),
+            );
+        }
+
         let mut plan = Self {
+            probe: probe.map(|(_, sizes)| sizes),
             has_predictor: tensors
                 .0
                 .keys()
@@ -152,40 +166,15 @@ impl Plan {
     /// # Errors
     /// [`Error::MissingTensor`] where there is no probe, or not all of it; [`Error::ShapeMismatch`].
     pub fn probe(files: &[File]) -> Result<(Self, [usize; 4])> {
-        const LAST: &str = "pooler.cross_attention_block.mlp.fc1.weight";
         let tensors = Tensors::new(files)?;
-        // The name does not depend on sizes, the shape is looked up.
-        let named = |scheme: Scheme, name: &str| {
-            let parameter = Parameter {
-                name: name.into(),
-                shape: vec![1],
-                optional: false,
-            };
-            let source = scheme.sources(&parameter).swap_remove(0);
-            tensors
-                .0
-                .get(source.name.as_str())
-                .map(|(_, info)| &info.shape[..])
-        };
-        let found = PROBE.into_iter().find_map(|scheme| {
-            match (named(scheme, LAST)?, named(scheme, "linear.weight")?) {
-                (&[mlp, d], &[classes, _]) => Some((scheme, mlp, d, classes)),
-                _ => None,
-            }
-        });
-        let Some((scheme, mlp, d, classes)) = found else {
+        let Some((scheme, sizes)) = tensors.probe() else {
             return Err(Error::MissingTensor(
                 "the checkpoint has no attentive probe: no pooler with a cross-attention block and a linear layer".into(),
             ));
         };
-        let block = |i: usize| format!("pooler.blocks.{i}.norm1.weight");
-        let depth = 1
-            + (0..)
-                .take_while(|&i| named(scheme, &block(i)).is_some())
-                .count();
-        let sizes = [d, depth, mlp, classes];
         let plan = Self::of_parameters(files, &tensors, scheme, names::probe_parameters(sizes))?;
-        Ok((plan, sizes))
+        let probe = Some(sizes);
+        Ok((Self { probe, ..plan }, sizes))
     }
 
     /// What `files` hold of the predictor that `config` describes, or of everything that LeWorldModel has beside its encoder, whatever
@@ -211,6 +200,7 @@ impl Plan {
             slots: Vec::new(),
             has_predictor: false,
             is_target: false,
+            probe: None,
         }
     }
 
@@ -255,6 +245,11 @@ impl Plan {
     /// Whether the encoder is the target encoder of a training checkpoint.
     pub fn is_target(&self) -> bool {
         self.is_target
+    }
+
+    /// Width, depth, MLP width and number of classes of the attentive probe, where it is read.
+    pub fn probe_sizes(&self) -> Option<[usize; 4]> {
+        self.probe
     }
 
     /// Sum of the byte ranges.
@@ -418,6 +413,33 @@ impl<'a> Tensors<'a> {
         }
         let (_, scheme) = self.best(names::predictor(config.system), &parameters);
         Ok((scheme, parameters))
+    }
+
+    /// How an attentive probe is spelled, and its width, depth, MLP width and number of classes; none where there is none.
+    fn probe(&self) -> Option<(Scheme, [usize; 4])> {
+        const LAST: &str = "pooler.cross_attention_block.mlp.fc1.weight";
+        // The name does not depend on sizes, the shape is looked up.
+        let named = |scheme: Scheme, name: &str| {
+            let parameter = Parameter {
+                name: name.into(),
+                shape: vec![1],
+                optional: false,
+            };
+            let source = scheme.sources(&parameter).swap_remove(0);
+            let (_, info) = self.0.get(source.name.as_str())?;
+            Some(&info.shape[..])
+        };
+        PROBE.into_iter().find_map(|scheme| {
+            let (&[mlp, d], &[classes, _]) =
+                (named(scheme, LAST)?, named(scheme, "linear.weight")?)
+            else {
+                return None;
+            };
+            let block =
+                |i: &usize| named(scheme, &format!("pooler.blocks.{i}.norm1.weight")).is_some();
+            let depth = 1 + (0..).take_while(block).count();
+            Some((scheme, [d, depth, mlp, classes]))
+        })
     }
 
     /// Of several spellings, the one that finds most, and how much it finds.

@@ -12,6 +12,9 @@ use crate::{Error, Result};
 /// Added to the variance in every norm of the original projects' probes; Hugging Face has the encoder's 1e-6.
 pub const PROBE_EPS: f64 = 1e-5;
 
+/// Attention heads of V-JEPA 2's probes, whatever the encoder's, and of the encoders that V-JEPA 1 was released with.
+pub const PROBE_HEADS: usize = 16;
+
 /// Sizes of a probe.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProbeConfig {
@@ -19,7 +22,7 @@ pub struct ProbeConfig {
     pub hidden_size: usize,
     /// Blocks, that of the query included: 1 in V-JEPA 1, 4 in V-JEPA 2.
     pub depth: usize,
-    /// Attention heads: the encoder's in V-JEPA 1, 16 in V-JEPA 2 whatever the encoder's.
+    /// Attention heads: the encoder's in V-JEPA 1 and in Hugging Face's classifiers, else see [`PROBE_HEADS`].
     pub heads: usize,
     /// Width of the hidden layer of each MLP.
     pub mlp_hidden: usize,
@@ -27,6 +30,47 @@ pub struct ProbeConfig {
     pub classes: usize,
     /// See [`PROBE_EPS`].
     pub layer_norm_eps: f64,
+}
+
+impl ProbeConfig {
+    /// Of width, depth, width of the MLPs and number of classes, as [`Plan::probe`](crate::checkpoint::Plan::probe) gives them.
+    pub fn of(
+        [hidden_size, depth, mlp_hidden, classes]: [usize; 4],
+        heads: usize,
+        layer_norm_eps: f64,
+    ) -> Self {
+        Self {
+            hidden_size,
+            depth,
+            heads,
+            mlp_hidden,
+            classes,
+            layer_norm_eps,
+        }
+    }
+
+    /// What [`of`](Self::of) was given.
+    pub fn sizes(&self) -> [usize; 4] {
+        [self.hidden_size, self.depth, self.mlp_hidden, self.classes]
+    }
+
+    /// # Errors
+    /// [`Error::BadConfig`] for sizes of which no probe can be made.
+    pub fn check(&self) -> Result<()> {
+        if self.sizes().contains(&0) {
+            return Err(Error::BadConfig(format!(
+                "a probe of sizes {:?} (width, depth, width of its MLPs, classes) is none: each is at least 1",
+                self.sizes()
+            )));
+        }
+        if self.heads == 0 || !self.hidden_size.is_multiple_of(self.heads) {
+            return Err(Error::BadConfig(format!(
+                "a probe of width {} cannot have {} heads: their number divides the width",
+                self.hidden_size, self.heads
+            )));
+        }
+        Ok(())
+    }
 }
 
 /// A probe with its weights.
@@ -48,24 +92,19 @@ impl AttentiveProbe {
     /// Takes the parameters that [`probe_parameters`](crate::checkpoint::probe_parameters) lists.
     ///
     /// # Errors
-    /// [`Error::BadConfig`] for heads that do not divide the width, [`Error::MissingTensor`].
+    /// As [`ProbeConfig::check`]; [`Error::MissingTensor`].
     pub fn take(
         config: &ProbeConfig,
         device: &Device,
         parameters: &mut Parameters,
     ) -> Result<Self> {
+        config.check()?;
         let &ProbeConfig {
-            hidden_size,
             depth,
             heads,
             layer_norm_eps: eps,
             ..
         } = config;
-        if heads == 0 || !hidden_size.is_multiple_of(heads) {
-            return Err(Error::BadConfig(format!(
-                "a probe of width {hidden_size} cannot have {heads} heads"
-            )));
-        }
         const LAST: &str = "pooler.cross_attention_block";
         Ok(Self {
             blocks: (0..depth - 1)

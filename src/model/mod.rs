@@ -10,7 +10,7 @@ pub mod predictor;
 pub mod world;
 
 pub use actions::{ActionPredictor, Told, VJepa2Ac, encode_frames};
-pub use attentive::{AttentiveProbe, ProbeConfig};
+pub use attentive::{AttentiveProbe, PROBE_EPS, PROBE_HEADS, ProbeConfig};
 pub use encoder::{Encoder, Pictures, Tokens, read};
 pub use lewm::{Dynamics, LeWm};
 pub use predictor::{ContextFrom, Masked, Prediction, Predictor, predict};

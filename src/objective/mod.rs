@@ -1,5 +1,6 @@
 //! Training objectives: a loss and its gradient, on the host, from row-major slices of embeddings.
 //!
+//! - [`mod@cross_entropy`]: between scores and classes.
 //! - [`distance`]: between predicted and target tokens.
 //! - [`sigreg`]: how far embeddings are from an isotropic Gaussian.
 //! - [`lejepa`]: the total losses of LeJEPA.
@@ -8,6 +9,7 @@
 //!
 //! Sums are in f64, whatever computes the network. NaN and infinity in the embeddings come out in the loss.
 
+pub mod cross_entropy;
 #[cfg(test)]
 mod difference;
 pub mod distance;

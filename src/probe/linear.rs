@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dots::{dot, dots, gram};
 use super::symmetric::Tridiagonal;
-use super::{Prediction, Samples, rows};
+use super::{Prediction, Samples, rows, softmax};
 use crate::rng::Generator;
 use crate::{Error, Result};
 
@@ -279,17 +279,6 @@ impl Descent {
         }
         Ok(())
     }
-}
-
-/// Makes scores probabilities.
-fn softmax(scores: &mut [f32]) {
-    let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut total = 0.0;
-    for score in scores.iter_mut() {
-        *score = libm::expf(*score - highest);
-        total += *score;
-    }
-    scores.iter_mut().for_each(|score| *score /= total);
 }
 
 /// Mean and standard deviation of the features in training.

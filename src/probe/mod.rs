@@ -51,6 +51,17 @@ impl Samples<'_> {
     }
 }
 
+/// Makes scores probabilities.
+pub fn softmax(scores: &mut [f32]) {
+    let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut total = 0.0;
+    for score in scores.iter_mut() {
+        *score = libm::expf(*score - highest);
+        total += *score;
+    }
+    scores.iter_mut().for_each(|score| *score /= total);
+}
+
 /// Classes that were predicted for the rows of a matrix.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prediction {
@@ -61,7 +72,8 @@ pub struct Prediction {
 }
 
 impl Prediction {
-    fn of(scores: Vec<f32>, classes: usize) -> Self {
+    /// The class of each row of scores `[n, classes]`.
+    pub fn of(scores: Vec<f32>, classes: usize) -> Self {
         let best =
             |row: &[f32]| (1..classes).fold(0, |best, c| if row[c] > row[best] { c } else { best });
         Self {

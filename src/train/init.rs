@@ -94,6 +94,35 @@ pub fn fresh_head(list: &[Parameter], seed: u64) -> Vec<HostTensor> {
     list.iter().map(tensor).collect()
 }
 
+/// The parameters of an attentive probe, as the original projects' constructors make them: as [`fresh`] without rescaling, but the
+/// two projections that end self-attention block `i` (from 0) are divided by `√(2·(i + 2))`, the last of the query's block, which comes
+/// after them, by `√2`, and the linear layer starts as PyTorch's. `list` ends with that layer's weight and bias.
+pub fn fresh_probe(list: &[Parameter], seed: u64) -> Vec<HostTensor> {
+    let (pooler, linear) = list.split_at(list.len() - 2);
+    let mut random = Stream::new(seed, "probe", 0);
+    let tensor = |Parameter { name, shape, .. }: &Parameter| {
+        let mut data = vec![0.0; shape.iter().product()];
+        if shape.len() > 1 {
+            random.fill_normal(&mut data);
+            let layers = match block_of_last_projection(name) {
+                Some(block) => Some(block + 2),
+                None => name.ends_with("mlp.fc2.weight").then_some(1),
+            };
+            let std = layers.map_or(STD, |layers| STD / (2.0 * layers as f32).sqrt());
+            data.iter_mut().for_each(|v| *v *= std);
+        } else if name.ends_with("weight") {
+            data.fill(1.0);
+        }
+        HostTensor {
+            name: name.clone(),
+            shape: shape.clone(),
+            data,
+        }
+    };
+    let pooler: Vec<HostTensor> = pooler.iter().map(tensor).collect();
+    pooler.into_iter().chain(fresh_head(linear, seed)).collect()
+}
+
 /// The number in `…blocks.{i}.attn.proj.weight` and `…blocks.{i}.mlp.fc2.weight`.
 fn block_of_last_projection(name: &str) -> Option<usize> {
     let rest = name.split_once("blocks.")?.1;
@@ -104,8 +133,8 @@ fn block_of_last_projection(name: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{STD, block_of_last_projection, fresh, fresh_head};
-    use crate::checkpoint::{parameters, predictor_parameters};
+    use super::{STD, block_of_last_projection, fresh, fresh_head, fresh_probe};
+    use crate::checkpoint::{parameters, predictor_parameters, probe_parameters};
     use crate::config::ModelConfig;
 
     fn deviation(data: &[f32]) -> f32 {
@@ -152,6 +181,31 @@ mod tests {
             let off = (deviation(&tensor.data) - expected).abs();
             let sampling = 5.0 * expected / (tensor.data.len() as f32).sqrt();
             assert!(off <= sampling, "{}: {off}", tensor.name);
+        }
+    }
+
+    #[test]
+    fn probes_start_as_published() {
+        let list = probe_parameters([96, 4, 384, 7]);
+        for tensor in fresh_probe(&list, 1) {
+            let name = tensor.name.as_str();
+            let expected = match name {
+                "pooler.blocks.0.attn.proj.weight" | "pooler.blocks.0.mlp.fc2.weight" => STD / 2.0,
+                "pooler.blocks.2.attn.proj.weight" | "pooler.blocks.2.mlp.fc2.weight" => {
+                    STD / 8f32.sqrt()
+                }
+                "pooler.blocks.1.attn.proj.weight" | "pooler.blocks.1.mlp.fc2.weight" => {
+                    STD / 6f32.sqrt()
+                }
+                "pooler.cross_attention_block.mlp.fc2.weight" => STD / 2f32.sqrt(),
+                "linear.weight" | "linear.bias" => (3f32 * 96.0).sqrt().recip(),
+                _ if tensor.shape.len() > 1 => STD,
+                _ if name.ends_with("weight") => 1.0,
+                _ => 0.0,
+            };
+            let off = (deviation(&tensor.data) - expected).abs();
+            let sampling = 5.0 * expected / (2.0 * tensor.data.len() as f32).sqrt();
+            assert!(off <= sampling, "{name}: {off}");
         }
     }
 

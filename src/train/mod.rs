@@ -7,6 +7,8 @@ pub mod lora;
 #[cfg(feature = "tensor")]
 pub mod network;
 #[cfg(feature = "tensor")]
+pub mod probe;
+#[cfg(feature = "tensor")]
 pub mod projector;
 #[cfg(feature = "tensor")]
 pub mod recipe;

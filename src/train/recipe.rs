@@ -205,6 +205,10 @@ pub struct Optimizer {
     pub eps: f64,
     /// Largest norm of all gradients together; none as I-JEPA has it.
     pub clip: Option<f64>,
+    /// Whether the limit is for the gradients of each network by itself, as V-JEPA 1 has it.
+    pub clip_each: bool,
+    /// Whether gradients are clipped after the warm-up only, as V-JEPA 1 has it.
+    pub clip_after_warmup: bool,
 }
 
 impl Default for Optimizer {
@@ -214,6 +218,8 @@ impl Default for Optimizer {
             beta2: 0.999,
             eps: 1e-8,
             clip: None,
+            clip_each: false,
+            clip_after_warmup: false,
         }
     }
 }
@@ -609,6 +615,8 @@ impl Recipe {
             beta2,
             eps,
             clip,
+            clip_each,
+            clip_after_warmup,
         } = self.optimizer;
         if !((0.0..1.0).contains(&beta1) && (0.0..1.0).contains(&beta2) && eps > 0.0) {
             return Err(bad(format!(
@@ -617,6 +625,11 @@ impl Recipe {
         }
         if clip.is_some_and(|clip| !(clip.is_finite() && clip > 0.0)) {
             return Err(bad("`clip` must be above 0, or be left out"));
+        }
+        if clip.is_none() && (clip_each || clip_after_warmup) {
+            return Err(bad(
+                "`clipEach` and `clipAfterWarmup` say how `clip` is meant: give it, too",
+            ));
         }
         let channels = self.model.channels;
         if self.normalization.mean.len() != channels || self.normalization.std.len() != channels {

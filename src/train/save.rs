@@ -294,7 +294,7 @@ pub fn hugging_face_tensors(system: System, parameters: Vec<HostTensor>) -> Vec<
 }
 
 /// Tensors as a safetensors file of f32 values.
-fn file(tensors: &[HostTensor], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
+pub(super) fn file(tensors: &[HostTensor], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
     let bytes: Vec<Vec<u8>> = tensors
         .iter()
         .map(|tensor| tensor.data.iter().flat_map(|v| v.to_le_bytes()).collect())

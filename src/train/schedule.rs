@@ -157,7 +157,8 @@ impl Schedule {
         (self.steps as f64 * self.ipe_scale) as u64
     }
 
-    fn warmup(&self) -> u64 {
+    /// Steps of the warm-up.
+    pub fn warmup(&self) -> u64 {
         self.warmup_steps.unwrap_or(self.steps * 40 / 300)
     }
 }

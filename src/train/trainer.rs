@@ -331,10 +331,7 @@ impl Trainer {
                 "a step takes {count} different pictures and the data set has {length}: lower batchSize, or add pictures"
             )));
         }
-        let steps = steps_per_epoch(length as u64, count as u64);
-        let order = Stream::new(self.recipe.seed, "order", self.step / steps).permutation(length);
-        let first = (self.step % steps) as usize * count;
-        Ok(order[first..first + count].to_vec())
+        Ok(shuffled(self.recipe.seed, self.step, length, count))
     }
 
     /// An empty batch for the next step.
@@ -461,10 +458,13 @@ impl Trainer {
             None => 1.0,
         };
 
-        let mut squares = no_squares(&self.device);
-        for gradient in pass.gradients.iter().flatten().flatten() {
-            squares = gradient.add_squares(squares, None);
-        }
+        let grown = |squares, gradients: &[Option<Value>]| {
+            let gradients = gradients.iter().flatten();
+            gradients.fold(squares, |squares, g| g.add_squares(squares, None))
+        };
+        let none = no_squares(&self.device);
+        let networks = pass.gradients.iter();
+        let squares = networks.fold(none.clone(), |squares, of| grown(squares, of));
         let share = (self.recipe.accumulate as f64).recip();
         let grad_norm = total(squares.clone()).await?.sqrt() * share;
         if !(pass.loss.is_finite() && grad_norm.is_finite()) {
@@ -473,7 +473,9 @@ impl Trainer {
         let embeddings = read_values(pass.embeddings).await?;
 
         let optimizer = self.recipe.optimizer;
-        let numbers = |weight_decay| {
+        let late = step > schedule.warmup() || !optimizer.clip_after_warmup;
+        let clip = optimizer.clip.filter(|_| late);
+        let numbers = |squares: &Tensor<1>, weight_decay| {
             let adamw = AdamW {
                 lr,
                 beta1: optimizer.beta1,
@@ -483,16 +485,20 @@ impl Trainer {
                 step: step as u32,
             };
             // The squares are those of the sum over accumulated batches; the limit is for its share.
-            let clip = optimizer.clip.unwrap_or(0.0) / share;
-            let numbers = adamw.numbers(share as f32, clip as f32).to_vec();
+            let limit = clip.unwrap_or(0.0) / share;
+            let numbers = adamw.numbers(share as f32, limit as f32).to_vec();
             let numbers = ops::uploaded(TensorData::new(numbers, [8]), &self.device);
-            match optimizer.clip {
-                Some(_) => ops::update::clipped(&squares, numbers),
+            match clip {
+                Some(_) => ops::update::clipped(squares, numbers),
                 None => numbers,
             }
         };
-        let (decay, keep) = (numbers(weight_decay), numbers(0.0));
         for (network, gradients) in self.online.iter_mut().zip(pass.gradients) {
+            let squares = match optimizer.clip_each {
+                true => grown(none.clone(), &gradients),
+                false => squares.clone(),
+            };
+            let (decay, keep) = (numbers(&squares, weight_decay), numbers(&squares, 0.0));
             network.update(gradients, &decay, &keep);
         }
         for (name, statistics) in pass.statistics {
@@ -1111,6 +1117,15 @@ fn shared(values: &[f32], part: usize, accumulate: usize) -> &[f32] {
     &values[part * length..(part + 1) * length]
 }
 
+/// Which `count` of `length` samples the step after `step` takes: each epoch goes through all of them in an order of its own, leaving out
+/// the last, incomplete batch. `count` is at most `length`.
+pub(super) fn shuffled(seed: u64, step: u64, length: usize, count: usize) -> Vec<usize> {
+    let steps = steps_per_epoch(length as u64, count as u64);
+    let order = Stream::new(seed, "order", step / steps).permutation(length);
+    let first = (step % steps) as usize * count;
+    order[first..first + count].to_vec()
+}
+
 /// Masks whose targets are predicted from their contexts.
 struct Kind {
     context: Vec<Vec<usize>>,
@@ -1202,7 +1217,10 @@ fn last(mut outputs: Vec<Tensor<3>>) -> Tensor<3> {
 }
 
 /// The gradients of every network's leaves.
-fn collected(leaves: &[Vec<Value>], mut gradients: Gradients) -> Vec<Vec<Option<Value>>> {
+pub(super) fn collected(
+    leaves: &[Vec<Value>],
+    mut gradients: Gradients,
+) -> Vec<Vec<Option<Value>>> {
     let mut of = |leaf: &Value| leaf.gradient(&mut gradients);
     let networks = leaves.iter();
     networks

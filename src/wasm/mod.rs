@@ -4,6 +4,8 @@
 
 #[cfg(not(feature = "tensor"))]
 mod actions;
+#[cfg(feature = "tensor")]
+mod attentive;
 #[cfg(not(feature = "tensor"))]
 mod masks;
 #[cfg(feature = "tensor")]

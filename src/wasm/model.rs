@@ -6,6 +6,7 @@ use js_sys::{Float32Array, Object, Reflect, Uint32Array};
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::*;
 
+use super::attentive::{Probe, classified};
 use super::trainer::{self, Trainer};
 use super::world::World;
 use super::{from_js, to_js};
@@ -13,13 +14,14 @@ use crate::checkpoint::{
     Assembler, EncoderChoice, File, Header, OTHER, Plan, Selection, header_length, pytorch,
 };
 use crate::config::ModelConfig;
-use crate::device::{Backend, Precision};
+use crate::device::{Backend, Precision, read_values};
 use crate::input::{ImageView, Processor};
 use crate::mask::Masks;
 use crate::model::world::Sizes;
-use crate::model::{Encoder, Pictures, Predictor, predict};
+use crate::model::{AttentiveProbe, Encoder, Pictures, Predictor, ProbeConfig, predict};
 use crate::nn::Parameters;
 use crate::probe::pool::{Pool, pool};
+use crate::train::probe::{self, About};
 use crate::train::trainer::{Batch as RunBatch, Loaded, Trainer as Run};
 use crate::{Error, Result};
 
@@ -100,6 +102,14 @@ struct LoaderOptions {
     /// Whether the predictor may be one of what actions do.
     #[serde(default)]
     training: bool,
+    /// Whether the attentive probe is read too where there is one.
+    #[serde(default)]
+    classifier: bool,
+    /// Whether the attentive probe alone is read, of which nothing else needs to be known.
+    #[serde(default)]
+    probe: bool,
+    /// Attention heads of the probe, unless the files tell.
+    heads: Option<usize>,
 }
 
 #[derive(Serialize)]
@@ -113,8 +123,11 @@ struct PlannedRead<'a> {
 /// Builds a model from the bytes of its checkpoint, as they come in.
 #[wasm_bindgen]
 pub struct ModelLoader {
-    config: ModelConfig,
-    processor: Processor,
+    /// Absent where the attentive probe alone is read.
+    described: Option<(ModelConfig, Processor)>,
+    config_text: Option<String>,
+    classifier: bool,
+    heads: Option<usize>,
     choice: EncoderChoice,
     predictor: bool,
     world: bool,
@@ -131,25 +144,9 @@ impl ModelLoader {
     #[wasm_bindgen(constructor)]
     pub fn new(options: JsValue) -> Result<ModelLoader, JsValue> {
         let options: LoaderOptions = from_js(options)?;
-        let config = match (&options.config, &options.preset) {
-            (Some(text), _) => ModelConfig::from_any_json(text)?,
-            (None, Some(serde_json::Value::String(name))) => ModelConfig::preset(name)?,
-            (None, Some(object)) => ModelConfig::from_json(&object.to_string())?,
-            (None, None) => {
-                return Err(Error::BadConfig(
-                    "the model has no config.json; name its architecture with the option `config`"
-                        .into(),
-                )
-                .into());
-            }
-        };
-        Encoder::check(&config)?;
-        if options.world {
-            Sizes::of(&config)?;
-        }
-        let processor = match &options.preprocessor {
-            Some(text) => Processor::from_json(text)?,
-            None => Processor::published_for(&config)?,
+        let described = match options.probe {
+            true => None,
+            false => Some(options.described()?),
         };
         let precision = options.dtype.parse()?;
         Ok(Self {
@@ -158,8 +155,10 @@ impl ModelLoader {
             predictor: options.predictor,
             world: options.world,
             training: options.training,
-            config,
-            processor,
+            described,
+            config_text: options.config,
+            classifier: options.classifier,
+            heads: options.heads,
             files: Vec::new(),
             precision,
             assembler: None,
@@ -184,21 +183,29 @@ impl ModelLoader {
 
     /// Checks all files against the configuration and says which bytes to read, in file order.
     pub fn plan(&mut self) -> Result<JsValue, JsValue> {
-        let encoder = Selection {
-            encoder: self.choice,
-            predictor: self.world,
-            ..Selection::default()
+        let plan = match &self.described {
+            None => Plan::probe(&self.files)?.0,
+            Some((config, _)) => {
+                let encoder = Selection {
+                    encoder: self.choice,
+                    predictor: self.world,
+                    probe: self.classifier,
+                    ..Selection::default()
+                };
+                let plan = Plan::new(&self.files, config, encoder)?;
+                self.predictor &=
+                    plan.has_predictor() && (self.training || config.predicts_masked());
+                let everything = Selection {
+                    predictor: true,
+                    both: true,
+                    ..encoder
+                };
+                match self.predictor {
+                    true => Plan::new(&self.files, config, everything)?,
+                    false => plan,
+                }
+            }
         };
-        let mut plan = Plan::new(&self.files, &self.config, encoder)?;
-        self.predictor &= plan.has_predictor() && (self.training || self.config.predicts_masked());
-        if self.predictor {
-            let everything = Selection {
-                predictor: true,
-                both: true,
-                ..encoder
-            };
-            plan = Plan::new(&self.files, &self.config, everything)?;
-        }
         let reads: Vec<_> = plan
             .reads()
             .iter()
@@ -238,6 +245,16 @@ impl ModelLoader {
         Ok(World::new(self.complete()?)?)
     }
 
+    /// The attentive probe, once every read is complete.
+    #[wasm_bindgen(js_name = finishProbe)]
+    pub async fn finish_probe(mut self) -> Result<Probe, JsValue> {
+        let assembler = self.assembler.take().ok_or_else(unplanned)?;
+        let (about, sizes) = self.probe(assembler.plan())?.ok_or_else(unplanned)?;
+        assembler.finish()?;
+        let probe = probe::Probe::of_file(about, sizes, &mut self.parameters, &device()?)?;
+        Ok(Probe::from(probe))
+    }
+
     /// A trainer that goes on from the model, once every read is complete. See `GlueTrainerOptions` in `www/src/glue.ts`.
     #[wasm_bindgen(js_name = finishTrainer)]
     pub async fn finish_trainer(self, options: JsValue) -> Result<Trainer, JsValue> {
@@ -267,22 +284,61 @@ pub(super) struct Complete {
     other: Option<Parameters>,
     is_target: bool,
     predictor: bool,
+    probe: Option<(About, [usize; 4])>,
+}
+
+impl LoaderOptions {
+    /// The geometry of the model, and what its pictures go through.
+    fn described(&self) -> Result<(ModelConfig, Processor)> {
+        let config = match (&self.config, &self.preset) {
+            (Some(text), _) => ModelConfig::from_any_json(text)?,
+            (None, Some(serde_json::Value::String(name))) => ModelConfig::preset(name)?,
+            (None, Some(object)) => ModelConfig::from_json(&object.to_string())?,
+            (None, None) => {
+                return Err(Error::BadConfig(
+                    "the model has no config.json; name its architecture with the option `config`"
+                        .into(),
+                ));
+            }
+        };
+        Encoder::check(&config)?;
+        if self.world {
+            Sizes::of(&config)?;
+        }
+        let processor = match &self.preprocessor {
+            Some(text) => Processor::from_json(text)?,
+            None => Processor::published_for(&config)?,
+        };
+        Ok((config, processor))
+    }
 }
 
 impl ModelLoader {
+    /// The attentive probe that a plan reads.
+    fn probe(&self, plan: &Plan) -> Result<Option<(About, [usize; 4])>> {
+        let Some(sizes) = plan.probe_sizes() else {
+            return Ok(None);
+        };
+        let about = About::find(&self.files, self.config_text.as_deref(), self.heads)?;
+        Ok(Some((about, sizes)))
+    }
+
     fn complete(mut self) -> Result<Complete> {
         let assembler = self.assembler.take().ok_or_else(unplanned)?;
         let is_target = assembler.plan().is_target();
+        let probe = self.probe(assembler.plan())?;
+        let (config, processor) = self.described.take().ok_or_else(unplanned)?;
         assembler.finish()?;
         let other = Some(self.parameters.split(OTHER)).filter(|other| !other.is_empty());
         Ok(Complete {
-            config: self.config,
-            processor: self.processor,
+            config,
+            processor,
             precision: self.precision,
             parameters: self.parameters,
             other,
             is_target,
             predictor: self.predictor,
+            probe,
         })
     }
 }
@@ -291,12 +347,20 @@ fn unplanned() -> Error {
     Error::Internal("plan() has not been called".into())
 }
 
-/// A loaded encoder, and what it takes to predict where the checkpoint has it.
+/// A loaded encoder, and what it takes to predict and to classify where the checkpoint has it.
 #[wasm_bindgen]
 pub struct Model {
     encoder: Rc<Encoder>,
     predicting: Option<Rc<Predicting>>,
+    classifier: Option<Rc<Classifier>>,
     processor: Processor,
+}
+
+/// The attentive probe of a checkpoint, and what its classes are called.
+struct Classifier {
+    probe: AttentiveProbe,
+    classes: usize,
+    labels: serde_json::Value,
 }
 
 struct Predicting {
@@ -327,9 +391,22 @@ impl Model {
                 embeds_with_target: loaded.is_target,
             })),
         };
+        let classifier = match loaded.probe {
+            None => None,
+            Some((about, sizes)) => {
+                about.check(sizes[3])?;
+                let config = ProbeConfig::of(sizes, about.heads, about.layer_norm_eps);
+                Some(Rc::new(Classifier {
+                    probe: AttentiveProbe::take(&config, &device, &mut parameters)?,
+                    classes: config.classes,
+                    labels: about.labels,
+                }))
+            }
+        };
         Ok(Self {
             encoder: Rc::new(Encoder::new(&config, precision, &device, &mut parameters)?),
             predicting,
+            classifier,
             processor: loaded.processor,
         })
     }
@@ -361,6 +438,7 @@ impl Model {
         Ok(Self {
             encoder: Rc::new(encoder(&mut parameters)?),
             predicting,
+            classifier: None,
             processor,
         })
     }
@@ -377,6 +455,9 @@ struct ModelInfo<'a> {
     parameters: u64,
     weight_bytes: usize,
     predictor: bool,
+    /// Of the attentive probe; 0 where there is none.
+    classes: usize,
+    labels: Option<String>,
     processor: &'a Processor,
 }
 
@@ -394,6 +475,8 @@ impl Model {
             parameters: config.parameter_count(),
             weight_bytes: self.encoder.weight_bytes(),
             predictor: self.predicting.is_some(),
+            classes: self.classifier.as_ref().map_or(0, |c| c.classes),
+            labels: self.classifier.as_ref().map(|c| c.labels.to_string()),
             processor: &self.processor,
         })?)
     }
@@ -447,6 +530,20 @@ impl Model {
         Reflect::set(&result, &"shape".into(), &to_js(&shape)?)?;
         Reflect::set(&result, &"grid".into(), &to_js(&grid)?)?;
         Ok(result.into())
+    }
+
+    /// The classes of a batch by the checkpoint's attentive probe: `{ labels, scores, logits }`.
+    pub async fn classify(&self, batch: Batch) -> Result<JsValue, JsValue> {
+        let (encoder, Some(classifier)) = (Rc::clone(&self.encoder), self.classifier.clone())
+        else {
+            return Err(Error::Unsupported(
+                "the checkpoint has no attentive probe, or it was not loaded".into(),
+            )
+            .into());
+        };
+        let tokens = encoder.levels(&batch.into_pictures()?, None, 1)?;
+        let scores = classifier.probe.scores(classifier.probe.pooled(tokens));
+        classified(read_values(scores).await?, classifier.classes)
     }
 
     /// Predicts the tokens of one picture or clip in each of `targets` from those in `context`. `{ predicted, target, error, shape }`.

@@ -1,7 +1,12 @@
 // Clips in a real browser: both backends agree, in embedding, prediction and training; frames of video elements; the demo's page.
 
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import { useLab, type TestPage } from "./harness.js";
+
+/** Its own types are of another edition of the DOM than this compiler knows. */
+declare const mediabunny: any;
 
 const lab = useLab();
 let test: TestPage;
@@ -9,6 +14,8 @@ beforeEach(async () => {
   test = await lab.openPage();
 });
 afterEach(() => test.close());
+
+const MEDIABUNNY = fileURLToPath(new URL("../../node_modules/mediabunny/dist/bundles/mediabunny.mjs", import.meta.url));
 
 const worst = (a: number[], b: number[]) => {
   expect(a.length).toBe(b.length);
@@ -62,6 +69,91 @@ describe("clips", () => {
     // A fresh mask token is zero, whose norm amplifies rounding a thousandfold; the first step's loss does not have that yet.
     expect(Math.abs(cpu![0]! - gpu![0]!)).toBeLessThan(2e-5);
     expect(worst(cpu!, gpu!)).toBeLessThan(5e-3);
+  });
+});
+
+describe("a file", () => {
+  beforeEach(async () => {
+    lab.server.files.set("mediabunny.js", readFileSync(MEDIABUNNY, "utf8"));
+    await test.page.addScriptTag({ type: "module", content: 'globalThis.mediabunny = await import("/mediabunny.js");' });
+    await test.page.waitForFunction(() => "mediabunny" in globalThis);
+  });
+
+  it.each(["webm", "mp4"] as const)("gives by WebCodecs the frames that the element gives: %s", async (kind) => {
+    const { decoded, played, part, alive } = await test.page.evaluate(async (kind) => {
+      // Two seconds of 20 frames each: frame i is grey, of a level that tells i.
+      const canvas = new OffscreenCanvas(64, 48);
+      const context = canvas.getContext("2d")!;
+      const format = kind === "mp4" ? new mediabunny.Mp4OutputFormat() : new mediabunny.WebMOutputFormat();
+      const output = new mediabunny.Output({ format, target: new mediabunny.BufferTarget() });
+      const source = new mediabunny.CanvasSource(canvas, { codec: "vp9", bitrate: 2e6, keyFrameInterval: 0.5 });
+      output.addVideoTrack(source);
+      await output.start();
+      for (let i = 0; i < 40; i++) {
+        context.fillStyle = `rgb(${20 + 5 * i}, ${20 + 5 * i}, ${20 + 5 * i})`;
+        context.fillRect(0, 0, 64, 48);
+        await source.add(i / 20, 1 / 20);
+      }
+      await output.finalize();
+      const file = new Blob([output.target.buffer!], { type: `video/${kind}` });
+      let alive = 0;
+      const levels = async (options: object) => {
+        const found: number[] = [];
+        for await (const frame of webjepa.videoFrames(file, { fps: 5, ...options })) {
+          const is = frame instanceof VideoFrame;
+          context.drawImage(frame, 0, 0);
+          found.push(context.getImageData(32, 24, 1, 1).data[0]!);
+          frame.close();
+          alive += is ? 1 : 0;
+        }
+        return found;
+      };
+      return { decoded: await levels({ demuxer: mediabunny }), played: await levels({}), part: await levels({ demuxer: mediabunny, start: 0.4, end: 1.2 }), alive };
+    }, kind);
+    // In the middle of each fifth of a second: frames 2, 6, 10, …, 38.
+    expect(decoded).toHaveLength(10);
+    decoded.forEach((level, i) => expect(Math.abs(level - (20 + 5 * (2 + 4 * i))), `frame ${i}`).toBeLessThan(5));
+    expect(worst(decoded, played)).toBeLessThan(3);
+    expect(part).toEqual(decoded.slice(2, 6));
+    expect(alive).toBe(14);
+  });
+
+  it("says what is wrong with one that is damaged, has no picture, or is not there any more", async () => {
+    const found = await test.page.evaluate(async () => {
+      const output = new mediabunny.Output({ format: new mediabunny.WavOutputFormat(), target: new mediabunny.BufferTarget() });
+      const sound = new mediabunny.AudioSampleSource({ codec: "pcm-s16" });
+      output.addAudioTrack(sound);
+      await output.start();
+      await sound.add(new mediabunny.AudioSample({ data: new Float32Array(800), format: "f32", numberOfChannels: 1, sampleRate: 8000, timestamp: 0 }));
+      await output.finalize();
+      const controller = new AbortController();
+      controller.abort();
+      const cases: [Blob, object][] = [
+        [new Blob([new Uint8Array(1000)]), {}],
+        [new Blob([output.target.buffer!]), {}],
+        [new Blob([new Uint8Array(1000)]), { signal: controller.signal }],
+        [new Blob([new Uint8Array(1000)]), { fps: 0 }],
+        [new Blob([new Uint8Array(1000)], { type: "video/webm" }), { demuxer: undefined }],
+      ];
+      const all: string[] = [];
+      for (const [file, options] of cases) {
+        try {
+          for await (const _ of webjepa.videoFrames(file, { demuxer: mediabunny, ...options })) all.push("a frame came");
+          all.push("it ended");
+        } catch (error) {
+          const { code, message } = error as InstanceType<typeof webjepa.JepaError>;
+          all.push(`${code}: ${message}`);
+        }
+      }
+      return all;
+    });
+    expect(found).toEqual([
+      expect.stringMatching(/^bad-input: .*cannot be read/),
+      expect.stringMatching(/^bad-input: .*no video track/),
+      expect.stringMatching(/^aborted: /),
+      expect.stringMatching(/^bad-input: .*fps/),
+      expect.stringMatching(/^bad-input: .*cannot be played/),
+    ]);
   });
 });
 

@@ -24,6 +24,7 @@ pub fn embedded(config: &ModelConfig, weights: &[u8], pictures: &Pictures) -> Ve
         encoder: EncoderChoice::Auto,
         predictor: config.predictor.is_some(),
         both: false,
+        ..Selection::default()
     };
     let plan = Plan::new(&[file], config, selection).unwrap();
     let mut parameters = Parameters::new(device(), Precision::F32);

@@ -84,6 +84,11 @@ export function fakeGlue(): Glue {
     isArchive: (prefix: Uint8Array) => new TextDecoder().decode(prefix.subarray(0, 2)) === "PK",
     Archive: FakeArchive,
     ModelLoader: FakeLoader,
+    Probe: {
+      create() {
+        throw coded("unsupported", "the fake has no attentive probes");
+      },
+    },
     Trainer: {
       async create(options) {
         fake.training.push(options);
@@ -211,6 +216,11 @@ class FakeLoader {
     return Promise.reject(coded("unsupported", "the fake has no world models"));
   }
 
+  /** Attentive probes, too. */
+  finishProbe(): Promise<never> {
+    return Promise.reject(coded("unsupported", "the fake has no attentive probes"));
+  }
+
   async finishTrainer(options: Omit<GlueTrainerOptions, "model">) {
     fake.training.push(options);
     this.#finishTensor();
@@ -244,7 +254,7 @@ class FakeModel implements GlueModel {
   }
 
   info() {
-    return { ...geometry(this.imageSize), hiddenSize: 4, dtype: "f32" as const, weightBytes: 4, predictor: this.predictor };
+    return { ...geometry(this.imageSize), hiddenSize: 4, dtype: "f32" as const, weightBytes: 4, predictor: this.predictor, classes: 0, labels: null };
   }
 
   newBatch(size?: [number, number], preprocess = true): FakeBatch {
@@ -252,6 +262,10 @@ class FakeModel implements GlueModel {
     const [h, w] = size ?? [this.imageSize, this.imageSize];
     if (h % 16 || w % 16) throw coded("bad-input", `${h} × ${w} is no multiple of 16`);
     return new FakeBatch([h, w], preprocess);
+  }
+
+  classify(): Promise<never> {
+    return Promise.reject(coded("unsupported", "the fake has no attentive probes"));
   }
 
   async embed(batch: GlueBatch, pool: string, normalize: boolean) {

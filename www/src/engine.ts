@@ -3,11 +3,12 @@
 import { ModelCache } from "./cache.js";
 import { chooseBackend } from "./device.js";
 import { abortError, JepaError, throwIfAborted, toJepaError } from "./errors.js";
-import type { GlueModel, GlueModelInfo, GlueTrainer, GlueTrainerInfo, GlueWorld, GlueWorldInfo } from "./glue.js";
+import type { GlueModel, GlueModelInfo, GlueProbe, GlueProbeInfo, GlueTrainer, GlueTrainerInfo, GlueWorld, GlueWorldInfo } from "./glue.js";
 import { discard } from "./inputs.js";
 import { Instance } from "./instance.js";
 import { fromCheckpoint, isOfFiles, progressReporter, type Report } from "./loading.js";
 import { LocalModel } from "./local-model.js";
+import { LocalProbe } from "./local-probe.js";
 import { LocalTrainer } from "./local-trainer.js";
 import { LocalWorld } from "./local-world.js";
 import { opfsStorage } from "./opfs-cache.js";
@@ -22,6 +23,7 @@ export class LocalEngine implements Engine {
   readonly #models = new Map<number, LocalModel>();
   readonly #trainers = new Map<number, LocalTrainer>();
   readonly #worlds = new Map<number, LocalWorld>();
+  readonly #probes = new Map<number, LocalProbe>();
   #nextId = 0;
   #busy = 0;
   readonly #closing = new AbortController();
@@ -29,11 +31,18 @@ export class LocalEngine implements Engine {
   readonly #operations: Operations = {
     load: (request, { signal, ...options }) => this.#linked(signal, (linked) => this.#load(request, options, linked)),
     embed: ({ id, ...request }, { signal }) => this.#models.get(id)!.embed(request, signal),
+    classify: ({ id, ...request }, { signal }) => this.#models.get(id)!.classify(request, signal),
     predict: ({ id, ...request }, { signal }) => this.#models.get(id)!.predict(request, signal),
     world: (request, { signal, ...options }) => this.#linked(signal, (linked) => this.#world(request, options, linked)),
     encode: ({ id, ...request }, { signal }) => this.#worlds.get(id)!.encode(request, signal),
     rollout: ({ id, ...request }, { signal }) => this.#worlds.get(id)!.rollout(request, signal),
     plan: ({ id, ...request }, { signal }) => this.#worlds.get(id)!.plan(request, signal),
+    probe: (request, { signal, ...options }) => this.#linked(signal, (linked) => this.#probe(request, options, linked)),
+    newProbe: (request, { signal }) => this.#linked(signal, (linked) => this.#newProbe(request, linked)),
+    samples: ({ id, ...request }) => this.#probes.get(id)!.samples(request),
+    fit: ({ id, ...request }, { signal }) => this.#probes.get(id)!.fit(request, signal),
+    read: ({ id, ...request }, { signal }) => this.#probes.get(id)!.read(request, signal),
+    saveProbe: ({ id }) => this.#probes.get(id)!.save(),
     train: (request, { signal, onProgress }) => this.#linked(signal, (linked) => this.#train(request, onProgress, linked)),
     indices: ({ id, length }) => this.#trainers.get(id)!.indices(length),
     step: ({ id, ...request }, { signal }) => this.#trainers.get(id)!.step(request, signal),
@@ -107,6 +116,24 @@ export class LocalEngine implements Engine {
     return { ...loaded, ...rest };
   }
 
+  async #probe(request: LoadRequest, callOptions: CallOptions, signal: AbortSignal): Promise<Loaded<GlueProbeInfo>> {
+    const { source, backend, options } = request;
+    const report = progressReporter(callOptions.onProgress, { compile: 10, download: 70, upload: 20 });
+    const { made, ...rest } = await this.#fromSource(source, backend, options, passageOf(request, callOptions), (loader) => loader.finishProbe(), report, signal);
+    const loaded = this.#keepProbe(made);
+    throwIfAborted(signal);
+    report("upload", 1);
+    return { ...loaded, ...rest };
+  }
+
+  async #newProbe({ backend, options }: Calls["newProbe"]["request"], signal: AbortSignal): Promise<Loaded<GlueProbeInfo>> {
+    const reason = await this.#open(backend);
+    throwIfAborted(signal);
+    const instance = this.#instance!;
+    const { hiddenSize, depth, heads, mlpHidden, labels, seed } = options;
+    return { ...this.#keepProbe(instance.call(() => instance.glue.Probe.create(hiddenSize, depth, heads, mlpHidden, JSON.stringify(labels), seed))), ...reason };
+  }
+
   async #train(request: TrainRequest, onProgress: CallOptions["onProgress"], signal: AbortSignal): Promise<Loaded<GlueTrainerInfo>> {
     if (request.kind === "checkpoint") {
       const { source, backend, load, options } = request;
@@ -144,7 +171,7 @@ export class LocalEngine implements Engine {
     const opening = this.#open(backend);
     const opened = opening.then(() => report("compile", 1));
     const attempt = async (signal: AbortSignal) => {
-      const [reason, checkpoint] = await Promise.all([opening, openCheckpoint(source, options.preset, passage, signal), opened]).catch(async (error) => {
+      const [reason, checkpoint] = await Promise.all([opening, openCheckpoint(source, options, passage, signal), opened]).catch(async (error) => {
         // An instance that comes up after the failure must be known, to be released.
         await opened.catch(() => {});
         throw error;
@@ -213,6 +240,13 @@ export class LocalEngine implements Engine {
     return { id, info: world.info };
   }
 
+  #keepProbe(made: GlueProbe): Loaded<GlueProbeInfo> {
+    const probe = new LocalProbe(this.#instance!, made, this.#check);
+    const id = this.#nextId++;
+    this.#probes.set(id, probe);
+    return { id, info: probe.info };
+  }
+
   #keepTrainer(made: GlueTrainer): Loaded<GlueTrainerInfo> {
     const trainer = new LocalTrainer(this.#instance!, made, this.#check);
     const id = this.#nextId++;
@@ -221,7 +255,7 @@ export class LocalEngine implements Engine {
   }
 
   #free(id: number): undefined {
-    for (const residents of [this.#models, this.#trainers, this.#worlds]) {
+    for (const residents of [this.#models, this.#trainers, this.#worlds, this.#probes]) {
       residents.get(id)?.free();
       residents.delete(id);
     }
@@ -235,7 +269,7 @@ export class LocalEngine implements Engine {
 
   #releaseIfIdle(): void {
     if (!this.#closing.signal.aborted || this.#busy > 0 || !this.#instance) return;
-    if (!this.#instance.lost) for (const resident of [...this.#models.values(), ...this.#trainers.values(), ...this.#worlds.values()]) resident.free();
+    if (!this.#instance.lost) for (const residents of [this.#models, this.#trainers, this.#worlds, this.#probes]) for (const resident of residents.values()) resident.free();
     this.#instance.release();
     this.#instance = undefined;
   }

@@ -22,8 +22,8 @@ export interface Folder {
   readonly names?: string[];
   /** The file that was named when a file was opened rather than a folder. */
   readonly file?: string;
-  /** Undefined when there is no such file. */
-  open(name: string, signal: AbortSignal | undefined): Promise<ByteSource | undefined>;
+  /** Undefined when there is no such file. `optional`: whether that is no failure for a file that models have, either. */
+  open(name: string, signal: AbortSignal | undefined, optional?: boolean): Promise<ByteSource | undefined>;
 }
 
 export type Location = { kind: "url"; href: string } | { kind: "path"; path: string };

@@ -23,6 +23,10 @@ export interface Glue {
     /** A trainer as `save` left it; `options` may only repeat what the file says. */
     resume(file: Uint8Array, options: Partial<GlueTrainerOptions>): Promise<GlueTrainer>;
   };
+  Probe: {
+    /** A probe with freshly initialised weights; `labels` is the JSON of an array. */
+    create(hiddenSize: number, depth: number, heads: number, mlpHidden: number, labels: string, seed: number): GlueProbe;
+  };
   /** Replaces the wasm instance by a fresh one; everything that the old one made is stale afterwards. */
   __wbg_reset_state(): void;
 }
@@ -39,6 +43,12 @@ export interface GlueLoadOptions {
   world?: boolean;
   /** Whether the predictor may be a world model's, too. */
   training?: boolean;
+  /** Whether the attentive probe is read too where the checkpoint has one. */
+  classifier?: boolean;
+  /** Whether the attentive probe alone is read, for `finishProbe`. */
+  probe?: boolean;
+  /** Attention heads of the probe, instead of what the files say or the original projects have. */
+  heads?: number;
 }
 
 export interface GlueArchive {
@@ -61,6 +71,8 @@ export interface GlueModelLoader {
   finish(): Promise<GlueModel>;
   /** After the last tensor, with the option `world`. Consumes the loader. */
   finishWorld(): Promise<GlueWorld>;
+  /** After the last tensor, with the option `probe`. Consumes the loader. */
+  finishProbe(): Promise<GlueProbe>;
   /** After the last tensor: a trainer that goes on from these weights. Consumes the loader. */
   finishTrainer(options: Omit<GlueTrainerOptions, "model">): Promise<GlueTrainer>;
   free(): void;
@@ -79,6 +91,8 @@ export interface GlueModel {
   newBatch(size?: [number, number], preprocess?: boolean, frames?: number): GlueBatch;
   /** Consumes the batch. `shape` has the leading batch axis. */
   embed(batch: GlueBatch, pool: string, normalize: boolean): Promise<{ data: Float32Array; shape: number[]; grid: [number, number, number] }>;
+  /** Consumes the batch. `unsupported` where the model has no attentive probe. */
+  classify(batch: GlueBatch): Promise<GlueClassified>;
   /** Consumes a batch of one picture or clip. `targets` is one list of token indices per block, all of one length. */
   predict(batch: GlueBatch, context: Uint32Array, targets: Uint32Array[], contextFrom: string, maskIndex: number): Promise<GluePrediction>;
   free(): void;
@@ -92,6 +106,48 @@ export interface GluePrediction {
   /** `[blocks, K]`. */
   error: Float32Array;
   shape: [blocks: number, tokens: number, d: number];
+}
+
+/** `n` samples by an attentive probe. */
+export interface GlueClassified {
+  /** Of the highest score, as its place among the classes, `[n]`. */
+  labels: Uint32Array<ArrayBuffer>;
+  /** Probabilities, `[n, classes]`. */
+  scores: Float32Array<ArrayBuffer>;
+  /** `[n, classes]`. */
+  logits: Float32Array<ArrayBuffer>;
+}
+
+export interface GlueProbe {
+  info(): GlueProbeInfo;
+  /** Which `batch` of `length` samples, or all where there are fewer, the next step takes; until that is taken the answer stays the same. */
+  nextIndices(length: number, batch: number, seed: number): Uint32Array;
+  /** A step on the tokens `[labels.length, n, d]`. A failure with a code other than `internal` leaves the probe as it was. */
+  step(tokens: Float32Array, labels: Uint32Array, steps: number, learningRate: number, warmup: number, weightDecay: number, clip: number): Promise<GlueFitStep>;
+  /** The classes of the tokens `[count, n, d]`. */
+  classify(tokens: Float32Array, count: number): Promise<GlueClassified>;
+  /** A safetensors file. */
+  save(): Promise<Uint8Array<ArrayBuffer>>;
+  free(): void;
+}
+
+export interface GlueProbeInfo {
+  hiddenSize: number;
+  depth: number;
+  heads: number;
+  classes: number;
+  /** What the classes are called: the JSON of an array, or of null where nothing says. */
+  labels: string;
+  backend: Backend;
+}
+
+export interface GlueFitStep {
+  /** Steps that have been taken, this one included. */
+  step: number;
+  /** Before the update, like `accuracy`. */
+  loss: number;
+  accuracy: number;
+  lr: number;
 }
 
 export interface GlueWorld {
@@ -257,6 +313,10 @@ export interface GlueModelInfo {
   weightBytes: number;
   /** Whether `predict` can be called. */
   predictor: boolean;
+  /** Of the attentive probe; 0 where there is none, and `classify` cannot be called. */
+  classes: number;
+  /** What the classes are called: the JSON of an array, or of null where nothing says. Null where there are none. */
+  labels: string | null;
 }
 
 export interface GlueBatch {

@@ -1,6 +1,6 @@
 // Everything that the library exports, and no worker: bundles of it have no code of one, and no file. For pages with a worker of their own.
 
-export { Jepa, type EmbedOptions, type EmbedStreamOptions, type LoadOptions, type PredictOptions, type WindowEmbedding } from "./jepa.js";
+export { Jepa, type ClassifyOptions, type EmbedOptions, type EmbedStreamOptions, type LoadOptions, type PredictOptions, type WindowEmbedding } from "./jepa.js";
 export { Trainer, type HuggingFaceFiles, type RunOptions, type StepOptions, type TrainDataset, type TrainSample, type TrainerInfo, type TrainMetrics } from "./trainer.js";
 export type {
   Autosave,
@@ -33,7 +33,8 @@ export {
   type VJepaMaskType,
   type VJepaMultiblock3d,
 } from "./masks.js";
-export { KnnClassifier, LinearProbe, type Classified, type Embeddings, type Label, type LinearProbeOptions, type NeighbourOptions } from "./probes.js";
+export { KnnClassifier, LinearProbe, type Classified, type Embeddings, type Label, type LinearProbeOptions, type NeighbourOptions, type Probed } from "./probes.js";
+export { AttentiveProbe, type AttentiveProbeLoadOptions, type AttentiveProbeOptions, type FitProgress, type TokenEmbeddings } from "./attentive.js";
 export { cosineSimilarity, pca, type Matrix, type Pca, type PcaOptions, type Vector } from "./math.js";
 export { JepaError, type JepaErrorCode } from "./errors.js";
 export {
@@ -65,7 +66,7 @@ export {
 } from "./environments.js";
 export { ActionScale, windowsOf, type ActionWindow, type ActionWindows, type Trajectory, type WindowOptions } from "./trajectories.js";
 export type { ClipData, ClipInput } from "./clips.js";
-export { videoFrames, type FrameSource, type VideoFramesOptions } from "./stream.js";
+export { videoFrames, type FrameSource, type VideoDemuxer, type VideoFramesOptions } from "./stream.js";
 export type { ImageInput, PixelData } from "./inputs.js";
 export type { ModelFile, ModelSource } from "./weights.js";
 export type { Backend, Dtype, Embedding, Grid, ModelConfig, ModelPreset, PredictorConfig, LeWmConfig, Prediction, Progress, System } from "./types.js";

@@ -7,8 +7,9 @@ import { discard, type ImageInput, type Picture } from "./inputs.js";
 import { parseIntegrity } from "./integrity.js";
 import { tokenIndices } from "./masks.js";
 import { oneOf } from "./options.js";
+import { namesOf, probed, type Label, type Probed } from "./probes.js";
 import { windowed, type FrameSource } from "./stream.js";
-import type { EmbedRequest, LoadRequest, PredictRequest } from "./protocol.js";
+import type { ClassifyRequest, EmbedRequest, LoadRequest, PredictRequest } from "./protocol.js";
 import type { Backend, Dtype, Embedding, Grid, ModelConfig, ModelPreset, Prediction, Progress } from "./types.js";
 import { describeSource, type ModelSource } from "./weights.js";
 
@@ -28,6 +29,11 @@ export interface LoadOptions {
    * {@link Jepa.predict} works; false saves their memory.
    */
   predictor?: "auto" | false | undefined;
+  /**
+   * Default `"auto"`: the attentive probe is loaded where the checkpoint has one, as Hugging Face's V-JEPA 2 classifiers do, so that
+   * {@link Jepa.classify} works; false saves its memory.
+   */
+  classifier?: "auto" | false | undefined;
   /** Run the model once while loading, so that the first `embed` is as fast as the others. Default false. */
   warmup?: boolean | undefined;
   /** Told how far the load has come, about twenty times a second. */
@@ -65,6 +71,8 @@ export interface EmbedOptions {
   /** Aborts the call; the model stays usable. */
   signal?: AbortSignal | undefined;
 }
+
+export interface ClassifyOptions extends Pick<EmbedOptions, "imageSize" | "preprocess" | "signal"> {}
 
 export interface EmbedStreamOptions extends EmbedOptions {
   /** Frames embedded together. Default: those of the model's own clips; 1 for a model of pictures. */
@@ -230,6 +238,37 @@ export class Jepa {
     }
   }
 
+  /** What the classes of the attentive probe are called: as `id2label` of `config.json` says, else by number. Undefined where there is no probe. */
+  get classes(): Label[] | undefined {
+    const { classes } = this.#resident.info;
+    return classes === 0 ? undefined : namesOf(this.#resident.info);
+  }
+
+  /**
+   * Classifies a picture or clip, or several, by the attentive probe of the checkpoint. Of an original project, whose probes are files of
+   * their own, see {@link AttentiveProbe}.
+   *
+   * @param images - as for {@link Jepa.embed}
+   * @returns a label and scores, of sum 1, for each
+   * @throws {@link JepaError} `unsupported` without a probe, and those of {@link Jepa.embed}
+   *
+   * @example
+   * const { labels, scores } = await jepa.classify(clip);
+   */
+  classify(images: ImageInput | readonly ImageInput[] | ClipInput | readonly ClipInput[], options: ClassifyOptions = {}): Promise<Probed> {
+    const { signal } = options;
+    const capturing = async (): Promise<Omit<ClassifyRequest, "id">> => {
+      throwIfAborted(signal);
+      if (this.#resident.info.classes === 0) {
+        throw new JepaError("unsupported", "This model has no attentive probe: load a checkpoint that has one, without the option classifier: false, or read its embeddings by an AttentiveProbe.");
+      }
+      const { preprocess, imageSize } = embedRequest(options);
+      const { pictures, frames } = await this.#capture(images, !preprocess);
+      return { ...sizeOfPrepared(pictures, preprocess), ...(imageSize ? { imageSize } : {}), preprocess, pictures, frames };
+    };
+    return this.#resident.callWith(capturing(), async (engine, request) => probed(await engine.call("classify", request, { signal }), namesOf(this.#resident.info)), signal);
+  }
+
   #capture(input: ImageInput | readonly ImageInput[] | ClipInput | readonly ClipInput[], prepared: boolean): Promise<Inputs> {
     const { system } = this.config;
     return system === undefined || system === "ijepa" ? capturePictures(input as ImageInput, prepared) : captureClips(input, prepared);
@@ -309,11 +348,11 @@ const POOLS: readonly unknown[] = ["mean", "none", "last4-mean"];
 const ENCODERS: readonly unknown[] = ["auto", "context", "target"];
 const CONTEXTS: readonly unknown[] = ["visible", "whole-input"];
 const CACHES: readonly unknown[] = ["opfs", "none"];
-const PREDICTORS: readonly unknown[] = ["auto", false];
+const AUTO_OR_NOT: readonly unknown[] = ["auto", false];
 
 /** @internal */
 export function loadRequest(source: ModelSource, options: LoadOptions): LoadRequest {
-  const { backend = "auto", dtype = "auto", encoder = "auto", predictor = "auto", config, cache = "none", integrity = {}, warmup = false } = options;
+  const { backend = "auto", dtype = "auto", encoder = "auto", predictor = "auto", classifier = "auto", config, cache = "none", integrity = {}, warmup = false } = options;
   oneOf("dtype", dtype, DTYPES);
   return {
     source: describeSource(source),
@@ -321,7 +360,8 @@ export function loadRequest(source: ModelSource, options: LoadOptions): LoadRequ
     options: {
       dtype: dtype === "auto" ? "f32" : dtype,
       encoder: oneOf("encoder", encoder, ENCODERS),
-      predictor: oneOf("predictor", predictor, PREDICTORS) === "auto",
+      predictor: oneOf("predictor", predictor, AUTO_OR_NOT) === "auto",
+      classifier: oneOf("classifier", classifier, AUTO_OR_NOT) === "auto",
       ...(config === undefined ? {} : { preset: config }),
     },
     warmup,

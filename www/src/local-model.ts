@@ -2,11 +2,11 @@
 
 import { frameNumbering } from "./clips.js";
 import { macrotask } from "./environment.js";
-import type { GlueBatch, GlueModel, GlueModelInfo, GluePrediction } from "./glue.js";
+import type { GlueBatch, GlueClassified, GlueModel, GlueModelInfo, GluePrediction } from "./glue.js";
 import type { Picture, Pixels } from "./inputs.js";
 import type { Instance } from "./instance.js";
 import { fillBatch } from "./pictures.js";
-import type { EmbedRequest, PredictRequest } from "./protocol.js";
+import type { ClassifyRequest, EmbedRequest, PredictRequest } from "./protocol.js";
 import type { Embedding, Grid } from "./types.js";
 
 /**
@@ -38,21 +38,12 @@ export class LocalModel {
     await this.embed({ pictures: Array.from({ length: frames }, () => ({ kind: "pixels", pixels })), frames, pool: "mean", normalize: false, preprocess: true }, signal);
   }
 
-  async embed({ pictures, frames, pool, normalize, imageSize, preprocess }: Omit<EmbedRequest, "id">, signal: AbortSignal | undefined): Promise<Embedding> {
-    const { config, grid, backend } = this.info;
-    const [height, width] = imageSize ?? [];
-    const places = height && width ? (height * width) / config.patchSize ** 2 : grid[1] * grid[2];
-    const tokens = places * Math.ceil(frames / (config.tubelet ?? 1));
-    const clips = pictures.length / frames;
-    const atOnce = Math.max(1, Math.floor(TOKENS_AT_ONCE[backend] / tokens));
+  async embed({ pool, normalize, ...request }: Omit<EmbedRequest, "id">, signal: AbortSignal | undefined): Promise<Embedding> {
+    const clips = request.pictures.length / request.frames;
     let data: Float32Array | undefined;
     let shape: number[] = [];
-    let resultGrid: Grid = grid;
-    for (let start = 0; start < clips; start += atOnce) {
-      // An abort or a paint that has been waiting gets its turn between batches.
-      await macrotask();
-      this.#check(signal);
-      const batch = await this.#fill(pictures, [start, start + atOnce], { frames, imageSize, preprocess }, signal);
+    let resultGrid: Grid = this.info.grid;
+    for await (const { start, batch } of this.#batches(request, signal)) {
       const result = await this.#instance.run(() => this.#model.embed(batch, pool, normalize));
       const size = result.data.length / result.shape[0]!;
       data ??= new Float32Array(size * clips);
@@ -62,6 +53,35 @@ export class LocalModel {
     }
     this.#check(signal);
     return { data: data!, shape, grid: resultGrid };
+  }
+
+  async classify(request: Omit<ClassifyRequest, "id">, signal: AbortSignal | undefined): Promise<GlueClassified> {
+    const { classes } = this.info;
+    const clips = request.pictures.length / request.frames;
+    const whole = { labels: new Uint32Array(clips), scores: new Float32Array(clips * classes), logits: new Float32Array(clips * classes) };
+    for await (const { start, batch } of this.#batches(request, signal)) {
+      const { labels, scores, logits } = await this.#instance.run(() => this.#model.classify(batch));
+      whole.labels.set(labels, start);
+      whole.scores.set(scores, start * classes);
+      whole.logits.set(logits, start * classes);
+    }
+    this.#check(signal);
+    return whole;
+  }
+
+  /** Pictures or clips, as many as go through the model at once. */
+  async *#batches({ pictures, frames, imageSize, preprocess }: Omit<ClassifyRequest, "id">, signal: AbortSignal | undefined): AsyncGenerator<{ start: number; batch: GlueBatch }, void, undefined> {
+    const { config, grid, backend } = this.info;
+    const [height, width] = imageSize ?? [];
+    const places = height && width ? (height * width) / config.patchSize ** 2 : grid[1] * grid[2];
+    const tokens = places * Math.ceil(frames / (config.tubelet ?? 1));
+    const atOnce = Math.max(1, Math.floor(TOKENS_AT_ONCE[backend] / tokens));
+    for (let start = 0; start < pictures.length / frames; start += atOnce) {
+      // An abort or a paint that has been waiting gets its turn between batches.
+      await macrotask();
+      this.#check(signal);
+      yield { start, batch: await this.#fill(pictures, [start, start + atOnce], { frames, imageSize, preprocess }, signal) };
+    }
   }
 
   async predict({ pictures, context, targets, contextFrom, maskIndex, preprocess }: Omit<PredictRequest, "id">, signal: AbortSignal | undefined): Promise<GluePrediction> {

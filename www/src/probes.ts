@@ -21,6 +21,12 @@ export interface Classified<L extends Label> {
   classes: L[];
 }
 
+/** Classes by an attentive probe: scores are probabilities. */
+export interface Probed<L extends Label = Label> extends Classified<L> {
+  /** What the scores are the softmax of: row-major, `[n, classes]`. */
+  logits: Float32Array;
+}
+
 export interface NeighbourOptions {
   /** How many neighbours vote; all of them if there are fewer. Default 20. */
   k?: number | undefined;
@@ -234,6 +240,15 @@ function samplesOf<L extends Label>(embeddings: Embeddings, labels: readonly L[]
   const count = data.length / width;
   const wrong = data.findIndex((value) => !Number.isFinite(value));
   if (wrong >= 0) throw new JepaError("bad-input", `Value ${wrong % width} of embedding ${Math.floor(wrong / width)} is ${data[wrong]}; embeddings must be finite.`);
+  return { data, width, ...numbered(labels, count) };
+}
+
+/**
+ * Labels by the numbers of their classes, which count in the order in which they first come up.
+ *
+ * @internal
+ */
+export function numbered<L extends Label>(labels: readonly L[], count: number): { numbers: Uint32Array; classes: readonly L[] } {
   if (!Array.isArray(labels)) throw new JepaError("bad-input", `Labels are an array with one for each embedding, not ${shown(labels)}.`);
   if (labels.length !== count) throw new JepaError("bad-input", `There are ${count} embeddings and ${labels.length} labels; give one for each.`);
   const classes = new Map<L, number>();
@@ -242,7 +257,7 @@ function samplesOf<L extends Label>(embeddings: Embeddings, labels: readonly L[]
     if (!classes.has(label)) classes.set(label, classes.size);
     return classes.get(label)!;
   });
-  return { data, width, numbers, classes: [...classes.keys()] };
+  return { numbers, classes: [...classes.keys()] };
 }
 
 function rowsLike(embeddings: Embeddings, expected: number): Float32Array {
@@ -278,4 +293,23 @@ const UNKNOWN = "Embeddings are what embed gives for an array of pictures, { dat
 
 function named<L extends Label>({ labels, scores }: GlueClassified, classes: readonly L[]): Classified<L> {
   return { labels: Array.from(labels, (label) => classes[label]!), scores, classes: [...classes] };
+}
+
+/**
+ * What an attentive probe makes of samples.
+ *
+ * @internal
+ */
+export function probed<L extends Label>(result: GlueClassified & { logits: Float32Array }, classes: readonly L[]): Probed<L> {
+  return { ...named(result, classes), logits: result.logits };
+}
+
+/**
+ * What the classes of an attentive probe are called; their numbers where nothing says.
+ *
+ * @internal
+ */
+export function namesOf({ classes, labels }: { classes: number; labels: string | null }): Label[] {
+  const names = JSON.parse(labels ?? "null") as Label[] | null;
+  return names ?? Array.from({ length: classes }, (_, i) => i);
 }

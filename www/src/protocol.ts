@@ -2,7 +2,7 @@
 
 import type { CachedBytes, CustomCache } from "./cache.js";
 import type { JepaErrorCode, JepaError } from "./errors.js";
-import type { GlueLoadOptions, GlueModelInfo, GluePlanOptions, GluePrediction, GlueTrainerInfo, GlueTrainerOptions, GlueTrainStep, GlueWorldInfo } from "./glue.js";
+import type { GlueClassified, GlueFitStep, GlueLoadOptions, GlueModelInfo, GluePlanOptions, GluePrediction, GlueProbeInfo, GlueTrainerInfo, GlueTrainerOptions, GlueTrainStep, GlueWorldInfo } from "./glue.js";
 import type { Picture } from "./inputs.js";
 import type { Integrity } from "./integrity.js";
 import type { Masks } from "./masks.js";
@@ -24,12 +24,14 @@ export interface CallOptions {
   cache?: CustomCache | undefined;
 }
 
-/** By name: what is asked, and what is answered. An engine numbers the models and trainers in it; `id` is such a number. */
+/** By name: what is asked, and what is answered. An engine numbers the models, probes and trainers in it; `id` is such a number. */
 export interface Calls {
   /** A model from a checkpoint. */
   load: { request: LoadRequest; result: Loaded<GlueModelInfo> };
   /** The result has the leading batch axis. */
   embed: { request: EmbedRequest; result: Embedding };
+  /** By the attentive probe of the checkpoint. */
+  classify: { request: ClassifyRequest; result: GlueClassified };
   /** For one picture or clip. */
   predict: { request: PredictRequest; result: GluePrediction };
   /** A world model from a checkpoint. */
@@ -39,6 +41,17 @@ export interface Calls {
   /** `[count, horizon, ...shape]`. */
   rollout: { request: RolloutRequest; result: { data: Float32Array } };
   plan: { request: PlanRequest; result: { actions: Float32Array; costs: number[] } };
+  /** An attentive probe from a checkpoint. */
+  probe: { request: LoadRequest; result: Loaded<GlueProbeInfo> };
+  /** An attentive probe with fresh weights. */
+  newProbe: { request: { backend: Backend | "auto"; options: FreshProbe }; result: Loaded<GlueProbeInfo> };
+  /** Which samples the next step of a probe takes. */
+  samples: { request: { id: number; length: number; batch: number; seed: number }; result: Uint32Array };
+  /** A step of a probe on tokens `[labels.length, n, d]`. */
+  fit: { request: { id: number; tokens: Float32Array; labels: Uint32Array; fit: Fit }; result: GlueFitStep };
+  /** The classes of tokens `[count, n, d]`. */
+  read: { request: { id: number; tokens: Float32Array; count: number }; result: GlueClassified };
+  saveProbe: { request: { id: number }; result: { file: Uint8Array<ArrayBuffer> } };
   /** A trainer. */
   train: { request: TrainRequest; result: Loaded<GlueTrainerInfo> };
   /** Which of `length` pictures the next step takes. */
@@ -53,7 +66,7 @@ export interface Calls {
   copy: { request: { id: number }; result: Loaded<GlueModelInfo> };
   /** A world model on the present weights of a trainer. */
   worldCopy: { request: { id: number }; result: Loaded<GlueWorldInfo> };
-  /** Forgets a model or trainer. */
+  /** Forgets a model, probe or trainer. */
   free: { request: { id: number }; result: undefined };
 }
 
@@ -87,6 +100,26 @@ export interface EmbedRequest {
   normalize: boolean;
   imageSize?: [height: number, width: number];
   preprocess: boolean;
+}
+
+export type ClassifyRequest = Omit<EmbedRequest, "pool" | "normalize">;
+
+export interface FreshProbe {
+  hiddenSize: number;
+  depth: number;
+  heads: number;
+  mlpHidden: number;
+  labels: (string | number | boolean)[];
+  seed: number;
+}
+
+/** How a probe is trained; `clip` is 0 for none. */
+export interface Fit {
+  steps: number;
+  learningRate: number;
+  warmup: number;
+  weightDecay: number;
+  clip: number;
 }
 
 export interface PredictRequest {

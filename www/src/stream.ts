@@ -1,6 +1,7 @@
 // Frames as they come: from a video element, a camera or a stream, in windows that overlap.
 
 import { JepaError, messageOf, throwIfAborted } from "./errors.js";
+import { anObject, atLeast, checkFields, moreThan, type Rule } from "./options.js";
 import { capture, decode, namePicture, type ImageInput, type PixelData } from "./inputs.js";
 
 /** Frames in order: an array, anything that can be iterated, or a stream, such as that of a MediaStreamTrackProcessor. */
@@ -96,36 +97,151 @@ export async function* windowed(source: FrameSource, { window, hop, stride, tube
 export interface VideoFramesOptions {
   /** Frames a second of the video's time. Default 4, with which V-JEPA 2 was trained. */
   fps?: number | undefined;
+  /** Where to begin, in seconds. Default: an element's present position; the beginning of a file. Not for live sources. */
+  start?: number | undefined;
+  /** Where to end, in seconds. Default: the end. Not for live sources. */
+  end?: number | undefined;
+  /** With a file: what takes it apart for WebCodecs; the module `mediabunny`. Default: the browser's video element plays the file. */
+  demuxer?: VideoDemuxer | undefined;
   /** Ends the frames. */
   signal?: AbortSignal | undefined;
 }
 
-/**
- * Frames of a video element at even distances: of a file or address by seeking, from the present position to the end; of a camera or
- * another live source as they come, the newest whenever the next is asked for, until it ends.
- *
- * @throws {@link JepaError} `bad-input` when the video cannot be played, comes from another site, or its camera is switched off;
- * `aborted`
- *
- * @example
- * for await (const { data, first } of jepa.embedStream(videoFrames(video), { window: 16, hop: 8 })) show(first, data);
- */
-export async function* videoFrames(video: HTMLVideoElement, options: VideoFramesOptions = {}): AsyncGenerator<ImageBitmap, void, undefined> {
-  const { fps = 4, signal } = options;
-  if (!(fps > 0 && fps <= 1000)) throw new JepaError("bad-input", `The option fps is a number of frames a second, not ${fps}.`);
-  await until(video, () => video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA, ["loadeddata"], signal);
-  if (video.srcObject) yield* liveFrames(video, fps, signal);
-  else yield* soughtFrames(video, fps, signal);
+/** What is used of the module `mediabunny`, which is no dependency of this library: whoever wants it installs it, and gives it. */
+export interface VideoDemuxer {
+  Input: new (options: { formats: never; source: never }) => DemuxedInput;
+  ALL_FORMATS: unknown;
+  BlobSource: new (blob: Blob) => unknown;
+  UrlSource: new (url: string) => unknown;
+  VideoSampleSink: new (track: never) => { samplesAtTimestamps(timestamps: Iterable<number>): AsyncGenerator<DemuxedSample | null, void, unknown> };
 }
 
-async function* soughtFrames(video: HTMLVideoElement, fps: number, signal: AbortSignal | undefined): AsyncGenerator<ImageBitmap> {
-  const start = video.currentTime;
+interface DemuxedInput {
+  canRead(): Promise<boolean>;
+  getPrimaryVideoTrack(): Promise<DemuxedTrack | null>;
+  dispose(): void;
+}
+
+interface DemuxedTrack {
+  canDecode(): Promise<boolean>;
+  getCodec(): Promise<string | null>;
+  getFirstTimestamp(): Promise<number>;
+  computeDuration(): Promise<number>;
+}
+
+interface DemuxedSample {
+  readonly rotation: number;
+  readonly flip: boolean;
+  readonly displayWidth: number;
+  readonly displayHeight: number;
+  toVideoFrame(): VideoFrame;
+  draw(context: OffscreenCanvasRenderingContext2D, x: number, y: number): void;
+  close(): void;
+}
+
+/**
+ * Frames of a video at even distances: of a file, address or video element with one by seeking; of a camera or another live source in
+ * an element as they come, the newest whenever the next is asked for, until it ends.
+ *
+ * With `demuxer` a file is decoded by WebCodecs, where the browser has them: each frame once and in order, which is faster than seeking,
+ * and works in workers. The frames are VideoFrames then, which `embedStream` closes; who reads them otherwise closes them.
+ *
+ * @throws {@link JepaError} `bad-input` when the video cannot be read or played, has no picture, comes from another site, or its camera is
+ * switched off; `unsupported` for a codec that the browser does not decode; `aborted`
+ *
+ * @example
+ * for await (const { data, first } of jepa.embedStream(videoFrames(file), { window: 16, hop: 8 })) show(first, data);
+ *
+ * @example
+ * import * as mediabunny from "mediabunny";
+ * const frames = videoFrames(file, { fps: 4, end: 60, demuxer: mediabunny });
+ */
+export function videoFrames(video: HTMLVideoElement, options?: VideoFramesOptions): AsyncGenerator<ImageBitmap, void, undefined>;
+export function videoFrames(video: HTMLVideoElement | Blob | string | URL, options?: VideoFramesOptions): AsyncGenerator<ImageBitmap | VideoFrame, void, undefined>;
+export async function* videoFrames(video: HTMLVideoElement | Blob | string | URL, options: VideoFramesOptions = {}): AsyncGenerator<ImageBitmap | VideoFrame, void, undefined> {
+  checkFields("", options, { fps: FPS, start: atLeast(0), end: moreThan(0), demuxer: anObject, signal: anObject });
+  const { demuxer, signal } = options;
+  throwIfAborted(signal);
+  const isFile = video instanceof Blob || typeof video === "string" || video instanceof URL;
+  if (isFile && demuxer && typeof VideoDecoder === "function") yield* decodedFrames(video, demuxer, options);
+  else if (isFile) yield* playedFrames(video, options);
+  else yield* elementFrames(video, options);
+}
+
+const FPS: Rule = { what: "a number of frames a second, at most 1000", allows: (value) => typeof value === "number" && value > 0 && value <= 1000 };
+
+async function* elementFrames(video: HTMLVideoElement, { fps = 4, start, end, signal }: VideoFramesOptions): AsyncGenerator<ImageBitmap> {
+  await until(video, () => video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA, ["loadeddata"], signal);
+  if (!video.srcObject) yield* soughtFrames(video, { fps, start: start ?? video.currentTime, end }, signal);
+  else if (start === undefined && end === undefined) yield* liveFrames(video, fps, signal);
+  else throw new JepaError("bad-input", "The options start and end are for files: a live source begins now, and ends by the option signal.");
+}
+
+/** A file, in an element of its own. */
+async function* playedFrames(file: Blob | string | URL, options: VideoFramesOptions): AsyncGenerator<ImageBitmap> {
+  if (typeof document !== "object") throw new JepaError("unsupported", "Files of videos are read in a page, or in a worker that has WebCodecs with the option demuxer.");
+  const video = document.createElement("video");
+  const url = file instanceof Blob ? URL.createObjectURL(file) : undefined;
+  Object.assign(video, { muted: true, crossOrigin: "anonymous", preload: "auto", src: url ?? String(file) });
+  try {
+    yield* elementFrames(video, options);
+  } finally {
+    video.removeAttribute("src");
+    video.load();
+    if (url) URL.revokeObjectURL(url);
+  }
+}
+
+/** A file by WebCodecs. Asked for one frame at a time, the demuxer holds a few decoded ones. */
+async function* decodedFrames(file: Blob | string | URL, { Input, ALL_FORMATS, BlobSource, UrlSource, VideoSampleSink }: VideoDemuxer, { fps = 4, start, end, signal }: VideoFramesOptions): AsyncGenerator<ImageBitmap | VideoFrame> {
+  const source = file instanceof Blob ? new BlobSource(file) : new UrlSource(String(file));
+  const input = new Input({ formats: ALL_FORMATS as never, source: source as never });
+  const onAbort = () => input.dispose();
+  signal?.addEventListener("abort", onAbort);
+  try {
+    if (!(await input.canRead())) throw new JepaError("bad-input", "The video cannot be read: it is damaged, or no kind of file that the demuxer knows.");
+    const track = await input.getPrimaryVideoTrack();
+    if (!track) throw new JepaError("bad-input", "The file has no video track.");
+    if (!(await track.canDecode())) throw new JepaError("unsupported", `This browser does not decode the video's codec, ${(await track.getCodec()) ?? "which is unknown"}: convert it, to H.264 or VP9.`);
+    const begin = Math.max(start ?? 0, await track.getFirstTimestamp());
+    const last = Math.min(end ?? Infinity, await track.computeDuration());
+    // As for an element: in the middle of a frame's time.
+    const count = Math.max(0, Math.ceil((last - begin) * fps - 1e-6));
+    const times = Array.from({ length: count }, (_, i) => Math.min(begin + (i + 0.5) / fps, last));
+    for await (const sample of new VideoSampleSink(track as never).samplesAtTimestamps(times)) {
+      throwIfAborted(signal);
+      if (!sample) continue;
+      try {
+        yield sample.rotation === 0 && !sample.flip ? sample.toVideoFrame() : upright(sample);
+      } finally {
+        sample.close();
+      }
+    }
+  } catch (error) {
+    throwIfAborted(signal);
+    if (error instanceof JepaError) throw error;
+    throw new JepaError("bad-input", `The video cannot be decoded: ${messageOf(error)}`, { cause: error });
+  } finally {
+    signal?.removeEventListener("abort", onAbort);
+    input.dispose();
+  }
+}
+
+/** The picture of a frame that is stored turned, as phones do. */
+function upright(sample: DemuxedSample): ImageBitmap {
+  const canvas = new OffscreenCanvas(sample.displayWidth, sample.displayHeight);
+  sample.draw(canvas.getContext("2d")!, 0, 0);
+  return canvas.transferToImageBitmap();
+}
+
+async function* soughtFrames(video: HTMLVideoElement, { fps, start, end }: { fps: number; start: number; end: number | undefined }, signal: AbortSignal | undefined): AsyncGenerator<ImageBitmap> {
   if (!Number.isFinite(video.duration)) throw new JepaError("bad-input", "The video does not say how long it is; play it, and read it as a live source.");
   video.pause();
-  for (let i = 0; start + i / fps < video.duration; i++) {
+  const last = Math.min(end ?? Infinity, video.duration);
+  for (let i = 0; start + i / fps < last; i++) {
     throwIfAborted(signal);
     // In the middle of a frame's time rather than at its edge, where rounding decides which frame is shown.
-    const time = Math.min(start + (i + 0.5) / fps, video.duration);
+    const time = Math.min(start + (i + 0.5) / fps, last);
     if (video.currentTime !== time) {
       video.currentTime = time;
       await until(video, () => !video.seeking, ["seeked"], signal);

@@ -144,6 +144,10 @@ export interface TrainOptimizer {
   eps?: number | undefined;
   /** Longest gradient, to which longer ones are scaled. Default: any length. */
   clip?: number | undefined;
+  /** Whether `clip` is for the gradient of each network by itself, as V-JEPA 1 was trained, with 10. Default false: of all together. */
+  clipEach?: boolean | undefined;
+  /** Whether gradients are clipped after the warm-up only, as V-JEPA 1's were. Default false. */
+  clipAfterWarmup?: boolean | undefined;
 }
 
 /** Random changes to a picture, made in this order. What is left out is torchvision's default for a crop, and nothing for the rest. */
@@ -279,7 +283,7 @@ const SCHEDULE: Record<keyof TrainSchedule, Rule> = {
   ipeScale: atLeast(1),
 };
 
-const OPTIMIZER: Record<keyof TrainOptimizer, Rule> = { beta1: between(0, 1), beta2: between(0, 1), eps: moreThan(0), clip: moreThan(0) };
+const OPTIMIZER: Record<keyof TrainOptimizer, Rule> = { beta1: between(0, 1), beta2: between(0, 1), eps: moreThan(0), clip: moreThan(0), clipEach: aBoolean, clipAfterWarmup: aBoolean };
 
 const HOST: Record<keyof TrainerHost, Rule> = {
   backend: anything,

@@ -117,10 +117,10 @@ function webFolder(href: string, fetched: (href: string, options: HttpOptions) =
   return {
     label: href,
     ...(file ? { file: decodeURIComponent(file) } : {}),
-    open(name, signal) {
+    open(name, signal, optional) {
       const url = new URL(href);
       url.pathname = folder + name.split("/").map(encodeURIComponent).join("/");
-      return fetched(url.href, { optional: name !== WEIGHTS && name !== CONFIG, signal });
+      return fetched(url.href, { optional: optional || (name !== WEIGHTS && name !== CONFIG), signal });
     },
   };
 }
@@ -164,25 +164,26 @@ interface Weights {
 /**
  * Finds the files of a model and reads the small ones.
  *
- * @param given - the configuration that the caller brings, so that none is looked for
+ * @param options - with `preset`, the configuration that the caller brings, none is looked for; for a `probe` alone there need be none
  */
-export async function openCheckpoint(source: Source, given: GlueLoadOptions["preset"], { cache, integrity }: Passage, signal: AbortSignal): Promise<Checkpoint> {
+export async function openCheckpoint(source: Source, { preset: given, probe }: Pick<GlueLoadOptions, "preset" | "probe">, { cache, integrity }: Passage, signal: AbortSignal): Promise<Checkpoint> {
   const hasConfig = given !== undefined;
   const folder = await openFolder(source, cache);
   const read = new Set<string>();
   const verifierOf = verifiers(integrity, read);
   const text = async (name: string) => {
-    const file = await folder.open(name, signal);
+    const file = await folder.open(name, signal, probe);
     return file && readText(file, CONFIG_LIMIT, signal, await verifierOf(name));
   };
-  const config = hasConfig ? undefined : await text(CONFIG);
-  if (!hasConfig && config === undefined) {
+  // Archives of the original projects have none beside them.
+  const config = hasConfig || (probe && ARCHIVE.test(folder.file ?? "")) ? undefined : await text(CONFIG);
+  if (!hasConfig && !probe && config === undefined) {
     const where = folder.names ? "" : " (the server answered 404)";
     throw new JepaError(folder.names ? "bad-config" : "network", `There is no ${CONFIG} in ${folder.label}${where}; add it, or describe the model with the option "config".`);
   }
   // Only where it may be, as browsers report every file that is not there.
-  const video = /vjepa|"frames"/.test(config ?? JSON.stringify(given));
-  const preprocessor = (video ? await text(VIDEO_PREPROCESSOR) : undefined) ?? (await text(PREPROCESSOR));
+  const video = /vjepa|"frames"/.test(config ?? JSON.stringify(given) ?? "");
+  const preprocessor = probe ? undefined : ((video ? await text(VIDEO_PREPROCESSOR) : undefined) ?? (await text(PREPROCESSOR)));
   const weights = await findWeights(folder, verifierOf, signal);
   const unread = Object.keys(integrity).filter((name) => !read.has(name));
   if (unread.length > 0) {

@@ -310,6 +310,7 @@ impl Model {
                 encoder: self.encoder,
                 predictor,
                 both,
+                ..Selection::default()
             },
         )?;
         Ok(Opened {

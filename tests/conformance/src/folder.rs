@@ -100,6 +100,7 @@ impl Folder {
             encoder,
             predictor,
             both: false,
+            probe: false,
         };
         let plan = |file| Ok((Plan::new(&[file], config, selection)?, ()));
         Ok(self.read(weights, plan, device)?.1)
