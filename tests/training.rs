@@ -227,7 +227,9 @@ fn each_network_is_clipped_by_itself_and_after_the_warmup_as_v_jepa_has_it() {
             let short = seen.map(|norm| clip - norm);
             let rounding = 1e-4 * clip;
             assert!(
-                short.iter().all(|by| (-rounding..5e-7 + rounding).contains(by)),
+                short
+                    .iter()
+                    .all(|by| (-rounding..5e-7 + rounding).contains(by)),
                 "{seen:?}"
             );
         }
