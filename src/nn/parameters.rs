@@ -212,6 +212,7 @@ impl Parameters {
         Self {
             device: self.device.clone(),
             precision: self.precision,
+            recomputes_blocks: self.recomputes_blocks,
             bytes: 0,
             partial: HashMap::new(),
             weights: moved(&mut self.weights, prefix),

@@ -1,14 +1,32 @@
 //! A pre-norm block as one operation whose inside is not kept for its gradient but computed again (gradient checkpointing, arXiv
 //! 1604.06174): a token then costs one row of the width for each block instead of some seventeen.
 
-use burn::backend::{Backend, TensorMetadata, tensor::FloatTensor};
+use burn::backend::{Backend, ExtensionType, TensorMetadata, tensor::FloatTensor};
 use burn::tensor::DType;
 
 use super::backward::BackwardOps;
 use super::{Activation, AttentionMask, Ops, ResidualPrimitive, WeightPrimitive};
 
 /// Vectors and matrices of a block: see [`Ops::recomputed_block`].
-pub(super) const PARAMETERS: usize = 12;
+#[derive(Clone, Debug, ExtensionType)]
+#[allow(missing_docs, reason = "named as in a checkpoint")]
+pub struct BlockPrimitive<B: Backend> {
+    pub norm1_gain: FloatTensor<B>,
+    pub norm1_shift: FloatTensor<B>,
+    pub qkv: FloatTensor<B>,
+    pub qkv_bias: FloatTensor<B>,
+    pub proj: FloatTensor<B>,
+    pub proj_bias: FloatTensor<B>,
+    pub norm2_gain: FloatTensor<B>,
+    pub norm2_shift: FloatTensor<B>,
+    pub fc1: FloatTensor<B>,
+    pub fc1_bias: FloatTensor<B>,
+    pub fc2: FloatTensor<B>,
+    pub fc2_bias: FloatTensor<B>,
+}
+
+/// A block's input and its parameters.
+pub(super) const PARENTS: usize = 13;
 
 /// What a block is apart from its tensors.
 #[derive(Clone, Copy, Debug)]
@@ -39,13 +57,6 @@ fn weight<B: Backend>(matrix: FloatTensor<B>) -> WeightPrimitive<B> {
     }
 }
 
-fn named<B: Backend>(parameters: Vec<FloatTensor<B>>) -> [FloatTensor<B>; PARAMETERS] {
-    match parameters.try_into() {
-        Ok(parameters) => parameters,
-        Err(others) => unreachable!("a block has {PARAMETERS} parameters, not {}", others.len()),
-    }
-}
-
 /// burn has an operation of this name, too.
 fn linear<B: Ops>(
     x: FloatTensor<B>,
@@ -72,31 +83,31 @@ fn turned<B: Ops>(
 /// The block, in the operations that it is made of.
 pub(super) fn forward<B: Ops>(
     x: FloatTensor<B>,
-    parameters: Vec<FloatTensor<B>>,
+    parameters: BlockPrimitive<B>,
     rotary: ResidualPrimitive<B>,
     form: BlockForm,
 ) -> FloatTensor<B> {
     let BlockForm { heads, eps, mask } = form;
-    let [
-        gain1,
-        shift1,
+    let BlockPrimitive {
+        norm1_gain,
+        norm1_shift,
         qkv,
         qkv_bias,
         proj,
         proj_bias,
-        gain2,
-        shift2,
+        norm2_gain,
+        norm2_shift,
         fc1,
         fc1_bias,
         fc2,
         fc2_bias,
-    ] = named::<B>(parameters);
+    } = parameters;
     let (onto, nothing) = (ResidualPrimitive::Rows, || ResidualPrimitive::Nothing);
-    let normed = B::norm(x.clone(), gain1, shift1, eps);
+    let normed = B::norm(x.clone(), norm1_gain, norm1_shift, eps);
     let qkv = linear::<B>(normed, weight::<B>(qkv), qkv_bias, nothing(), false);
     let mixed = B::self_attention(turned::<B>(qkv, rotary, heads, false), heads, mask);
     let middle = linear::<B>(mixed, weight::<B>(proj), proj_bias, onto(x), false);
-    let normed = B::norm(middle.clone(), gain2, shift2, eps);
+    let normed = B::norm(middle.clone(), norm2_gain, norm2_shift, eps);
     let hidden = linear::<B>(normed, weight::<B>(fc1), fc1_bias, nothing(), true);
     linear::<B>(hidden, weight::<B>(fc2), fc2_bias, onto(middle), false)
 }
@@ -105,32 +116,32 @@ pub(super) fn forward<B: Ops>(
 /// either.
 pub(super) fn gradients<B: BackwardOps>(
     x: FloatTensor<B>,
-    parameters: Vec<FloatTensor<B>>,
+    parameters: BlockPrimitive<B>,
     rotary: ResidualPrimitive<B>,
     form: BlockForm,
     dy: FloatTensor<B>,
-    wanted: [bool; 1 + PARAMETERS],
-) -> [Option<FloatTensor<B>>; 1 + PARAMETERS] {
+    wanted: [bool; PARENTS],
+) -> [Option<FloatTensor<B>>; PARENTS] {
     let BlockForm { heads, eps, mask } = form;
-    let [
-        gain1,
-        shift1,
+    let BlockPrimitive {
+        norm1_gain,
+        norm1_shift,
         qkv,
         qkv_bias,
         proj,
         proj_bias,
-        gain2,
-        shift2,
+        norm2_gain,
+        norm2_shift,
         fc1,
         fc1_bias,
         fc2,
-        _,
-    ] = named::<B>(parameters);
+        fc2_bias: _,
+    } = parameters;
     let [qkv, proj, fc1, fc2] = [qkv, proj, fc1, fc2].map(weight::<B>);
     let plain = |x, w, bias| linear::<B>(x, w, bias, ResidualPrimitive::Nothing, false);
 
     let inside = {
-        let normed = B::norm(x.clone(), gain1.clone(), shift1, eps);
+        let normed = B::norm(x.clone(), norm1_gain.clone(), norm1_shift, eps);
         let turned = turned::<B>(
             plain(normed.clone(), qkv.clone(), qkv_bias),
             rotary.clone(),
@@ -140,7 +151,7 @@ pub(super) fn gradients<B: BackwardOps>(
         let (mixed, sums) = B::self_attention_and_sums(turned.clone(), heads, mask);
         let onto = ResidualPrimitive::Rows(x.clone());
         let middle = linear::<B>(mixed.clone(), proj.clone(), proj_bias, onto, false);
-        let normed_middle = B::norm(middle.clone(), gain2.clone(), shift2, eps);
+        let normed_middle = B::norm(middle.clone(), norm2_gain.clone(), norm2_shift, eps);
         let before_gelu = plain(normed_middle.clone(), fc1.clone(), fc1_bias);
         Inside::<B> {
             normed,
@@ -167,7 +178,7 @@ pub(super) fn gradients<B: BackwardOps>(
     let d_hidden = B::activate_gradient(inside.before_gelu, d_hidden, Activation::Gelu);
     let [d_fc1, d_fc1_bias] = of_layer(inside.normed_middle, &d_hidden, 9);
     let d_normed = B::linear_input_gradient(d_hidden, fc1);
-    let [d_middle, d_gain2, d_shift2] = B::norm_gradients(inside.middle, gain2, eps, d_normed);
+    let [d_middle, d_gain2, d_shift2] = B::norm_gradients(inside.middle, norm2_gain, eps, d_normed);
     let d_middle = B::sum(d_middle, dy);
     let [d_proj, d_proj_bias] = of_layer(inside.mixed.clone(), &d_middle, 5);
     let d_mixed = B::linear_input_gradient(d_middle.clone(), proj);
@@ -176,7 +187,7 @@ pub(super) fn gradients<B: BackwardOps>(
     let d_qkv = turned::<B>(d_qkv, rotary, heads, true);
     let [d_qkv_weight, d_qkv_bias] = of_layer(inside.normed, &d_qkv, 3);
     let d_normed = B::linear_input_gradient(d_qkv, qkv);
-    let [d_x, d_gain1, d_shift1] = B::norm_gradients(x, gain1, eps, d_normed);
+    let [d_x, d_gain1, d_shift1] = B::norm_gradients(x, norm1_gain, eps, d_normed);
     [
         Some(B::sum(d_x, d_middle)),
         Some(d_gain1),

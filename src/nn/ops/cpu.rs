@@ -12,7 +12,7 @@ use webjepa_kernels::attention::{self, Attend, softmax};
 use webjepa_kernels::elements;
 use webjepa_kernels::rows::{self, Epilogue};
 
-use super::block::{self, BlockForm};
+use super::block::{self, BlockForm, BlockPrimitive};
 use super::cpu_backward::tensor;
 use super::{
     Activation, AttentionMask, Ops, ResidualPrimitive, WeightPrimitive, product_sizes,
@@ -240,7 +240,7 @@ impl Ops for Flex {
 
     fn recomputed_block(
         x: FloatTensor<Self>,
-        parameters: Vec<FloatTensor<Self>>,
+        parameters: BlockPrimitive<Self>,
         rotary: ResidualPrimitive<Self>,
         form: BlockForm,
     ) -> FloatTensor<Self> {

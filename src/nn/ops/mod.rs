@@ -34,7 +34,7 @@ use burn::tensor::{Device, Int, Shape, Tensor, TensorData};
 
 use crate::objective::distance::Distance;
 
-pub use block::BlockForm;
+pub use block::{BlockForm, BlockPrimitive};
 pub use place::placed;
 
 /// A matrix `[d_in, d_out]` in the form in which it is kept in memory.
@@ -203,12 +203,11 @@ pub trait Ops: Backend {
         eps: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
-    /// A pre-norm block, `[batch, tokens, d]` → the same, whose gradient computes its inside again. `parameters`: gain and shift of the first
-    /// norm, weight and bias of `qkv` and of `proj`, gain and shift of the second norm, weight and bias of `fc1` and of `fc2`;
-    /// matrices in f32 or f16. `rotary` is the table of [`rotate`](Self::rotate), or nothing.
+    /// A pre-norm block, `[batch, tokens, d]` → the same, whose gradient computes its inside again. Matrices are `[d_in, d_out]`, in f32 or
+    /// f16; `rotary` is the table of [`rotate`](Self::rotate), or nothing.
     fn recomputed_block(
         x: FloatTensor<Self>,
-        parameters: Vec<FloatTensor<Self>>,
+        #[extension_type] parameters: BlockPrimitive<Self>,
         #[extension_type] rotary: ResidualPrimitive<Self>,
         form: BlockForm,
     ) -> FloatTensor<Self>;
@@ -542,17 +541,27 @@ pub fn recomputed_block(
     rotary: Option<&Tensor<2>>,
     form: BlockForm,
 ) -> Tensor<3> {
-    let mut parameters = Vec::new();
-    for (norm, layers) in norms.into_iter().zip(layers.chunks(2)) {
-        parameters.extend(norm.map(|vector| vector.clone().into_dispatch()));
-        for (weight, bias) in layers {
-            match weight {
-                Weight::Full(w) | Weight::Half(w) => parameters.push(w.clone().into_dispatch()),
-                Weight::Quantized { .. } => unreachable!("int8 weights are not trained"),
-            }
-            parameters.push((*bias).clone().into_dispatch());
-        }
-    }
+    let vector = |x: &Tensor<1>| x.clone().into_dispatch();
+    let matrix = |weight: &Weight| match weight {
+        Weight::Full(w) | Weight::Half(w) => w.clone().into_dispatch(),
+        Weight::Quantized { .. } => unreachable!("int8 weights are not trained"),
+    };
+    let [qkv, proj, fc1, fc2] = layers;
+    let [[norm1_gain, norm1_shift], [norm2_gain, norm2_shift]] = norms;
+    let parameters = BlockPrimitive {
+        norm1_gain: vector(norm1_gain),
+        norm1_shift: vector(norm1_shift),
+        qkv: matrix(qkv.0),
+        qkv_bias: vector(qkv.1),
+        proj: matrix(proj.0),
+        proj_bias: vector(proj.1),
+        norm2_gain: vector(norm2_gain),
+        norm2_shift: vector(norm2_shift),
+        fc1: matrix(fc1.0),
+        fc1_bias: vector(fc1.1),
+        fc2: matrix(fc2.0),
+        fc2_bias: vector(fc2.1),
+    };
     Tensor::from_dispatch(<Dispatch as Ops>::recomputed_block(
         x.into_dispatch(),
         parameters,

@@ -8,7 +8,7 @@ use burn::cubecl::server::KernelArguments;
 use burn::tensor::Shape;
 use burn_wgpu::{CubeBackend, CubeTensor, KernelSource, SourceKernel, SourceTemplate};
 
-use super::block::{self, BlockForm};
+use super::block::{self, BlockForm, BlockPrimitive};
 use super::wgsl::{
     Columns, Kept, LINEAR_GROUP, LINEAR_QUADS, Linear, Norm, ROTATE_GROUP, ROW_GROUP, Rotate,
     SelfAttention,
@@ -207,7 +207,7 @@ impl Ops for CubeBackend {
 
     fn recomputed_block(
         x: FloatTensor<Self>,
-        parameters: Vec<FloatTensor<Self>>,
+        parameters: BlockPrimitive<Self>,
         rotary: ResidualPrimitive<Self>,
         form: BlockForm,
     ) -> FloatTensor<Self> {
