@@ -371,7 +371,7 @@ fn every_epoch_goes_through_different_pictures() {
 fn what_cannot_be_trained_is_refused() {
     let code = |change| trainer(change).map(|_| ()).map_err(|e: Error| e.code());
     for (change, expected) in [
-        (json!({ "objective": "vjepa2-ac" }), "unsupported"),
+        (json!({ "objective": "vjepa2-ac" }), "bad-config"),
         (json!({ "objective": "lewm" }), "bad-config"),
         (json!({ "schedule": 3 }), "bad-config"),
         (json!({ "schedule": { "rate": 3 } }), "bad-config"),
