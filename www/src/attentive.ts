@@ -15,7 +15,7 @@ import type { ModelSource } from "./weights.js";
  */
 export type TokenEmbeddings = TokenMatrix | readonly TokenMatrix[];
 
-interface TokenMatrix {
+export interface TokenMatrix {
   data: Float32Array;
   shape: readonly number[];
 }

@@ -34,7 +34,7 @@ export {
   type VJepaMultiblock3d,
 } from "./masks.js";
 export { KnnClassifier, LinearProbe, type Classified, type Embeddings, type Label, type LinearProbeOptions, type NeighbourOptions, type Probed } from "./probes.js";
-export { AttentiveProbe, type AttentiveProbeLoadOptions, type AttentiveProbeOptions, type FitProgress, type TokenEmbeddings } from "./attentive.js";
+export { AttentiveProbe, type AttentiveProbeLoadOptions, type AttentiveProbeOptions, type FitProgress, type TokenEmbeddings, type TokenMatrix } from "./attentive.js";
 export { cosineSimilarity, pca, type Matrix, type Pca, type PcaOptions, type Vector } from "./math.js";
 export { JepaError, type JepaErrorCode } from "./errors.js";
 export {
@@ -66,7 +66,7 @@ export {
 } from "./environments.js";
 export { ActionScale, windowsOf, type ActionWindow, type ActionWindows, type Trajectory, type WindowOptions } from "./trajectories.js";
 export type { ClipData, ClipInput } from "./clips.js";
-export { videoFrames, type FrameSource, type VideoDemuxer, type VideoFramesOptions } from "./stream.js";
+export { videoFrames, type DemuxedInput, type DemuxedSample, type FrameSource, type VideoDemuxer, type VideoFramesOptions } from "./stream.js";
 export type { ImageInput, PixelData } from "./inputs.js";
 export type { ModelFile, ModelSource } from "./weights.js";
 export type { Backend, Dtype, Embedding, Grid, ModelConfig, ModelPreset, PredictorConfig, LeWmConfig, Prediction, Progress, System } from "./types.js";

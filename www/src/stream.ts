@@ -116,7 +116,7 @@ export interface VideoDemuxer {
   VideoSampleSink: new (track: never) => { samplesAtTimestamps(timestamps: Iterable<number>): AsyncGenerator<DemuxedSample | null, void, unknown> };
 }
 
-interface DemuxedInput {
+export interface DemuxedInput {
   canRead(): Promise<boolean>;
   getPrimaryVideoTrack(): Promise<DemuxedTrack | null>;
   dispose(): void;
@@ -129,7 +129,7 @@ interface DemuxedTrack {
   computeDuration(): Promise<number>;
 }
 
-interface DemuxedSample {
+export interface DemuxedSample {
   readonly rotation: number;
   readonly flip: boolean;
   readonly displayWidth: number;
