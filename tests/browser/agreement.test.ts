@@ -100,20 +100,22 @@ it("on what V-JEPA 2-AC imagines, plans and learns", async () => {
       predictor: { hiddenSize: 28, layers: 2, heads: 2, actions: { actionSize: 3, stateSize: 3 } },
     } as const;
     const host = { worker: false } as const;
-    await using begun = await Trainer.create({ model, objective: { kind: "vjepa2-ac", frames: 4, autoSteps: 3 }, batchSize: 2, seed: 3, backend: "cpu", ...host });
+    const begun = await Trainer.create({ model, objective: { kind: "vjepa2-ac", frames: 4, autoSteps: 3 }, batchSize: 2, seed: 3, backend: "cpu", ...host });
     const numbers = (count: number, seed: number) => Float32Array.from({ length: count }, (_, i) => Math.sin(i * 0.7 + seed));
     const picture = (seed: number) => ({ data: numbers(16 * 24 * 3, seed), width: 24, height: 16, channels: 3 });
     const windows = [0, 1].map((n) => ({ frames: [0, 1, 2, 3].map((i) => picture(10 * n + i)), actions: [0, 1, 2].map((i) => numbers(3, n + i)), states: [0, 1, 2, 3].map((i) => numbers(3, 5 * n + i)) }));
     const [files, save] = [await begun.export("original"), await begun.save()];
+    await begun.dispose();
     const computed = async (backend: "cpu" | "webgpu") => {
-      await using world = await WorldModel.load(files as never, { backend, ...host });
+      const world = await WorldModel.load(files as never, { backend, ...host });
       const { data } = await world.encode([picture(0), picture(1), picture(2)], { preprocess: false });
       const size = data.length / 3;
       const from = { embeddings: data.slice(0, 2 * size), actions: [numbers(3, 1)], states: [numbers(3, 2), numbers(3, 3)] };
       const steps = await world.rollout(from, [[numbers(3, 4), numbers(3, 5)], [numbers(3, 6), numbers(3, 7)]]);
       const { costs } = await world.plan(from, data.slice(2 * size), { samples: 30, elites: 5, iterations: 1, seed: 4 });
-      await using trainer = await Trainer.resume(save, { backend, ...host });
+      const trainer = await Trainer.resume(save, { backend, ...host });
       const metrics = [await trainer.step(windows, { preprocess: false }), await trainer.step(windows, { preprocess: false })];
+      await Promise.all([world.dispose(), trainer.dispose()]);
       return { activations: [...data, ...steps.data, ...costs], losses: metrics.flatMap(({ loss, gradNorm, parts }) => [loss, gradNorm, parts.autoregressive!]) };
     };
     return [await computed("cpu"), await computed("webgpu")];

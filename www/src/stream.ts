@@ -122,7 +122,7 @@ export interface DemuxedInput {
   dispose(): void;
 }
 
-interface DemuxedTrack {
+export interface DemuxedTrack {
   canDecode(): Promise<boolean>;
   getCodec(): Promise<string | null>;
   getFirstTimestamp(): Promise<number>;
