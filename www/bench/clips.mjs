@@ -2,7 +2,7 @@
 //
 // Encodes clips of 256 × 256 pixels with a ViT-B of V-JEPA 2 (random weights), and makes steps of LeJEPA (ViT-Ti, four views of
 // 224 × 224) with and without `gradientCheckpointing`, each in a process of its own, whose peak is that
-// of all memory that the operating system gave it. On WebGPU in Node the adapter's memory is the process's, too. Needs pkg/ (npm run build) and, for WebGPU, lavapipe (npm test installs it).
+// of all memory that the operating system gave it. On WebGPU in Node the adapter's memory is the process's, too. Needs pkg/ (npm run build) and, for WebGPU, lavapipe (docs/benchmarks.md).
 
 import { fork } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";

@@ -1,7 +1,7 @@
 // Rollouts a second of the world model of the demo, 300 sequences of 5 actions, in Node: node www/bench/rollouts.mjs
 //
 // Both backends in one process, in turns, on one model and the same actions; WebGPU on lavapipe, so only for the comparison. What a planner
-// does besides, and reading 300 × 5 embeddings back, is in the time. Needs pkg/ (npm run build) and lavapipe (npm test installs it).
+// does besides, and reading 300 × 5 embeddings back, is in the time. Needs pkg/ (npm run build) and lavapipe (docs/benchmarks.md).
 
 import { fork } from "node:child_process";
 import { tmpdir } from "node:os";
