@@ -1,22 +1,23 @@
 //! Runs of training of V-JEPA 2-AC, on the CPU.
 #![cfg(feature = "cli")]
 
-use std::io::Cursor;
+mod common;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use pollster::block_on;
 use serde_json::{Value, json};
 use webjepa::Result;
-use webjepa::checkpoint::{File, Header, Plan, Selection, assemble};
-use webjepa::config::ModelConfig;
-use webjepa::device::{Precision, read_values};
+use webjepa::checkpoint::Header;
+use webjepa::device::read_values;
 use webjepa::input::{ImageView, Processor};
 use webjepa::model::predictor::normalised;
 use webjepa::model::{Pictures, Told, VJepa2Ac, WorldModel, encode_frames};
-use webjepa::nn::{Parameters, ops};
+use webjepa::nn::ops;
 use webjepa::rng::{Generator, Stream};
 use webjepa::train::recipe::Options;
 use webjepa::train::trainer::{Batch, StepReport, Trainer};
+
+use common::device;
 
 const SIDE: usize = 16;
 const FRAMES: usize = 4;
@@ -25,10 +26,6 @@ const PATCHES: usize = 4;
 const WIDTH: usize = 24;
 /// Numbers of a frame's embeddings.
 const FRAME: usize = PATCHES * WIDTH;
-
-fn device() -> Device {
-    Device::flex()
-}
 
 fn trainer(change: Value) -> Result<Trainer> {
     let mut options = json!({
@@ -90,26 +87,7 @@ fn run(trainer: &mut Trainer, steps: usize) -> Vec<StepReport> {
 
 /// A run's model through its exported files.
 fn exported(trainer: &Trainer) -> Box<VJepa2Ac> {
-    let files = block_on(trainer.export_original()).unwrap();
-    let config = ModelConfig::from_any_json(std::str::from_utf8(&files["config.json"]).unwrap());
-    let config = config.unwrap();
-    assert_eq!(config, trainer.recipe().model);
-    let weights = &files["model.safetensors"];
-    let file = File {
-        name: "model.safetensors".into(),
-        header: Header::of(weights).unwrap(),
-    };
-    let selection = Selection {
-        predictor: true,
-        ..Selection::default()
-    };
-    let plan = Plan::new(&[file], &config, selection).unwrap();
-    let mut parameters = Parameters::new(device(), Precision::F32);
-    assemble(plan, &mut [Cursor::new(weights)], |piece| {
-        parameters.put(piece)
-    })
-    .unwrap();
-    match WorldModel::new(&config, Precision::F32, &device(), &mut parameters).unwrap() {
+    match common::exported_world(trainer) {
         WorldModel::VJepa2Ac(model) => model,
         WorldModel::LeWm(_) => panic!("another system"),
     }

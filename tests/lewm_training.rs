@@ -1,32 +1,25 @@
 //! Runs of training of LeWorldModel, on the CPU.
 #![cfg(feature = "cli")]
 
-use std::io::Cursor;
+mod common;
 
-use burn::tensor::Device;
 use pollster::block_on;
 use serde_json::{Value, json};
-use webjepa::checkpoint::{
-    File, Header, Plan, Selection, assemble, parameters, predictor_parameters,
-};
-use webjepa::config::ModelConfig;
-use webjepa::device::{Precision, read_values};
+use webjepa::checkpoint::{parameters, predictor_parameters};
+use webjepa::device::read_values;
 use webjepa::input::{ImageView, Processor};
-use webjepa::model::{Context, LeWm, Pictures};
-use webjepa::nn::Parameters;
+use webjepa::model::{Context, LeWm, Pictures, WorldModel};
 use webjepa::rng::{Generator, Stream};
 use webjepa::train::recipe::Options;
 use webjepa::train::trainer::{Batch, StepReport, Trainer};
 use webjepa::world::Candidates;
 use webjepa::{Error, Result};
 
+use common::device;
+
 const SIDE: usize = 16;
 const HISTORY: usize = 2;
 const WINDOWS: usize = 16;
-
-fn device() -> Device {
-    Device::flex()
-}
 
 /// A bright dot on a dark ground, at `[x, y]` from −1 to 1.
 fn frame([x, y]: [f32; 2]) -> Vec<u8> {
@@ -101,27 +94,11 @@ fn run(trainer: &mut Trainer, steps: usize) -> Vec<StepReport> {
 }
 
 /// A run's model through its exported files.
-fn exported(trainer: &Trainer) -> LeWm {
-    let files = block_on(trainer.export_original()).unwrap();
-    let config = ModelConfig::from_any_json(std::str::from_utf8(&files["config.json"]).unwrap());
-    let config = config.unwrap();
-    assert_eq!(config, trainer.recipe().model);
-    let weights = &files["model.safetensors"];
-    let file = File {
-        name: "model.safetensors".into(),
-        header: Header::of(weights).unwrap(),
-    };
-    let selection = Selection {
-        predictor: true,
-        ..Selection::default()
-    };
-    let plan = Plan::new(&[file], &config, selection).unwrap();
-    let mut parameters = Parameters::new(device(), Precision::F32);
-    assemble(plan, &mut [Cursor::new(weights)], |piece| {
-        parameters.put(piece)
-    })
-    .unwrap();
-    LeWm::new(&config, Precision::F32, &device(), &mut parameters).unwrap()
+fn exported(trainer: &Trainer) -> Box<LeWm> {
+    match common::exported_world(trainer) {
+        WorldModel::LeWm(model) => model,
+        WorldModel::VJepa2Ac(_) => panic!("another system"),
+    }
 }
 
 #[test]

@@ -4,13 +4,11 @@
 // 224 × 224) with and without `gradientCheckpointing`, each in a process of its own, whose peak is that
 // of all memory that the operating system gave it. On WebGPU in Node the adapter's memory is the process's, too. Needs pkg/ (npm run build) and, for WebGPU, lavapipe (docs/benchmarks.md).
 
-import { fork } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { LAVAPIPE } from "../../scripts/hosts.mjs";
+import { answering, inProcess } from "./process.mjs";
 
 const SIDE = 256;
 const TUBELET = 2;
@@ -47,12 +45,6 @@ async function checkpoint(folder) {
 
 const peak = () => process.resourceUsage().maxRSS / 1024;
 
-async function webgpu() {
-  const { create, globals } = await import("webgpu");
-  Object.assign(globalThis, globals);
-  Object.defineProperty(globalThis, "navigator", { value: { gpu: create([]), userAgent: "Node", hardwareConcurrency: 1 }, configurable: true });
-}
-
 /** What a child process does, by name. */
 const TASKS = {
   checkpoint: (_, { folder }) => checkpoint(folder),
@@ -75,11 +67,9 @@ const TASKS = {
 };
 
 if (process.send) {
-  process.once("message", async ({ task, backend, ...request }) => {
-    if (backend === "webgpu") await webgpu();
-    const library = await import("../../pkg/dist/index.js");
-    const answer = await TASKS[task](library, { backend, ...request }).then((result) => ({ result }), (error) => ({ error: String(error?.stack ?? error) }));
-    process.send(answer, () => process.exit(0));
+  answering(async ({ task, ...request }) => {
+    if (request.backend === "webgpu") await import("./dawn.mjs");
+    return TASKS[task](await import("../../pkg/dist/index.js"), request);
   });
 } else {
   const { values } = parseArgs({
@@ -87,14 +77,7 @@ if (process.send) {
   });
   const { backend } = values;
   const list = (text) => text.split(",").filter(Boolean).map(Number);
-  const run = (request) => {
-    const child = fork(fileURLToPath(import.meta.url), { env: { ...process.env, VK_ICD_FILENAMES: LAVAPIPE, XDG_RUNTIME_DIR: tmpdir() } });
-    return new Promise((resolve, reject) => {
-      child.on("message", ({ result, error }) => (error ? reject(new Error(error)) : resolve(result)));
-      child.on("exit", (code) => reject(new Error(`a process ended with ${code}`)));
-      child.send(request);
-    });
-  };
+  const run = (request) => inProcess(import.meta.url, request);
   const row = (what, { tokens, seconds, loadedMb, peakMb }) => console.log(`| ${what} | ${tokens.toLocaleString("en")} | ${seconds.toFixed(1)} s | ${loadedMb.toFixed(0)} MB | + ${(peakMb - loadedMb).toFixed(0)} MB |`);
   const folder = await mkdtemp(join(tmpdir(), "webjepa-clips-"));
   try {

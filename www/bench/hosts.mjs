@@ -1,10 +1,8 @@
 // The two places where the tasks of tasks.js run. Each call has a fresh one, so that nothing is left over from the last case.
-import { fork } from "node:child_process";
-import { tmpdir } from "node:os";
-import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
-import { CHROMIUM, CHROMIUM_FLAGS, LAVAPIPE } from "../../scripts/hosts.mjs";
+import { CHROMIUM, CHROMIUM_FLAGS } from "../../scripts/hosts.mjs";
 import { say } from "../../scripts/lib.mjs";
+import { inProcess } from "./process.mjs";
 
 // A dispatch on a software adapter can outlast the patience of the GPU watchdog.
 const FLAGS = [...CHROMIUM_FLAGS, "--disable-gpu-watchdog"];
@@ -28,14 +26,4 @@ export async function inPage(server, method, request, isolated = true) {
 }
 
 /** Runs a task in a new Node process, with lavapipe as its WebGPU adapter. */
-export function inNode(server, method, request) {
-  const child = fork(fileURLToPath(new URL("node.mjs", import.meta.url)), {
-    env: { ...process.env, VK_ICD_FILENAMES: LAVAPIPE, XDG_RUNTIME_DIR: tmpdir() },
-    stdio: ["ignore", "ignore", "inherit", "ipc"],
-  });
-  return new Promise((resolve, reject) => {
-    child.on("message", ({ line, result, error }) => (line ? say(line) : error ? reject(new Error(error)) : resolve(result)));
-    child.on("exit", (code) => reject(new Error(`the Node host ended with ${code}`)));
-    child.send({ method, request, origin: server.origin });
-  });
-}
+export const inNode = (server, method, request) => inProcess(new URL("node.mjs", import.meta.url), { method, request, origin: server.origin });

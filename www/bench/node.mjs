@@ -1,11 +1,9 @@
 // The other host of the tasks: a Node process with Dawn (npm `webgpu`) on Mesa's software adapter, which has what SwiftShader lacks.
 import { fileURLToPath } from "node:url";
-import { create, globals } from "webgpu";
+import "./dawn.mjs";
 import "./iterators.mjs";
+import { answering } from "./process.mjs";
 import { tasks } from "./tasks.js";
-
-Object.assign(globalThis, globals);
-Object.defineProperty(globalThis, "navigator", { value: { gpu: create([]), userAgent: "Node", hardwareConcurrency: 1 }, configurable: true });
 
 // onnxruntime-web writes from shared wasm memory, which browsers take and Dawn's Node binding refuses.
 const { writeBuffer } = GPUQueue.prototype;
@@ -14,7 +12,7 @@ GPUQueue.prototype.writeBuffer = function (buffer, offset, data, ...range) {
 };
 
 const at = (path) => new URL(`../../${path}`, import.meta.url).href;
-process.once("message", async ({ method, request, origin }) => {
+answering(({ method, request, origin }) => {
   const bench = tasks({
     libraries: {
       webjepa: at("pkg/dist/index.js"),
@@ -29,7 +27,5 @@ process.once("message", async ({ method, request, origin }) => {
     origin,
     say: (line) => process.send({ line }),
   });
-  const answer = await bench[method](request).then((result) => ({ result }), (error) => ({ error: String(error?.stack ?? error) }));
-  // Dawn keeps the process alive, and tearing it down is not what is measured.
-  process.send(answer, () => process.exit(0));
+  return bench[method](request);
 });

@@ -3,18 +3,14 @@
 // Both backends in one process, in turns, on one model and the same actions; WebGPU on lavapipe, so only for the comparison. What a planner
 // does besides, and reading 300 × 5 embeddings back, is in the time. Needs pkg/ (npm run build) and lavapipe (docs/benchmarks.md).
 
-import { fork } from "node:child_process";
-import { tmpdir } from "node:os";
 import { fileURLToPath } from "node:url";
-import { LAVAPIPE } from "../../scripts/hosts.mjs";
+import { answering, inProcess } from "./process.mjs";
 import { maxAbsDiff } from "./measure.js";
 
 const [SAMPLES, HORIZON, ROUNDS] = [300, 5, 15];
 
 async function measure() {
-  const { create, globals } = await import("webgpu");
-  Object.assign(globalThis, globals);
-  Object.defineProperty(globalThis, "navigator", { value: { gpu: create([]), userAgent: "Node", hardwareConcurrency: 1 }, configurable: true });
+  await import("./dawn.mjs");
   const { WorldModel } = await import("../../pkg/dist/index.js");
   const folder = fileURLToPath(new URL("../demo/models/two-rooms", import.meta.url));
   const picture = (seed) => ({ data: Uint8Array.from({ length: 56 * 56 * 3 }, (_, i) => Math.imul(i + seed, 2654435761) >>> 24), width: 56, height: 56, channels: 3 });
@@ -38,21 +34,13 @@ async function measure() {
   return { apart, rows: sides.map(({ backend, times }) => ({ backend, times: times.sort((a, b) => a - b) })) };
 }
 
-if (process.send) {
-  process.once("message", async () => {
-    const answer = await measure().then((result) => ({ result }), (error) => ({ error: String(error?.stack ?? error) }));
-    process.send(answer, () => process.exit(0));
-  });
-} else {
-  const child = fork(fileURLToPath(import.meta.url), { env: { ...process.env, VK_ICD_FILENAMES: LAVAPIPE, XDG_RUNTIME_DIR: tmpdir() } });
-  child.send({});
-  child.on("message", ({ result, error }) => {
-    if (error) throw new Error(error);
-    console.log(`| 300 × 5 | median | least – most | rollouts a second |\n|---|---|---|---|`);
-    for (const { backend, times } of result.rows) {
-      const median = times[times.length >> 1];
-      console.log(`| ${backend} | ${median.toFixed(0)} ms | ${times[0].toFixed(0)} – ${times.at(-1).toFixed(0)} | ${Math.round((SAMPLES / median) * 1e3).toLocaleString("en")} |`);
-    }
-    console.log(`\nEmbeddings differ by at most ${result.apart.toExponential(1)}.`);
-  });
+if (process.send) answering(measure);
+else {
+  const { apart, rows } = await inProcess(import.meta.url, {});
+  console.log(`| 300 × 5 | median | least – most | rollouts a second |\n|---|---|---|---|`);
+  for (const { backend, times } of rows) {
+    const median = times[times.length >> 1];
+    console.log(`| ${backend} | ${median.toFixed(0)} ms | ${times[0].toFixed(0)} – ${times.at(-1).toFixed(0)} | ${Math.round((SAMPLES / median) * 1e3).toLocaleString("en")} |`);
+  }
+  console.log(`\nEmbeddings differ by at most ${apart.toExponential(1)}.`);
 }

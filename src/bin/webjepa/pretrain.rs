@@ -87,6 +87,11 @@ pub struct Pretrain {
     resume: bool,
 }
 
+/// The run that was saved in a file.
+pub(super) fn resumed(saved: &Path, device: &Device) -> Result<Trainer> {
+    Trainer::resume(&fs::read(saved).map_err(|e| unreadable(saved, &e))?, device)
+}
+
 /// Runs the command.
 pub fn run(arguments: &Pretrain) -> Result<()> {
     let device = pollster::block_on(Backend::Cpu.device())?;
@@ -100,10 +105,7 @@ pub fn run(arguments: &Pretrain) -> Result<()> {
     fs::create_dir_all(&arguments.out).map_err(|e| unwritable(&arguments.out, &e))?;
     let saved = arguments.out.join("run.safetensors");
     let mut trainer = match arguments.resume {
-        true => Trainer::resume(
-            &fs::read(&saved).map_err(|e| unreadable(&saved, &e))?,
-            &device,
-        )?,
+        true => resumed(&saved, &device)?,
         false => begun(arguments, &device)?,
     };
     let model = &trainer.recipe().model;

@@ -12,7 +12,7 @@ use webjepa::train::trainer::Trainer;
 use webjepa::world::ActionScale;
 use webjepa::{Error, Result};
 
-use super::pretrain::{Log, options, save, unreadable, write};
+use super::pretrain::{Log, options, resumed, save, unreadable, write};
 use super::{parsed, unwritable};
 
 /// What a world model was trained in, beside its weights.
@@ -114,10 +114,7 @@ pub fn run(arguments: &World) -> Result<()> {
     fs::create_dir_all(&arguments.out).map_err(|e| unwritable(&arguments.out, &e))?;
     let saved = arguments.out.join("run.safetensors");
     let mut trainer = match arguments.resume {
-        true => Trainer::resume(
-            &fs::read(&saved).map_err(|e| unreadable(&saved, &e))?,
-            &device,
-        )?,
+        true => resumed(&saved, &device)?,
         false => Trainer::new(
             options(&arguments.options, arguments.seed, arguments.steps)?.recipe(None)?,
             &device,

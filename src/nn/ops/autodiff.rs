@@ -600,61 +600,16 @@ impl<B: BackwardOps, C: CheckpointStrategy> Ops for Autodiff<B, C> {
             ResidualPrimitive::Rows(table) => ResidualPrimitive::Rows(table.into_primitive()),
         };
         let (x, x_node) = x.into_parts();
-        let BlockPrimitive {
-            norm1_gain,
-            norm1_shift,
-            qkv,
-            qkv_bias,
-            proj,
-            proj_bias,
-            norm2_gain,
-            norm2_shift,
-            fc1,
-            fc1_bias,
-            fc2,
-            fc2_bias,
-        } = parameters;
-        let (norm1_gain, norm1_gain_node) = norm1_gain.into_parts();
-        let (norm1_shift, norm1_shift_node) = norm1_shift.into_parts();
-        let (qkv, qkv_node) = qkv.into_parts();
-        let (qkv_bias, qkv_bias_node) = qkv_bias.into_parts();
-        let (proj, proj_node) = proj.into_parts();
-        let (proj_bias, proj_bias_node) = proj_bias.into_parts();
-        let (norm2_gain, norm2_gain_node) = norm2_gain.into_parts();
-        let (norm2_shift, norm2_shift_node) = norm2_shift.into_parts();
-        let (fc1, fc1_node) = fc1.into_parts();
-        let (fc1_bias, fc1_bias_node) = fc1_bias.into_parts();
-        let (fc2, fc2_node) = fc2.into_parts();
-        let (fc2_bias, fc2_bias_node) = fc2_bias.into_parts();
-        let values = BlockPrimitive {
-            norm1_gain,
-            norm1_shift,
-            qkv,
-            qkv_bias,
-            proj,
-            proj_bias,
-            norm2_gain,
-            norm2_shift,
-            fc1,
-            fc1_bias,
-            fc2,
-            fc2_bias,
+        let mut nodes = vec![x_node];
+        let values = parameters.into_array().map(|parameter| {
+            let (value, node) = parameter.into_parts();
+            nodes.push(node);
+            value
+        });
+        let values = BlockPrimitive::from_array(values);
+        let Ok(nodes) = <[_; block::PARENTS]>::try_from(nodes) else {
+            unreachable!("the input and every parameter have a node");
         };
-        let nodes = [
-            x_node,
-            norm1_gain_node,
-            norm1_shift_node,
-            qkv_node,
-            qkv_bias_node,
-            proj_node,
-            proj_bias_node,
-            norm2_gain_node,
-            norm2_shift_node,
-            fc1_node,
-            fc1_bias_node,
-            fc2_node,
-            fc2_bias_node,
-        ];
         let y = block::forward::<B>(x.clone(), values.clone(), rotary.clone(), form);
         match RecomputedBlockStep
             .prepare::<C>(nodes)

@@ -25,8 +25,74 @@ pub struct BlockPrimitive<B: Backend> {
     pub fc2_bias: FloatTensor<B>,
 }
 
+const PARAMETERS: usize = 12;
 /// A block's input and its parameters.
-pub(super) const PARENTS: usize = 13;
+pub(super) const PARENTS: usize = 1 + PARAMETERS;
+
+impl<B: Backend> BlockPrimitive<B> {
+    /// In the order of the fields.
+    pub(super) fn into_array(self) -> [FloatTensor<B>; PARAMETERS] {
+        let Self {
+            norm1_gain,
+            norm1_shift,
+            qkv,
+            qkv_bias,
+            proj,
+            proj_bias,
+            norm2_gain,
+            norm2_shift,
+            fc1,
+            fc1_bias,
+            fc2,
+            fc2_bias,
+        } = self;
+        [
+            norm1_gain,
+            norm1_shift,
+            qkv,
+            qkv_bias,
+            proj,
+            proj_bias,
+            norm2_gain,
+            norm2_shift,
+            fc1,
+            fc1_bias,
+            fc2,
+            fc2_bias,
+        ]
+    }
+
+    pub(super) fn from_array(parameters: [FloatTensor<B>; PARAMETERS]) -> Self {
+        let [
+            norm1_gain,
+            norm1_shift,
+            qkv,
+            qkv_bias,
+            proj,
+            proj_bias,
+            norm2_gain,
+            norm2_shift,
+            fc1,
+            fc1_bias,
+            fc2,
+            fc2_bias,
+        ] = parameters;
+        Self {
+            norm1_gain,
+            norm1_shift,
+            qkv,
+            qkv_bias,
+            proj,
+            proj_bias,
+            norm2_gain,
+            norm2_shift,
+            fc1,
+            fc1_bias,
+            fc2,
+            fc2_bias,
+        }
+    }
+}
 
 /// What a block is apart from its tensors.
 #[derive(Clone, Copy, Debug)]
@@ -39,9 +105,10 @@ pub struct BlockForm {
     pub mask: AttentionMask,
 }
 
-/// What comes out of the steps of a block, but for what is cheap to have again.
+/// What a block computes on the way.
 struct Inside<B: Backend> {
     normed: FloatTensor<B>,
+    /// Turned, where there are rotary positions.
     qkv: FloatTensor<B>,
     mixed: FloatTensor<B>,
     sums: FloatTensor<B>,
@@ -63,9 +130,8 @@ fn linear<B: Ops>(
     weight: WeightPrimitive<B>,
     bias: FloatTensor<B>,
     residual: ResidualPrimitive<B>,
-    gelu: bool,
 ) -> FloatTensor<B> {
-    <B as Ops>::linear(x, weight, bias, residual, gelu)
+    <B as Ops>::linear(x, weight, bias, residual, false)
 }
 
 fn turned<B: Ops>(
@@ -80,36 +146,45 @@ fn turned<B: Ops>(
     }
 }
 
+fn inside<B: BackwardOps>(
+    x: FloatTensor<B>,
+    parameters: BlockPrimitive<B>,
+    rotary: ResidualPrimitive<B>,
+    BlockForm { heads, eps, mask }: BlockForm,
+) -> Inside<B> {
+    let p = parameters;
+    let plain = |x, w, bias| linear::<B>(x, weight::<B>(w), bias, ResidualPrimitive::Nothing);
+    let normed = B::norm(x.clone(), p.norm1_gain, p.norm1_shift, eps);
+    let qkv = plain(normed.clone(), p.qkv, p.qkv_bias);
+    let qkv = turned::<B>(qkv, rotary, heads, false);
+    let (mixed, sums) = B::self_attention_and_sums(qkv.clone(), heads, mask);
+    let onto = ResidualPrimitive::Rows(x);
+    let middle = linear::<B>(mixed.clone(), weight::<B>(p.proj), p.proj_bias, onto);
+    let normed_middle = B::norm(middle.clone(), p.norm2_gain, p.norm2_shift, eps);
+    let before_gelu = plain(normed_middle.clone(), p.fc1, p.fc1_bias);
+    Inside {
+        normed,
+        qkv,
+        mixed,
+        sums,
+        middle,
+        normed_middle,
+        before_gelu,
+    }
+}
+
 /// The block, in the operations that it is made of.
-pub(super) fn forward<B: Ops>(
+pub(super) fn forward<B: BackwardOps>(
     x: FloatTensor<B>,
     parameters: BlockPrimitive<B>,
     rotary: ResidualPrimitive<B>,
     form: BlockForm,
 ) -> FloatTensor<B> {
-    let BlockForm { heads, eps, mask } = form;
-    let BlockPrimitive {
-        norm1_gain,
-        norm1_shift,
-        qkv,
-        qkv_bias,
-        proj,
-        proj_bias,
-        norm2_gain,
-        norm2_shift,
-        fc1,
-        fc1_bias,
-        fc2,
-        fc2_bias,
-    } = parameters;
-    let (onto, nothing) = (ResidualPrimitive::Rows, || ResidualPrimitive::Nothing);
-    let normed = B::norm(x.clone(), norm1_gain, norm1_shift, eps);
-    let qkv = linear::<B>(normed, weight::<B>(qkv), qkv_bias, nothing(), false);
-    let mixed = B::self_attention(turned::<B>(qkv, rotary, heads, false), heads, mask);
-    let middle = linear::<B>(mixed, weight::<B>(proj), proj_bias, onto(x), false);
-    let normed = B::norm(middle.clone(), norm2_gain, norm2_shift, eps);
-    let hidden = linear::<B>(normed, weight::<B>(fc1), fc1_bias, nothing(), true);
-    linear::<B>(hidden, weight::<B>(fc2), fc2_bias, onto(middle), false)
+    let (fc2, bias) = (parameters.fc2.clone(), parameters.fc2_bias.clone());
+    let inside = inside::<B>(x, parameters, rotary, form);
+    let hidden = B::activate(inside.before_gelu, Activation::Gelu);
+    let onto = ResidualPrimitive::Rows(inside.middle);
+    linear::<B>(hidden, weight::<B>(fc2), bias, onto)
 }
 
 /// Gradients with respect to `x` and to the parameters in their order, those of matrices and their biases where `wanted` says so of
@@ -123,46 +198,15 @@ pub(super) fn gradients<B: BackwardOps>(
     wanted: [bool; PARENTS],
 ) -> [Option<FloatTensor<B>>; PARENTS] {
     let BlockForm { heads, eps, mask } = form;
-    let BlockPrimitive {
-        norm1_gain,
-        norm1_shift,
-        qkv,
-        qkv_bias,
-        proj,
-        proj_bias,
-        norm2_gain,
-        norm2_shift,
-        fc1,
-        fc1_bias,
-        fc2,
-        fc2_bias: _,
-    } = parameters;
-    let [qkv, proj, fc1, fc2] = [qkv, proj, fc1, fc2].map(weight::<B>);
-    let plain = |x, w, bias| linear::<B>(x, w, bias, ResidualPrimitive::Nothing, false);
-
-    let inside = {
-        let normed = B::norm(x.clone(), norm1_gain.clone(), norm1_shift, eps);
-        let turned = turned::<B>(
-            plain(normed.clone(), qkv.clone(), qkv_bias),
-            rotary.clone(),
-            heads,
-            false,
-        );
-        let (mixed, sums) = B::self_attention_and_sums(turned.clone(), heads, mask);
-        let onto = ResidualPrimitive::Rows(x.clone());
-        let middle = linear::<B>(mixed.clone(), proj.clone(), proj_bias, onto, false);
-        let normed_middle = B::norm(middle.clone(), norm2_gain.clone(), norm2_shift, eps);
-        let before_gelu = plain(normed_middle.clone(), fc1.clone(), fc1_bias);
-        Inside::<B> {
-            normed,
-            qkv: turned,
-            mixed,
-            sums,
-            middle,
-            normed_middle,
-            before_gelu,
-        }
-    };
+    let (norm1_gain, norm2_gain) = (parameters.norm1_gain.clone(), parameters.norm2_gain.clone());
+    let matrices = [
+        &parameters.qkv,
+        &parameters.proj,
+        &parameters.fc1,
+        &parameters.fc2,
+    ];
+    let [qkv, proj, fc1, fc2] = matrices.map(|matrix| weight::<B>(matrix.clone()));
+    let inside = inside::<B>(x.clone(), parameters, rotary.clone(), form);
 
     let of_layer =
         |x: FloatTensor<B>, dy: &FloatTensor<B>, at: usize| match wanted[at] || wanted[at + 1] {
