@@ -1,13 +1,13 @@
 //! What attention does between its matrix products.
 
-use crate::exp::exp_of_negative;
+use crate::exp::Exp;
+use crate::lanes::{map, one};
 use crate::rows::{add_scaled, dot, sum, top};
 
 /// `softmax(scale · row)` in place, and the logarithm of the sum of exponentials of `scale · row`; `scale` is positive.
 pub fn softmax(row: &mut [f32], scale: f32) -> f32 {
     let top = top(row);
-    row.iter_mut()
-        .for_each(|v| *v = exp_of_negative((*v - top) * scale));
+    map(row, &Exp { shift: top, scale });
     let sum = sum(row);
     let share = sum.recip();
     row.iter_mut().for_each(|v| *v *= share);
@@ -18,8 +18,8 @@ pub fn softmax(row: &mut [f32], scale: f32) -> f32 {
 pub fn probabilities(scores: &mut [f32], scale: f32, sums: &[f32]) {
     let tokens = scores.len() / sums.len();
     for (row, &sum) in scores.chunks_exact_mut(tokens).zip(sums) {
-        row.iter_mut()
-            .for_each(|s| *s = exp_of_negative(*s * scale - sum));
+        let shift = sum / scale;
+        map(row, &Exp { shift, scale });
     }
 }
 
@@ -97,11 +97,11 @@ impl Attend {
                 let of_head = head * head_dim..(head + 1) * head_dim;
                 let of_sequence = sequence * d + of_head.start..sequence * d + of_head.end;
                 let (query, dy) = (&query[of_head.clone()], &dy[of_sequence.clone()]);
-                let sum = sums[sequence * heads + head];
+                let shift = sums[sequence * heads + head] / scale;
                 let delta = dot(&y[of_sequence], dy);
                 for (kv, d_kv) in kv.chunks_exact(2 * d).zip(d_kv.chunks_exact_mut(2 * d)) {
                     let (key, value) = (&kv[of_head.clone()], &kv[d..][of_head.clone()]);
-                    let share = exp_of_negative(dot(query, key) * scale - sum);
+                    let share = one(dot(query, key), &Exp { shift, scale });
                     let slope = share * (dot(dy, value) - delta) * scale;
                     let (d_key, d_value) = d_kv.split_at_mut(d);
                     add_scaled(&mut d_value[of_head.clone()], share, dy);

@@ -2,12 +2,13 @@
 
 use half::f16;
 
-use crate::exp::logistic;
-use crate::gelu;
+use crate::exp::Logistic;
+use crate::gelu::{Gelu, GeluSlope};
+use crate::lanes::map;
 
 /// GELU in place.
 pub fn gelu(x: &mut [f32]) {
-    x.iter_mut().for_each(|v| *v = gelu::gelu(*v));
+    map(x, &Gelu);
 }
 
 /// ReLU in place.
@@ -17,13 +18,17 @@ pub fn relu(x: &mut [f32]) {
 
 /// SiLU in place: `x / (1 + e^−x)`.
 pub fn silu(x: &mut [f32]) {
-    x.iter_mut().for_each(|v| *v *= logistic(*v));
+    let mut shares = x.to_vec();
+    map(&mut shares, &Logistic);
+    multiply(x, &shares);
 }
 
 /// Gradient of [`gelu`] at `x`.
 pub fn gelu_gradient(x: &[f32], dy: &[f32]) -> Vec<f32> {
-    let pairs = x.iter().zip(dy);
-    pairs.map(|(&x, &g)| g * gelu::gelu_slope(x)).collect()
+    let mut d = x.to_vec();
+    map(&mut d, &GeluSlope);
+    multiply(&mut d, dy);
+    d
 }
 
 /// Gradient of [`relu`] at `x`.
@@ -36,13 +41,12 @@ pub fn relu_gradient(x: &[f32], dy: &[f32]) -> Vec<f32> {
 
 /// Gradient of [`silu`] at `x`.
 pub fn silu_gradient(x: &[f32], dy: &[f32]) -> Vec<f32> {
-    let pairs = x.iter().zip(dy);
-    pairs
-        .map(|(&x, &g)| {
-            let share = logistic(x);
-            g * share * (1.0 + x * (1.0 - share))
-        })
-        .collect()
+    let mut d = x.to_vec();
+    map(&mut d, &Logistic);
+    for ((share, x), g) in d.iter_mut().zip(x).zip(dy) {
+        *share *= g * (1.0 + x * (1.0 - *share));
+    }
+    d
 }
 
 /// `y *= x`.

@@ -3,6 +3,7 @@
 use std::f32::consts::FRAC_1_SQRT_2;
 
 use crate::exp::exp_of_negative;
+use crate::lanes::{Elementwise, Lanes, polynomial};
 
 /// Numerator and denominator, highest power first, of the rational approximation `erf(x) ≈ x · P(x²) / Q(x²)` on [-4, 4]
 /// that Eigen and XLA use for f32 (`generic_fast_erf_float`). Outside, erf is ±1 in f32.
@@ -27,32 +28,54 @@ pub const ERF_Q: [f32; 5] = [
 /// `1 / √(2π)`.
 pub const FRAC_1_SQRT_2_PI: f32 = 0.398_942_3;
 
-/// `0.5 · x · (1 + erf(x / √2))`, without branches or calls, so that loops over it become SIMD.
-#[inline(always)]
-pub fn gelu(x: f32) -> f32 {
-    0.5 * x * (1.0 + erf(x * FRAC_1_SQRT_2))
+/// `0.5 · x · (1 + erf(x / √2))`.
+pub struct Gelu;
+
+impl Elementwise for Gelu {
+    #[inline(always)]
+    fn of<const N: usize>(&self, x: [Lanes; N]) -> [Lanes; N] {
+        let erf = erf(x.map(|x| x * Lanes::splat(FRAC_1_SQRT_2)));
+        std::array::from_fn(|i| {
+            let half = x[i] * Lanes::splat(0.5);
+            half.times_plus(erf[i], half)
+        })
+    }
+}
+
+/// The derivative of [`Gelu`], `Φ(x) + x · φ(x)`.
+pub struct GeluSlope;
+
+impl Elementwise for GeluSlope {
+    #[inline(always)]
+    fn of<const N: usize>(&self, x: [Lanes; N]) -> [Lanes; N] {
+        let z = x.map(|x| x * Lanes::splat(FRAC_1_SQRT_2));
+        let erf = erf(z);
+        let density = exp_of_negative(z.map(|z| z * (Lanes::splat(0.0) - z)));
+        let half = Lanes::splat(0.5);
+        std::array::from_fn(|i| {
+            let slope = x[i] * Lanes::splat(FRAC_1_SQRT_2_PI);
+            slope.times_plus(density[i], erf[i].times_plus(half, half))
+        })
+    }
 }
 
 #[inline(always)]
-fn erf(z: f32) -> f32 {
-    let square = z * z;
-    let polynomial =
-        |coefficients: &[f32]| coefficients.iter().fold(0.0, |sum, c| sum * square + c);
-    let inside = z * polynomial(&ERF_P) / polynomial(&ERF_Q);
-    if z.abs() < 4.0 { inside } else { z.signum() }
-}
-
-/// Its derivative, `Φ(x) + x · φ(x)`.
-#[inline(always)]
-pub fn gelu_slope(x: f32) -> f32 {
-    let z = x * FRAC_1_SQRT_2;
-    let density = exp_of_negative(-z * z) * FRAC_1_SQRT_2_PI;
-    0.5 * (1.0 + erf(z)) + x * density
+fn erf<const N: usize>(z: [Lanes; N]) -> [Lanes; N] {
+    let within = |x: Lanes, limit| {
+        x.at_most(Lanes::splat(limit))
+            .at_least(Lanes::splat(-limit))
+    };
+    // A little further than ±4, where the approximation has passed ±1.
+    let z = z.map(|z| within(z, 4.1));
+    let square = z.map(|z| z * z);
+    let (p, q) = (polynomial(&ERF_P, &square), polynomial(&ERF_Q, &square));
+    std::array::from_fn(|i| within(z[i] * p[i] / q[i], 1.0))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{gelu, gelu_slope};
+    use super::{Gelu, GeluSlope};
+    use crate::lanes::one;
 
     #[test]
     fn the_slope_is_the_derivative() {
@@ -60,7 +83,7 @@ mod tests {
             let x = f64::from(i) * 1e-2;
             let exact = |x: f64| 0.5 * x * (1.0 + libm::erf(x / std::f64::consts::SQRT_2));
             let slope = (exact(x + 1e-5) - exact(x - 1e-5)) / 2e-5;
-            let error = (f64::from(gelu_slope(x as f32)) - slope).abs();
+            let error = (f64::from(one(x as f32, &GeluSlope)) - slope).abs();
             assert!(error <= 2e-6, "the slope at {x} is off by {error}");
         }
     }
@@ -71,11 +94,13 @@ mod tests {
             let x = i as f32 * 1e-4;
             let wide = f64::from(x);
             let exact = 0.5 * wide * (1.0 + libm::erf(wide / std::f64::consts::SQRT_2));
-            let error = (f64::from(gelu(x)) - exact).abs();
+            let error = (f64::from(one(x, &Gelu)) - exact).abs();
             // What the fixtures allow.
             assert!(error <= 2e-6, "gelu({x}) is off by {error}");
         }
-        assert_eq!(gelu(50.0), 50.0);
-        assert_eq!(gelu(-50.0), 0.0);
+        assert_eq!(one(50.0, &Gelu), 50.0);
+        assert_eq!(one(-50.0, &Gelu), 0.0);
+        assert_eq!(one(f32::MAX, &Gelu), f32::MAX);
+        assert!(one(f32::NAN, &Gelu).is_nan());
     }
 }

@@ -7,8 +7,8 @@
 
 use std::cell::RefCell;
 
+use crate::lanes::Lanes;
 use crate::rows::Epilogue;
-use lanes::{Lanes, madd, splat};
 
 /// Rows of a tile.
 const ROWS: usize = 4;
@@ -94,14 +94,16 @@ pub fn product(
     target_feature(enable = "relaxed-simd")
 )]
 fn tile(left: &[f32], right: &[f32]) -> [[Lanes; 2]; ROWS] {
-    let mut sums = [[splat(0.0); 2]; ROWS];
-    let terms = left.chunks_exact(ROWS).zip(right.chunks_exact(COLUMNS));
-    for (column, row) in terms {
-        let row = [lanes::load(&row[..4]), lanes::load(&row[4..])];
+    let mut sums = [[Lanes::splat(0.0); 2]; ROWS];
+    let (columns, _) = left.as_chunks::<ROWS>();
+    let (rows, _) = right.as_chunks::<COLUMNS>();
+    for (column, row) in columns.iter().zip(rows) {
+        let (row, _) = row.as_chunks();
+        let row = [Lanes::load(&row[0]), Lanes::load(&row[1])];
         for (sums, &value) in sums.iter_mut().zip(column) {
-            let value = splat(value);
-            sums[0] = madd(value, row[0], sums[0]);
-            sums[1] = madd(value, row[1], sums[1]);
+            let value = Lanes::splat(value);
+            sums[0] = value.fused_times_plus(row[0], sums[0]);
+            sums[1] = value.fused_times_plus(row[1], sums[1]);
         }
     }
     sums
@@ -109,7 +111,7 @@ fn tile(left: &[f32], right: &[f32]) -> [[Lanes; 2]; ROWS] {
 
 #[inline(always)]
 fn store(row: &mut [f32], sums: &[Lanes; 2], add: bool) {
-    let [low, high] = sums.map(lanes::values);
+    let [low, high] = sums.map(Lanes::values);
     let write = |row: &mut [f32], values: &[f32]| match add {
         true => row.iter_mut().zip(values).for_each(|(v, s)| *v += s),
         false => row.copy_from_slice(values),
@@ -168,71 +170,6 @@ fn pack<'a, const WIDTH: usize>(
         }
     }
     &to[..length]
-}
-
-#[cfg(target_family = "wasm")]
-mod lanes {
-    use std::arch::wasm32::{f32x4, f32x4_extract_lane, f32x4_splat, v128};
-    #[cfg(not(feature = "relaxed-simd"))]
-    use std::arch::wasm32::{f32x4_add, f32x4_mul};
-
-    pub type Lanes = v128;
-
-    #[inline(always)]
-    pub fn splat(value: f32) -> Lanes {
-        f32x4_splat(value)
-    }
-
-    #[inline(always)]
-    pub fn load(values: &[f32]) -> Lanes {
-        f32x4(values[0], values[1], values[2], values[3])
-    }
-
-    #[inline(always)]
-    pub fn values(lanes: Lanes) -> [f32; 4] {
-        [
-            f32x4_extract_lane::<0>(lanes),
-            f32x4_extract_lane::<1>(lanes),
-            f32x4_extract_lane::<2>(lanes),
-            f32x4_extract_lane::<3>(lanes),
-        ]
-    }
-
-    /// With relaxed SIMD rounded once where the machine can, and then in half the time.
-    #[cfg(feature = "relaxed-simd")]
-    #[inline]
-    #[target_feature(enable = "relaxed-simd")]
-    pub fn madd(a: Lanes, b: Lanes, c: Lanes) -> Lanes {
-        std::arch::wasm32::f32x4_relaxed_madd(a, b, c)
-    }
-
-    #[cfg(not(feature = "relaxed-simd"))]
-    #[inline(always)]
-    pub fn madd(a: Lanes, b: Lanes, c: Lanes) -> Lanes {
-        f32x4_add(f32x4_mul(a, b), c)
-    }
-}
-
-/// What tests outside a browser run instead.
-#[cfg(not(target_family = "wasm"))]
-mod lanes {
-    pub type Lanes = [f32; 4];
-
-    pub fn splat(value: f32) -> Lanes {
-        [value; 4]
-    }
-
-    pub fn load(values: &[f32]) -> Lanes {
-        std::array::from_fn(|i| values[i])
-    }
-
-    pub fn values(lanes: Lanes) -> [f32; 4] {
-        lanes
-    }
-
-    pub fn madd(a: Lanes, b: Lanes, c: Lanes) -> Lanes {
-        std::array::from_fn(|i| a[i] * b[i] + c[i])
-    }
 }
 
 #[cfg(test)]

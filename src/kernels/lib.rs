@@ -11,4 +11,5 @@ pub mod attention;
 pub mod elements;
 pub mod exp;
 pub mod gelu;
+mod lanes;
 pub mod rows;

@@ -1,6 +1,7 @@
 //! Loops over rows of a width: norms, sums, and what follows a matrix product.
 
-use crate::gelu::gelu;
+use crate::gelu::Gelu;
+use crate::lanes::map;
 
 /// What is done to the rows of a product: a bias is added, GELU taken, another matrix added.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +21,7 @@ impl Epilogue<'_> {
         for (i, row) in rows.chunks_exact_mut(n).enumerate() {
             add(row, self.bias);
             if self.gelu {
-                row.iter_mut().for_each(|y| *y = gelu(*y));
+                map(row, &Gelu);
             }
             if let Some(residual) = self.residual {
                 let at = (first + i) * n % residual.len();
