@@ -244,9 +244,7 @@ pub fn breach(kind: Breach, repeat: usize, seed: u64) -> Result<Violation> {
             place = moved(place, [0, 1].map(|axis| place[axis] + SPEED * action[axis]));
         }
         let impossible = match kind {
-            Breach::Wall => {
-                [0, 1].map(|axis| start[axis] + SPEED * repeat as f64 * action[axis])
-            }
+            Breach::Wall => [0, 1].map(|axis| start[axis] + SPEED * repeat as f64 * action[axis]),
             Breach::Teleport(distance) => {
                 let angle = std::f64::consts::PI * uniform(random);
                 [

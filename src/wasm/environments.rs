@@ -39,7 +39,12 @@ impl BuiltIn {
     /// See `GlueBuiltIn` in `www/src/built-in.ts`, which has checked that the numbers are whole. `cells` are those of a maze, `longest` the steps of
     /// an episode of Two Rooms.
     #[wasm_bindgen(constructor)]
-    pub fn new(name: &str, repeat: usize, longest: usize, cells: usize) -> Result<BuiltIn, JsValue> {
+    pub fn new(
+        name: &str,
+        repeat: usize,
+        longest: usize,
+        cells: usize,
+    ) -> Result<BuiltIn, JsValue> {
         Ok(Self(match name {
             "two-rooms" => Kind::TwoRooms(Repeated::new(TwoRooms::new(longest), repeat)?),
             "maze" => Kind::Maze(Repeated::new(Maze::new(cells)?, repeat)?),

@@ -366,7 +366,7 @@ impl World {
                 let slopes = async |candidates: &Candidates| {
                     turn().await?;
                     let slopes = model.slopes(&context, &goal, candidates).await?;
-                    report(candidates, &slopes.0)?;
+                    report(candidates, &slopes.costs)?;
                     Ok(slopes)
                 };
                 descent.plan(start, &mut random, slopes).await

@@ -81,7 +81,7 @@ describe("Two Rooms", () => {
 
 describe("others", () => {
   it("a maze has walls of its own in each episode, and who knows the way arrives", () => {
-    const room = maze({ cells: 3, repeat: 2 });
+    const room = maze({ cells: 3 });
     const first = room.reset({ seed: 1 }).observation as PixelData;
     expect(room.reset({ seed: 2 }).observation).not.toEqual(first);
     expect(room.reset({ seed: 1 }).observation).toEqual(first);

@@ -310,12 +310,7 @@ impl Agent {
 }
 
 /// How far from its prediction a model finds what cannot happen, and what does, after the same actions from the same starts.
-fn violations(
-    agent: &Agent,
-    place: &mut Repeated<TwoRooms>,
-    first: u64,
-    pairs: u64,
-) -> Result<()> {
+fn violations(agent: &Agent, place: &mut Repeated<TwoRooms>, first: u64, pairs: u64) -> Result<()> {
     let far = place.inner().goal();
     let mut seen = |at: Place| -> Result<Vec<f32>> {
         place.inner_mut().place(at, far)?;
