@@ -13,6 +13,8 @@ export const REPEAT = 10;
 /** Recordings begin with this seed, and tasks end before it, so that no task is in a recording. */
 const RECORDED = 2 ** 32;
 const ACTIONS = 30;
+/** Passes of so small a model are shorter than the way to a GPU and back. */
+const BACKEND = "cpu";
 
 export interface Agent {
   world: WorldModel;
@@ -20,7 +22,7 @@ export interface Agent {
 }
 
 export async function trained(): Promise<Agent> {
-  const world = await WorldModel.load({ "config.json": config, "preprocessor_config.json": preprocessor, "model.safetensors": new URL(weights, document.baseURI) });
+  const world = await WorldModel.load({ "config.json": config, "preprocessor_config.json": preprocessor, "model.safetensors": new URL(weights, document.baseURI) }, { backend: BACKEND });
   return { world, scale: ActionScale.fromJSON(JSON.parse(about).actionScale) };
 }
 
@@ -32,6 +34,7 @@ const options = (steps: number): TrainerOptions => ({
   },
   objective: { kind: "lewm", slices: 256, similarity: 1 },
   batchSize: 128,
+  backend: BACKEND,
   schedule: { steps, lr: 1e-3 },
 });
 
