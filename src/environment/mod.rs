@@ -106,6 +106,16 @@ impl<E: Environment> Repeated<E> {
     pub fn inner(&self) -> &E {
         &self.inner
     }
+
+    /// The environment itself, to be changed.
+    pub fn inner_mut(&mut self) -> &mut E {
+        &mut self.inner
+    }
+
+    /// How often each action is carried out.
+    pub fn times(&self) -> usize {
+        self.times
+    }
 }
 
 impl<E: Environment> Environment for Repeated<E> {

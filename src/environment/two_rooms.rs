@@ -203,6 +203,77 @@ fn toward(from: Place, to: Place) -> Vec<f64> {
     way.map(|v| v / longest).to_vec()
 }
 
+/// What cannot happen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Breach {
+    /// The wall in the middle is passed through, as if it were not there.
+    Wall,
+    /// The dot appears so far from where it would be, in any direction, in the same room or in the other.
+    Teleport(f64),
+}
+
+/// One action and two of its outcomes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Violation {
+    /// Where the dot is before.
+    pub start: Place,
+    /// What is done.
+    pub action: [f64; 2],
+    /// Where it then is.
+    pub possible: Place,
+    /// Where it cannot be.
+    pub impossible: Place,
+}
+
+/// Draws a start and an action, carried out `repeat` times, with what comes of it and what cannot. For a model that expects what is
+/// possible the two are the same but for that.
+///
+/// # Errors
+/// [`Error::BadInput`] for a distance that fits nowhere or is no positive number, and for actions that reach through the wall at no start.
+pub fn breach(kind: Breach, repeat: usize, seed: u64) -> Result<Violation> {
+    /// Draws until one fits; of actions that are carried out ten times one in thirty goes through the wall.
+    const TRIES: usize = 100_000;
+    let random = &mut Stream::new(seed, "violation", 0);
+    let uniform = |random: &mut Stream| 2.0 * random.uniform_f64() - 1.0;
+    for _ in 0..TRIES {
+        let room = random.below(2);
+        let start = drawn(room, CLEARANCE, random);
+        let action = [0; 2].map(|_| uniform(random));
+        let mut place = start;
+        for _ in 0..repeat {
+            place = moved(place, [0, 1].map(|axis| place[axis] + SPEED * action[axis]));
+        }
+        let impossible = match kind {
+            Breach::Wall => [0, 1].map(|axis| start[axis] + SPEED * repeat as f64 * action[axis]),
+            Breach::Teleport(distance) => {
+                let angle = std::f64::consts::PI * uniform(random);
+                [
+                    place[0] + distance * libm::cos(angle),
+                    place[1] + distance * libm::sin(angle),
+                ]
+            }
+        };
+        let middle = f64::midpoint(WALL[0], WALL[1]);
+        let left = |place: Place| place[0] < middle;
+        let fits = match kind {
+            Breach::Wall => left(start) == left(place) && left(start) != left(impossible),
+            Breach::Teleport(distance) => distance > 0.0,
+        };
+        let clear = impossible[0] < WALL[0] || impossible[0] > WALL[1];
+        if fits && clear && is_free(impossible) {
+            return Ok(Violation {
+                start,
+                action,
+                possible: place,
+                impossible,
+            });
+        }
+    }
+    Err(Error::BadInput(format!(
+        "nothing such can be drawn: {kind:?} after an action that is carried out {repeat} times"
+    )))
+}
+
 impl Environment for TwoRooms {
     fn action_size(&self) -> usize {
         2
@@ -260,6 +331,7 @@ impl Environment for TwoRooms {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Repeated;
     use super::*;
 
     #[test]
@@ -418,6 +490,60 @@ mod tests {
         let small = rooms.observe(56).unwrap();
         let red = |x: usize, y: usize| small[3 * (y * 56 + x)];
         assert_eq!([red(2, 20), red(3, 20), red(4, 20)], [0, 128, 255]);
+    }
+
+    #[test]
+    fn violations_are_what_the_geometry_forbids() {
+        let middle = f64::midpoint(WALL[0], WALL[1]);
+        let (mut rooms, mut turned) = (Repeated::new(TwoRooms::new(1000), 10).unwrap(), 0);
+        for seed in 0..200 {
+            for kind in [Breach::Wall, Breach::Teleport(40.0)] {
+                let drawn = breach(kind, 10, seed).unwrap();
+                assert_eq!(drawn, breach(kind, 10, seed).unwrap());
+                // The possible outcome is that of the environment.
+                let far = [20.0, 200.0];
+                rooms.inner_mut().place(drawn.start, far).unwrap();
+                for _ in 0..10 {
+                    rooms.inner_mut().step(&drawn.action).unwrap();
+                }
+                assert_eq!(rooms.inner().at(), drawn.possible);
+                assert!(is_free(drawn.impossible));
+                let away = distance(drawn.possible, drawn.impossible);
+                match kind {
+                    Breach::Wall => {
+                        let side = |place: Place| place[0] < middle;
+                        assert_eq!(side(drawn.start), side(drawn.possible));
+                        assert_ne!(side(drawn.start), side(drawn.impossible));
+                        for axis in 0..2 {
+                            let way = drawn.impossible[axis] - drawn.start[axis];
+                            assert!((way - 50.0 * drawn.action[axis]).abs() < 1e-9);
+                        }
+                        // At least the wall and the clearance lie between.
+                        assert!(away >= WALL[1] - WALL[0] + CLEARANCE - 1e-9, "{away}");
+                    }
+                    Breach::Teleport(_) => {
+                        assert!((away - 40.0).abs() < 1e-9);
+                        turned += usize::from(drawn.impossible[0] < drawn.possible[0]);
+                    }
+                }
+            }
+        }
+        // Five standard deviations of a fair coin: 5 · 7.
+        assert!((65..135).contains(&turned), "{turned}");
+    }
+
+    #[test]
+    fn violations_that_fit_nowhere_are_refused() {
+        for kind in [
+            Breach::Teleport(0.0),
+            Breach::Teleport(-5.0),
+            Breach::Teleport(f64::NAN),
+            Breach::Teleport(500.0),
+        ] {
+            assert_eq!(breach(kind, 10, 0).unwrap_err().code(), "bad-input");
+        }
+        // A single step is shorter than the wall is thick.
+        assert_eq!(breach(Breach::Wall, 1, 0).unwrap_err().code(), "bad-input");
     }
 
     #[test]

@@ -7,6 +7,8 @@ mod actions;
 #[cfg(feature = "tensor")]
 mod attentive;
 #[cfg(not(feature = "tensor"))]
+mod environments;
+#[cfg(not(feature = "tensor"))]
 mod masks;
 #[cfg(feature = "tensor")]
 mod model;

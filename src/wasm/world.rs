@@ -245,7 +245,8 @@ impl World {
     }
 
     /// Actions that end near `goal`, the embeddings of a frame. `{ actions, costs }`. Before each round, and where that is made of several
-    /// passes before each, waits for the promise of `turn`, and fails with what that rejects with.
+    /// passes before each, waits for the promise of `turn`, and fails with what that rejects with. `told` is called after each round with its
+    /// sequences, `[samples, horizon, action]`, and their costs.
     pub async fn plan(
         &self,
         embeddings: Vec<f32>,
@@ -254,6 +255,7 @@ impl World {
         goal: Vec<f32>,
         options: JsValue,
         turn: Function,
+        told: Option<Function>,
     ) -> Result<JsValue, JsValue> {
         let model = Rc::clone(&self.model);
         let options: PlanOptions = from_js(options)?;
@@ -307,12 +309,27 @@ impl World {
                 Error::Internal("the plan was interrupted".into())
             })
         };
+        let report = |candidates: &Candidates, costs: &[f32]| match &told {
+            None => Ok(()),
+            Some(told) => told
+                .call2(
+                    &JsValue::NULL,
+                    &Float32Array::from(&candidates.data[..]),
+                    &Float32Array::from(costs),
+                )
+                .map(drop)
+                .map_err(|thrown| {
+                    *interrupted.borrow_mut() = Some(thrown);
+                    Error::Internal("the listener of the plan failed".into())
+                }),
+        };
         let cost = async |candidates: &Candidates| {
             let mut costs = Vec::with_capacity(candidates.count);
             for part in candidates.chunks(at_once) {
                 turn().await?;
                 costs.extend(model.costs(&context, &goal, &part).await?);
             }
+            report(candidates, &costs)?;
             Ok(costs)
         };
         let mut random = Stream::new(options.seed, "plan", 0);
@@ -348,7 +365,9 @@ impl World {
                 };
                 let slopes = async |candidates: &Candidates| {
                     turn().await?;
-                    model.slopes(&context, &goal, candidates).await
+                    let slopes = model.slopes(&context, &goal, candidates).await?;
+                    report(candidates, &slopes.costs)?;
+                    Ok(slopes)
                 };
                 descent.plan(start, &mut random, slopes).await
             }

@@ -1,5 +1,6 @@
 // Results as Markdown.
 import { readFile, writeFile } from "node:fs/promises";
+import { HORIZON, SAMPLES } from "./rollouts.mjs";
 
 const NAMES = { webjepa: "webjepa", onnxruntime: "onnxruntime-web", jax: "jax-js", tfjs: "TensorFlow.js" };
 const MODELS = { "vit-ti": "ViT-Ti/16", "vit-s": "ViT-S/16", "vit-b": "ViT-B/16", "ijepa-64": "I-JEPA, 64 × 64" };
@@ -48,6 +49,11 @@ function losses(rows) {
 const training = (rows) => `${races(rows)}\n\n${losses(rows)}`;
 
 const TABLES = {
+  rollouts: (rows) =>
+    markdown(
+      [`${SAMPLES} × ${HORIZON}`, "time", "rollouts a second", "rounds", "max \\|difference\\|"],
+      rows.map(({ side, time, apart }) => [side, spread(time), Math.round((1e3 * SAMPLES) / time.median).toLocaleString("en"), time.rounds, apart?.toExponential(0) ?? "–"]),
+    ),
   "encoder-webgpu": races,
   "encoder-cpu": races,
   "encoder-threads": races,

@@ -1,15 +1,28 @@
-// Rollouts a second of the world model of the demo, 300 sequences of 5 actions, in Node: node www/bench/rollouts.mjs
+// Rollouts a second of the world model of the demo, 300 sequences of 5 actions, in Node; PyTorch, where python3 has it, beside it.
 //
 // Both backends in one process, in turns, on one model and the same actions; WebGPU on lavapipe, so only for the comparison. What a planner
-// does besides, and reading 300 × 5 embeddings back, is in the time. Needs pkg/ (npm run build) and lavapipe (docs/benchmarks.md).
+// does besides is left out, and reading 300 × 5 embeddings back is in the time.
 
+import { execFileSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { answering, inProcess } from "./process.mjs";
 import { maxAbsDiff } from "./measure.js";
 
-const [SAMPLES, HORIZON, ROUNDS] = [300, 5, 15];
+export const [SAMPLES, HORIZON] = [300, 5];
 
-async function measure() {
+/** The same shapes in PyTorch on as many threads, random weights; nothing where there is no PyTorch. */
+function torch(rounds) {
+  try {
+    execFileSync("python3", ["-c", "import torch"], { stdio: "ignore" });
+  } catch {
+    return [];
+  }
+  const script = fileURLToPath(new URL("rollouts.py", import.meta.url));
+  const times = JSON.parse(execFileSync("python3", [script, SAMPLES, HORIZON, rounds].map(String), { encoding: "utf8" }));
+  return [{ side: "PyTorch, CPU, one thread", times }];
+}
+
+async function measure({ rounds }) {
   await import("./dawn.mjs");
   const { WorldModel } = await import("../../pkg/dist/index.js");
   const folder = fileURLToPath(new URL("../demo/models/two-rooms", import.meta.url));
@@ -23,7 +36,7 @@ async function measure() {
   }
   const actions = Array.from({ length: SAMPLES }, (_, i) => Array.from({ length: HORIZON }, (_, step) => numbers(sides[0].world.actionSize, i * HORIZON + step)));
   // The first round warms up.
-  for (let round = 0; round <= ROUNDS; round++) {
+  for (let round = 0; round <= rounds; round++) {
     for (const side of sides) {
       const start = performance.now();
       side.last = (await side.world.rollout(side.from, actions)).data;
@@ -31,16 +44,12 @@ async function measure() {
     }
   }
   const apart = maxAbsDiff(sides[0].last, sides[1].last);
-  return { apart, rows: sides.map(({ backend, times }) => ({ backend, times: times.sort((a, b) => a - b) })) };
+  const rows = sides.map(({ backend, times }) => ({ side: `webjepa, ${backend}`, times, apart }));
+  return [...rows, ...torch(rounds)];
 }
 
-if (process.send) answering(measure);
-else {
-  const { apart, rows } = await inProcess(import.meta.url, {});
-  console.log(`| 300 × 5 | median | least – most | rollouts a second |\n|---|---|---|---|`);
-  for (const { backend, times } of rows) {
-    const median = times[times.length >> 1];
-    console.log(`| ${backend} | ${median.toFixed(0)} ms | ${times[0].toFixed(0)} – ${times.at(-1).toFixed(0)} | ${Math.round((SAMPLES / median) * 1e3).toLocaleString("en")} |`);
-  }
-  console.log(`\nEmbeddings differ by at most ${apart.toExponential(1)}.`);
-}
+// Test runners are child processes, too, and import this.
+if (process.send && process.argv[1] === fileURLToPath(import.meta.url)) answering(measure);
+
+/** The sides, by rising times, in ms, and how far the embeddings of the last round are apart. */
+export const rollouts = (rounds) => inProcess(import.meta.url, { rounds });

@@ -15,6 +15,7 @@ import { inNode, inPage } from "./hosts.mjs";
 import { MODELS, shapes } from "./models.mjs";
 import { summary } from "./measure.js";
 import { table, updateDocument } from "./report.mjs";
+import { rollouts } from "./rollouts.mjs";
 import { serve } from "./server.mjs";
 
 /**
@@ -60,7 +61,9 @@ const RACES = {
   "train-cpu": { kind: "training", device: "cpu", threads: 1 },
   "train-node-webgpu": { kind: "training", device: "webgpu", threads: 1, host: "node" },
 };
-const BENCHES = [...Object.keys(RACES), "first-embedding", "gpu-work", "memory"];
+const BENCHES = [...Object.keys(RACES), "first-embedding", "gpu-work", "memory", "rollouts"];
+/** Benches, besides races, that run in Node. */
+const IN_NODE = ["rollouts"];
 
 const sum = (list) => list.reduce((a, b) => a + b, 0);
 const bytes = ([, shape]) => 4 * shape.reduce((a, b) => a * b, 1);
@@ -172,9 +175,14 @@ class Runner {
     return rows;
   }
 
+  async rollouts() {
+    const sides = await rollouts(this.quick ? 3 : 15);
+    return sides.map(({ side, times, apart }) => ({ side, apart, time: summary(times) }));
+  }
+
   measure(name) {
     if (RACES[name]) return this.race(name);
-    return { "first-embedding": () => this.firstEmbedding(), "gpu-work": () => this.gpuWork(), memory: () => this.memory() }[name]();
+    return { "first-embedding": () => this.firstEmbedding(), "gpu-work": () => this.gpuWork(), memory: () => this.memory(), rollouts: () => this.rollouts() }[name]();
   }
 }
 
@@ -198,7 +206,7 @@ await main(import.meta, async (args) => {
   const start = performance.now();
   const server = await serve();
   const runner = new Runner({ server, names, quick: values.quick, without });
-  const hostOf = (bench) => RACES[bench]?.host ?? "browser";
+  const hostOf = (bench) => (IN_NODE.includes(bench) ? "node" : (RACES[bench]?.host ?? "browser"));
   const hosts = ["browser", "node"].filter((host) => values[host] || values.browser === values.node);
   const benches = BENCHES.filter((bench) => runner.wants(bench) && hosts.includes(hostOf(bench)));
   const report = { quick: values.quick, environments: {}, benches: {} };

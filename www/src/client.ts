@@ -3,13 +3,14 @@
 import type { CachedBytes, CustomCache } from "./cache.js";
 import { JepaError, messageOf } from "./errors.js";
 import { discard, taintedError, transferables } from "./inputs.js";
-import { picturesOf, type CallOptions, type Calls, type Engine, type FromWorker, type ToWorker } from "./protocol.js";
+import { picturesOf, type CallOptions, type Calls, type Engine, type FromWorker, type PlanRound, type ToWorker } from "./protocol.js";
 import type { Progress } from "./types.js";
 
 interface Call {
   resolve(value: never): void;
   reject(error: JepaError): void;
   onProgress: ((progress: Progress) => void) | undefined;
+  onRound: ((round: PlanRound) => void) | undefined;
   cache: CustomCache | undefined;
 }
 
@@ -34,15 +35,15 @@ export class WorkerEngine implements Engine {
     this.#worker.addEventListener("messageerror", () => this.#fail(new JepaError("internal", "A message of the worker could not be read.")));
   }
 
-  async call<K extends keyof Calls>(name: K, request: Calls[K]["request"], { signal, onProgress, cache }: CallOptions): Promise<Calls[K]["result"]> {
+  async call<K extends keyof Calls>(name: K, request: Calls[K]["request"], { signal, onProgress, onRound, cache }: CallOptions): Promise<Calls[K]["result"]> {
     const number = this.#nextNumber++;
     const pictures = picturesOf(request);
     const onAbort = () => this.#post({ number, type: "abort" }, []);
     try {
       return await new Promise<Calls[K]["result"]>((resolve, reject) => {
         if (this.lost) throw this.lost;
-        this.#calls.set(number, { resolve, reject, onProgress, cache });
-        this.#post({ number, type: "call", name, request, cache: cache !== undefined }, pictures.flatMap(transferables));
+        this.#calls.set(number, { resolve, reject, onProgress, onRound, cache });
+        this.#post({ number, type: "call", name, request, cache: cache !== undefined, rounds: onRound !== undefined }, pictures.flatMap(transferables));
         signal?.addEventListener("abort", onAbort);
         if (signal?.aborted) onAbort();
       });
@@ -65,6 +66,7 @@ export class WorkerEngine implements Engine {
     this.#answered = true;
     const call = this.#calls.get(message.number);
     if (message.type === "progress") call?.onProgress?.(message.progress);
+    else if (message.type === "round") call?.onRound?.(message.round);
     else if (message.type === "cache") void this.#ask(call?.cache, message);
     else if (message.type === "done") call?.resolve(message.value as never);
     else {

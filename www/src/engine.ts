@@ -36,7 +36,7 @@ export class LocalEngine implements Engine {
     world: (request, { signal, ...options }) => this.#linked(signal, (linked) => this.#world(request, options, linked)),
     encode: ({ id, ...request }, { signal }) => this.#worlds.get(id)!.encode(request, signal),
     rollout: ({ id, ...request }, { signal }) => this.#worlds.get(id)!.rollout(request, signal),
-    plan: ({ id, ...request }, { signal }) => this.#worlds.get(id)!.plan(request, signal),
+    plan: ({ id, ...request }, { signal, onRound }) => this.#worlds.get(id)!.plan(request, signal, onRound),
     probe: (request, { signal, ...options }) => this.#linked(signal, (linked) => this.#probe(request, options, linked)),
     newProbe: (request, { signal }) => this.#linked(signal, (linked) => this.#newProbe(request, linked)),
     samples: ({ id, ...request }) => this.#probes.get(id)!.samples(request),

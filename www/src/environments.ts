@@ -98,17 +98,35 @@ interface GlueRandom {
 const DRAWN = 256;
 const MOST_DRAWS = 2 ** 20;
 
+export interface UniformOptions {
+  /** An action is kept for 1 to so many steps, each number as likely, and then drawn anew, which gets about. Default 1. */
+  longest?: number | undefined;
+}
+
 /**
  * Acts at random: each number of an action is uniform between a least and a greatest value.
  *
  * @throws {@link JepaError} `bad-input` where the two are not as many finite numbers, the least first
  */
-export function uniformPolicy(least: Vector, greatest: Vector): Policy {
+export function uniformPolicy(least: Vector, greatest: Vector, options: UniformOptions = {}): Policy {
+  checkFields("", options, { longest: whole(1) });
+  const { longest = 1 } = options;
   const [low, high] = [finite(Float32Array.from(valuesOf(least)), "The least action"), finite(Float32Array.from(valuesOf(greatest)), "The greatest action")];
   if (low.length === 0 || low.length !== high.length || low.some((value, i) => value > high[i]!)) {
     throw new JepaError("bad-input", "A uniform policy has a least and a greatest value for each number of an action, as many of both, the least not above the other.");
   }
-  return (_, random) => low.map((value, i) => value + random() * (high[i]! - value));
+  const draw = (random: () => number) => low.map((value, i) => value + random() * (high[i]! - value));
+  let [episode, action, left]: [unknown, Float32Array, number] = [undefined, low, 0];
+  return (_, random) => {
+    // Each episode has random numbers of its own, and no action of the one before.
+    if (left === 0 || episode !== random) {
+      action = draw(random);
+      left = longest > 1 ? 1 + Math.min(longest - 1, Math.floor(random() * longest)) : 1;
+      episode = random;
+    }
+    left--;
+    return action;
+  };
 }
 
 /**

@@ -177,6 +177,7 @@ export interface GlueWorld {
     goal: Float32Array,
     options: GluePlanOptions,
     turn: () => Promise<void>,
+    told: ((samples: Float32Array, costs: Float32Array) => void) | undefined,
   ): Promise<{ actions: Float32Array; costs: number[] }>;
   free(): void;
 }

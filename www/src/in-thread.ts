@@ -45,6 +45,7 @@ export {
   type Episode,
   type Plan,
   type PlanAxis,
+  type PlanIteration,
   type PlanOptions,
   type RolloutOptions,
   type States,
@@ -63,7 +64,20 @@ export {
   type PlannedEpisode,
   type PlanningModel,
   type Policy,
+  type UniformOptions,
 } from "./environments.js";
+export {
+  maze,
+  pendulum,
+  twoRooms,
+  type BuiltInEnvironment,
+  type BuiltInOptions,
+  type MazeOptions,
+  type Place,
+  type TwoRooms,
+  type TwoRoomsOptions,
+  type Violation,
+} from "./built-in.js";
 export { ActionScale, windowsOf, type ActionWindow, type ActionWindows, type Trajectory, type WindowOptions } from "./trajectories.js";
 export type { ClipData, ClipInput } from "./clips.js";
 export { videoFrames, type DemuxedInput, type DemuxedSample, type DemuxedTrack, type FrameSource, type VideoDemuxer, type VideoFramesOptions } from "./stream.js";

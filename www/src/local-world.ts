@@ -6,7 +6,7 @@ import type { Instance } from "./instance.js";
 import type { Check } from "./local-model.js";
 import { fillBatch } from "./pictures.js";
 import { numbersOf } from "./options.js";
-import type { Calls, PlanRequest, RolloutRequest } from "./protocol.js";
+import type { CallOptions, Calls, PlanRequest, RolloutRequest } from "./protocol.js";
 
 /** Pictures that go through the encoder at once: aborts are looked at between them. */
 const AT_ONCE = 16;
@@ -46,10 +46,10 @@ export class LocalWorld {
     return { data: await this.#instance.run(() => this.#world.rollout(embeddings, past, states, actions, told, count, horizon, turn)) };
   }
 
-  async plan({ embeddings, past, states, goal, options }: Omit<PlanRequest, "id">, signal: AbortSignal | undefined): Promise<Calls["plan"]["result"]> {
+  async plan({ embeddings, past, states, goal, options }: Omit<PlanRequest, "id">, signal: AbortSignal | undefined, onRound: CallOptions["onRound"]): Promise<Calls["plan"]["result"]> {
     const turn = () => this.#turn(signal);
     await turn();
-    return this.#instance.run(() => this.#world.plan(embeddings, past, states, goal, options, turn));
+    return this.#instance.run(() => this.#world.plan(embeddings, past, states, goal, options, turn, onRound && ((samples, costs) => onRound({ samples, costs }))));
   }
 
   /** An abort or a paint that has been waiting gets its turn. */

@@ -20,6 +20,8 @@ export interface Engine {
 export interface CallOptions {
   signal?: AbortSignal | undefined;
   onProgress?: ((progress: Progress) => void) | undefined;
+  /** Told of each round of a plan. */
+  onRound?: ((round: PlanRound) => void) | undefined;
   /** The caller's, for a load. */
   cache?: CustomCache | undefined;
 }
@@ -159,6 +161,13 @@ export interface PlanRequest extends Episode {
   options: GluePlanOptions;
 }
 
+/** What a round of a plan tried. */
+export interface PlanRound {
+  /** `[costs.length, horizon, A]`. */
+  samples: Float32Array;
+  costs: Float32Array;
+}
+
 /** What a trainer begins with: fresh weights, a checkpoint's, or a save. */
 export type TrainRequest = { backend: Backend | "auto" } & (
   | { kind: "fresh"; options: GlueTrainerOptions }
@@ -196,13 +205,14 @@ export function picturesOf(request: object): Picture[] {
 
 /** `number` numbers the calls; the answer carries the number of its call. */
 export type ToWorker = { number: number } & (
-  | { type: "call"; name: keyof Calls; request: Calls[keyof Calls]["request"]; cache: boolean }
+  | { type: "call"; name: keyof Calls; request: Calls[keyof Calls]["request"]; cache: boolean; rounds: boolean }
   | { type: "abort" }
   | { type: "cached"; question: number; value?: CachedBytes | null | undefined; error?: { name: string; message: string } }
 );
 
 export type FromWorker = { number: number } & (
   | { type: "progress"; progress: Progress }
+  | { type: "round"; round: PlanRound }
   | ({ type: "cache"; question: number } & CacheQuestion)
   | { type: "done"; value: Calls[keyof Calls]["result"] }
   | { type: "failed"; error: PostedError; lost: boolean }

@@ -33,13 +33,14 @@ export function serve(scope: Scope, engine: Engine = new LocalEngine()): void {
     };
   }
 
-  async function answer({ number, name, request, cache }: Extract<ToWorker, { type: "call" }>): Promise<void> {
+  async function answer({ number, name, request, cache, rounds }: Extract<ToWorker, { type: "call" }>): Promise<void> {
     const abort = new AbortController();
     aborts.set(number, abort);
     try {
       const value = await engine.call(name, request, {
         signal: abort.signal,
         onProgress: (progress) => scope.postMessage({ number, type: "progress", progress }, []),
+        ...(rounds ? { onRound: (round) => scope.postMessage({ number, type: "round", round }, buffersOf(round)) } : {}),
         ...(cache ? { cache: cacheOf(number) } : {}),
       });
       scope.postMessage({ number, type: "done", value }, buffersOf(value));

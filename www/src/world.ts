@@ -1,10 +1,11 @@
 import { captureAll, type ImageInput } from "./inputs.js";
 import { JepaError, throwIfAborted } from "./errors.js";
 import type { GluePlanOptions, GlueWorldInfo } from "./glue.js";
-import { asyncDispose, Resident, type Advice } from "./host.js";
+import { asyncDispose, isolated, Resident, type Advice } from "./host.js";
 import { customCache, loadRequest, type LoadOptions } from "./jepa.js";
 import { valuesOf, type Vector } from "./math.js";
-import { anything, atLeast, checkFields, moreThan, oneOf, whole, type Rule } from "./options.js";
+import { aFunction, anything, atLeast, checkFields, moreThan, oneOf, whole, type Rule } from "./options.js";
+import type { PlanRound } from "./protocol.js";
 import type { Backend, Dtype, ModelConfig } from "./types.js";
 import type { ModelSource } from "./weights.js";
 
@@ -94,8 +95,20 @@ export interface PlanOptions {
   axes?: readonly PlanAxis[] | undefined;
   /** Where to begin: a plan, `[horizon, A]`. Default 0. */
   start?: Vector | undefined;
+  /** Told after each round what it tried. What it throws does not end the search. */
+  onIteration?: ((iteration: PlanIteration) => void) | undefined;
   /** Aborts the call between two rounds; the model stays usable. */
   signal?: AbortSignal | undefined;
+}
+
+/** A round of a search. */
+export interface PlanIteration {
+  /** Its number, from 0. */
+  iteration: number;
+  /** The sequences that were tried, row-major, `[samples, horizon, A]`: as {@link WorldModel.rollout} takes them. */
+  samples: { data: Float32Array; shape: [samples: number, horizon: number, action: number] };
+  /** The cost of each. */
+  costs: Float32Array;
 }
 
 /** What {@link WorldModel.plan} gives. */
@@ -242,8 +255,8 @@ export class WorldModel {
    * {@link WorldModel.rollout}
    */
   async plan(from: Episode, goal: Vector, options: PlanOptions = {}): Promise<Plan> {
-    const { signal, ...rest } = options;
-    checkFields("", rest, PLAN);
+    const { signal, onIteration, ...rest } = options;
+    checkFields("", { ...rest, onIteration }, PLAN);
     const { planner = "cem", cost = "last", seed = 0, momentum, start, axes, ...numbers } = rest;
     oneOf("planner", planner, PLANNERS);
     oneOf("cost", cost, COSTS);
@@ -252,7 +265,13 @@ export class WorldModel {
       JSON.stringify({ planner, cost, seed, ...numbers, momentum, axes: axes && axesOf(axes), start: start === undefined ? undefined : [...this.#finite("the start", start)] }),
     );
     const request = { ...this.#episode(from), goal: this.#finite("the goal", goal), options: search };
-    const { actions, costs } = await this.#resident.call((engine, id) => engine.call("plan", { id, ...request }, { signal }), signal);
+    let iteration = 0;
+    const listener = onIteration && isolated(onIteration);
+    const onRound = listener && (({ samples: data, costs }: PlanRound) => {
+      const shape: [number, number, number] = [costs.length, data.length / costs.length / this.actionSize, this.actionSize];
+      listener({ iteration: iteration++, samples: { data, shape }, costs });
+    });
+    const { actions, costs } = await this.#resident.call((engine, id) => engine.call("plan", { id, ...request }, { signal, onRound }), signal);
     return { actions: { data: actions, shape: [actions.length / this.actionSize, this.actionSize] }, costs };
   }
 
@@ -343,6 +362,7 @@ const PLAN: Record<Exclude<keyof PlanOptions, "signal">, Rule> = {
   limit: moreThan(0),
   cost: anything,
   start: anything,
+  onIteration: aFunction,
   axes: { what: "an array of objects, one for each number of an action", allows: Array.isArray },
 };
 

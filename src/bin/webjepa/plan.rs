@@ -1,14 +1,15 @@
 //! `webjepa plan`: acts in an environment with a world model, from pictures only, and counts how often the goal is reached.
 
+use std::cmp::Ordering;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor, TensorData};
 use clap::ValueEnum;
 use serde_json::json;
 use webjepa::checkpoint::{EncoderChoice, assemble};
 use webjepa::device::{Backend, Precision, read_values};
-use webjepa::environment::two_rooms::path_length;
+use webjepa::environment::two_rooms::{Breach, Place, breach, path_length};
 use webjepa::environment::{Environment, Explorer, Policy, Repeated, TwoRooms};
 use webjepa::input::{ImageView, Processor};
 use webjepa::model::{Context, Goal, Pictures, WorldModel};
@@ -24,6 +25,9 @@ use super::world::{About, environment};
 
 /// Pictures whose embeddings are compared by [`distances`], two by two.
 const COMPARED: u64 = 400;
+
+/// How far the dot of a violation appears from where it would be, of 224.
+const TELEPORTS: [f64; 4] = [10.0, 20.0, 40.0, 80.0];
 
 /// Act with a world model, and count how often the goal is reached.
 #[derive(clap::Args)]
@@ -66,6 +70,9 @@ pub struct Evaluate {
     /// Only measure how distances of embeddings and lengths of ways go together.
     #[arg(long)]
     distances: bool,
+    /// Only measure how surprised the model is by what cannot happen, against what does: `--pairs` of each kind.
+    #[arg(long, conflicts_with = "distances")]
+    violations: bool,
     /// Print a line for each pair.
     #[arg(long)]
     verbose: bool,
@@ -94,6 +101,9 @@ struct Agent {
     cem: Cem,
     cost: Cost,
     execute: usize,
+    /// How often each action is carried out.
+    times: usize,
+    device: Device,
 }
 
 fn cost(name: &str) -> Result<Cost, String> {
@@ -117,6 +127,12 @@ pub fn run(arguments: &Evaluate) -> Result<()> {
             Error::BadInput("distances are those of a model: leave out --against".into())
         })?;
         return distances(&agent, &mut place);
+    }
+    if arguments.violations {
+        let agent = agent.ok_or_else(|| {
+            Error::BadInput("surprise is that of a model: leave out --against".into())
+        })?;
+        return violations(&agent, &mut place, arguments.seed, arguments.pairs);
     }
     let (mut reached, mut steps, mut planned) = (0, 0, Vec::new());
     for seed in arguments.seed..arguments.seed + arguments.pairs {
@@ -226,6 +242,8 @@ impl Agent {
             cem,
             cost: arguments.cost,
             execute: arguments.execute,
+            times: about.repeat,
+            device,
         })
     }
 
@@ -291,14 +309,102 @@ impl Agent {
     }
 }
 
+/// How far from its prediction a model finds what cannot happen, and what does, after the same actions from the same starts.
+fn violations(agent: &Agent, place: &mut Repeated<TwoRooms>, first: u64, pairs: u64) -> Result<()> {
+    let far = place.inner().goal();
+    let mut seen = |at: Place| -> Result<Vec<f32>> {
+        place.inner_mut().place(at, far)?;
+        pollster::block_on(read_values(agent.encode(&place.observe(agent.side)?)?))
+    };
+    let times = agent.times;
+    let mut kinds = vec![Breach::Wall];
+    kinds.extend(TELEPORTS.map(Breach::Teleport));
+    for kind in kinds {
+        let (mut possible, mut impossible, mut larger) = (Vec::new(), Vec::new(), 0);
+        let mut away = Vec::new();
+        for seed in first..first + pairs {
+            let drawn = breach(kind, times, seed)?;
+            let now = seen(drawn.start)?;
+            let context = Context {
+                embeddings: ops::uploaded(
+                    TensorData::new(now.clone(), [1, now.len()]),
+                    &agent.device,
+                ),
+                actions: Vec::new(),
+                states: Vec::new(),
+            };
+            let candidates = Candidates {
+                data: agent.scale.scaled(&drawn.action.map(|v| v as f32))?,
+                count: 1,
+                horizon: 1,
+                action: drawn.action.len(),
+            };
+            let steps = agent.model.rollout(&context, &candidates, None)?;
+            let mut expected = Vec::new();
+            for step in steps {
+                expected = pollster::block_on(read_values(step))?;
+            }
+            let surprises = [drawn.possible, drawn.impossible]
+                .map(|at| seen(at).map(|embedding| square(&expected, &embedding)));
+            let [control, violation] = surprises;
+            let (control, violation) = (control?, violation?);
+            larger += u64::from(violation > control);
+            away.push(
+                (drawn.possible[0] - drawn.impossible[0])
+                    .hypot(drawn.possible[1] - drawn.impossible[1]),
+            );
+            possible.push(control);
+            impossible.push(violation);
+        }
+        let auc = area_under_curve(&impossible, &possible);
+        let (name, distance) = match kind {
+            Breach::Wall => ("wall", median(&mut away)),
+            Breach::Teleport(distance) => ("teleport", distance),
+        };
+        println!(
+            "{}",
+            json!({
+                "violation": name,
+                "distance": distance,
+                "pairs": pairs,
+                "auc": auc,
+                "largerInPair": larger as f64 / pairs as f64,
+                "medianPossible": median(&mut possible),
+                "medianImpossible": median(&mut impossible),
+            })
+        );
+    }
+    Ok(())
+}
+
+/// How often one of `positives` is larger than one of `negatives`, of all their pairs, ties by half: the area under the ROC curve.
+fn area_under_curve(positives: &[f64], negatives: &[f64]) -> f64 {
+    let won = |positive: f64| -> f64 {
+        let against = |&negative: &f64| match positive.total_cmp(&negative) {
+            Ordering::Greater => 1.0,
+            Ordering::Equal => 0.5,
+            Ordering::Less => 0.0,
+        };
+        negatives.iter().map(against).sum()
+    };
+    let all: f64 = positives.iter().map(|&positive| won(positive)).sum();
+    all / (positives.len() * negatives.len()) as f64
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn square(a: &[f32], b: &[f32]) -> f64 {
+    let pairs = a.iter().zip(b);
+    pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum()
+}
+
 /// How square distances of embeddings grow with the length of the way between two places, and how near rollouts stay to what comes.
 fn distances(agent: &Agent, place: &mut Repeated<TwoRooms>) -> Result<()> {
     let embed = |place: &Repeated<TwoRooms>| -> Result<Vec<f32>> {
         pollster::block_on(read_values(agent.encode(&place.observe(agent.side)?)?))
-    };
-    let square = |a: &[f32], b: &[f32]| -> f64 {
-        let pairs = a.iter().zip(b);
-        pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum()
     };
     let mut places = Vec::new();
     for seed in 0..COMPARED {
@@ -369,4 +475,18 @@ fn distances(agent: &Agent, place: &mut Repeated<TwoRooms>) -> Result<()> {
         json!({ "correlation": covariance / deviation, "squareDistanceBy20": bins, "rolloutErrors": errors })
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::area_under_curve;
+
+    #[test]
+    fn the_area_is_the_share_of_pairs_that_are_told_apart() {
+        assert_eq!(area_under_curve(&[3.0, 4.0], &[1.0, 2.0]), 1.0);
+        assert_eq!(area_under_curve(&[1.0, 2.0], &[3.0, 4.0]), 0.0);
+        assert_eq!(area_under_curve(&[1.0, 2.0], &[1.0, 2.0]), 0.5);
+        // 3 beats both, 2 beats 1 and ties with 2.
+        assert_eq!(area_under_curve(&[3.0, 2.0], &[1.0, 2.0]), 0.875);
+    }
 }

@@ -3,4 +3,5 @@ export const pages = [
   { href: "./", title: "Feature maps" },
   { href: "./training/", title: "Train" },
   { href: "./video/", title: "Video" },
+  { href: "./plan/", title: "Plan" },
 ] as const;

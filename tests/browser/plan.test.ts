@@ -1,0 +1,85 @@
+// The page Plan of the demo, built: the model that comes with it reaches a goal through the door, and is surprised by what cannot happen.
+
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { build } from "vite";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { useLab, type TestPage } from "./harness.js";
+
+const lab = useLab();
+const out = mkdtempSync(join(tmpdir(), "webjepa-plan-"));
+let test: TestPage;
+
+const status = () => test.page.locator("#status-text").innerText();
+const shot = async (name: string) => process.env.WEBJEPA_SCREENSHOTS && test.page.screenshot({ path: join(process.env.WEBJEPA_SCREENSHOTS, `plan-${name}.png`), fullPage: true });
+
+beforeAll(async () => {
+  await build({ configFile: fileURLToPath(new URL("../../www/vite.config.ts", import.meta.url)), build: { outDir: out }, logLevel: "warn" });
+  lab.server.folders.set("site", out);
+});
+afterAll(() => rmSync(out, { recursive: true, force: true }));
+beforeEach(async () => {
+  test = await lab.openPage();
+  await test.page.emulateMedia({ reducedMotion: "reduce" });
+  await test.page.goto(`${new URL(test.page.url()).origin}/site/plan/`);
+  await expect.poll(status, { timeout: 60_000 }).toMatch(/^Ready to plan on/);
+});
+afterEach(() => test.close());
+
+describe("the page Plan", () => {
+  it("goes through the door to the goal", { timeout: 180_000 }, async () => {
+    await test.page.locator("#go").click();
+    await expect.poll(status, { timeout: 60_000 }).toMatch(/^Decision [23]/);
+    await shot("search");
+    // The straight line ends at the wall; who knows the way needs four decisions.
+    await expect.poll(status, { timeout: 150_000 }).toMatch(/^Reached the goal in [3-9] decisions/);
+    await shot("reached");
+  });
+
+  it("moves start and goal by pointer and by key, and says where they cannot be", async () => {
+    const { page } = test;
+    const handle = page.locator("#goal-handle");
+    const [label, box] = [() => handle.getAttribute("aria-label"), (await handle.boundingBox())!];
+    expect(await label()).toMatch(/^Goal at 175, 160 of 224/);
+    await handle.press("ArrowRight");
+    expect(await label()).toMatch(/^Goal at 179, 160/);
+    await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
+    await page.mouse.down();
+    await page.mouse.move(box.x + box.width / 2, box.y - 60, { steps: 4 });
+    await page.mouse.up();
+    const [, y] = (await label())!.match(/Goal at \d+, (\d+)/)!;
+    expect(Number(y)).toBeLessThan(150);
+    for (let i = 0; i < 12; i++) await handle.press("ArrowRight");
+    expect(await page.locator("#problem").innerText()).toMatch(/The goal cannot be there.*outside of the rooms/s);
+    expect(Number((await label())!.match(/Goal at (\d+)/)![1])).toBeLessThan(210);
+  });
+
+  it("measures surprise at what cannot happen", { timeout: 180_000 }, async () => {
+    await test.page.locator("#measure").click();
+    await expect.poll(status, { timeout: 150_000 }).toMatch(/^Surprise measured on 100 pairs/);
+    const auc = (await test.page.locator("#rows tr td:nth-of-type(1)").allInnerTexts()).map(Number);
+    expect(auc).toHaveLength(5);
+    // The wall, and jumps of 10, 20, 40 and 80: the farther the surer, and far ones nearly always.
+    expect(auc[0]).toBeGreaterThan(0.9);
+    expect(auc[4]).toBeGreaterThan(0.95);
+    expect(auc[4]).toBeGreaterThan(auc[1]!);
+    expect(Math.max(...auc)).toBeLessThanOrEqual(1);
+    await shot("surprise");
+  });
+
+  it("collects, trains and plans, and stops when told", { timeout: 240_000 }, async () => {
+    const { page } = test;
+    await page.locator("#episodes").fill("5");
+    await page.locator("#train").click();
+    await expect.poll(() => page.locator("#problem").innerText()).toMatch(/whole number from 20 to 2000/);
+    await page.locator("#episodes").fill("20");
+    await page.locator("#steps").fill("10");
+    await page.locator("#train").click();
+    await expect.poll(status, { timeout: 120_000 }).toMatch(/^(Decision|Reached|Did not reach)/);
+    expect(await page.locator('#models input[value="live"]').isChecked()).toBe(true);
+    if (await page.locator("#stop").isEnabled()) await page.locator("#stop").click();
+    await expect.poll(status, { timeout: 60_000 }).toMatch(/^(Stopped|Reached|Did not reach)/);
+  });
+});

@@ -1,0 +1,299 @@
+import "../shared/parts.css";
+import "./plan.css";
+import { runEpisode, twoRooms, type Environment, type PixelData, type Place, type PlanIteration } from "webjepa";
+import { Chart } from "../shared/charts";
+import { byId, h } from "../shared/dom";
+import { mountLayout } from "../shared/layout";
+import { mountProblem, problemOf, type Problem } from "../shared/problems";
+import { Store } from "../shared/store";
+import { learn, REPEAT, SIDE, trained, untrained, type Agent } from "./agents";
+import { drawMap, drawRoom, type Bundle } from "./drawing";
+import { EXTENT, LatentMap, picturesAt } from "./latent";
+import { measure, type Measured } from "./surprise";
+
+/** What the model that comes with the site was measured with: docs/world-models.md. */
+const SEARCH = { horizon: 10, samples: 100, elites: 10, iterations: 10, cost: "sum" } as const;
+/** Decisions in which the goal must be reached. */
+const DECISIONS = 15;
+/** Candidates that are drawn, and of those the ones in colour. */
+const [DRAWN, CHEAP] = [40, 10];
+const PAIRS = 100;
+/** Of an arrow key, in units of the room. */
+const NUDGE = 4;
+
+type Name = "trained" | "live" | "untrained";
+/** An agent, and where its embeddings are. */
+type Mapped = Agent & { map: LatentMap };
+
+interface State {
+  name: Name;
+  busy: boolean;
+  ready: boolean;
+  text: string;
+  progress?: number | undefined;
+  problem?: Problem | undefined;
+}
+
+const store = new Store<State>({ name: "trained", busy: true, ready: false, text: "Loading the model" });
+const room = twoRooms({ size: SIDE });
+const canvases = { room: byId("room-canvas", HTMLCanvasElement), latent: byId("latent", HTMLCanvasElement) };
+const handles = { start: byId("start-handle", HTMLButtonElement), goal: byId("goal-handle", HTMLButtonElement) };
+const inputs = { episodes: byId("episodes", HTMLInputElement), steps: byId("steps", HTMLInputElement) };
+const models = [...document.querySelectorAll<HTMLInputElement>("#models input")];
+const charts = {
+  loss: new Chart({ title: "Loss", about: "Prediction, similarity in time, and SIGReg against collapse.", format: (value) => value.toFixed(2) }),
+  std: new Chart({ title: "Standard deviation of embeddings", about: "0 would be a collapse: every picture the same.", format: (value) => value.toFixed(2) }),
+};
+const agents = new Map<Name, Promise<Mapped>>();
+const task: { start: Place; goal: Place } = { start: [50, 170], goal: [175, 160] };
+let seed = 0;
+let stopping = new AbortController();
+
+mountLayout("../");
+mountProblem(byId("problem", HTMLElement), store);
+byId("charts", HTMLElement).append(charts.loss.root, charts.std.root);
+store.subscribe(({ busy, ready, text, progress }) => {
+  byId("status-text", HTMLElement).textContent = text;
+  byId("lamp", HTMLElement).dataset.state = busy ? "busy" : ready ? "ready" : "none";
+  for (const id of ["go", "another", "measure", "train"]) byId(id, HTMLButtonElement).disabled = busy || (!ready && id !== "train");
+  byId("stop", HTMLButtonElement).disabled = !busy || !ready;
+  for (const element of [...models, ...Object.values(handles), ...Object.values(inputs)]) element.disabled = busy || (element.value === "live" && !agents.has("live"));
+  const bar = byId("progress", HTMLProgressElement);
+  bar.hidden = progress === undefined;
+  if (progress !== undefined) bar.value = progress;
+});
+
+const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : ms));
+const mapped = async (agent: Promise<Agent>): Promise<Mapped> => ({ ...(await agent), map: await LatentMap.of((await agent).world) });
+
+function agentOf(name: Name): Promise<Mapped> {
+  const known = agents.get(name);
+  if (known) return known;
+  const loading = mapped(name === "untrained" ? untrained() : trained());
+  agents.set(name, loading);
+  // Tried again when it is asked for again.
+  loading.catch(() => agents.delete(name));
+  return loading;
+}
+
+/** Does something that can be stopped, and says what went wrong. */
+async function busy(what: string, body: (signal: AbortSignal) => Promise<string>): Promise<void> {
+  stopping = new AbortController();
+  const { signal } = stopping;
+  store.change({ busy: true, text: what, problem: undefined });
+  try {
+    const text = await body(signal);
+    store.change({ text, ready: true });
+  } catch (error) {
+    store.change(signal.aborted ? { text: "Stopped" } : { text: "Failed", problem: problemOf(error) });
+  } finally {
+    store.change({ busy: false, progress: undefined });
+  }
+}
+
+function placeHandles(): void {
+  for (const name of ["start", "goal"] as const) {
+    const [x, y] = task[name];
+    handles[name].style.left = `${(100 * x) / EXTENT}%`;
+    handles[name].style.top = `${(100 * y) / EXTENT}%`;
+    handles[name].setAttribute("aria-label", `${name === "start" ? "Start" : "Goal"} at ${Math.round(x)}, ${Math.round(y)} of ${EXTENT}: move by arrow keys`);
+  }
+}
+
+async function encoded(agent: Mapped, place: Place): Promise<Float32Array> {
+  return (await agent.world.encode(picturesAt([place])[0]!)).data;
+}
+
+async function drawTask(agent: Mapped): Promise<void> {
+  placeHandles();
+  drawRoom(canvases.room, { at: task.start, goal: task.goal, walked: [] });
+  const [x, y] = agent.map.project(await encoded(agent, task.goal));
+  drawMap(canvases.latent, agent.map, [x!, y!]);
+}
+
+/** Puts the start or the goal somewhere; where neither can be, it stays and the environment says why. */
+function move(which: "start" | "goal", to: Place): void {
+  const wanted = { ...task, [which]: to };
+  try {
+    room.place(wanted.start, wanted.goal);
+  } catch (error) {
+    store.change({ problem: { ...problemOf(error), title: `The ${which} cannot be there` } });
+    return;
+  }
+  Object.assign(task, wanted);
+  store.change({ problem: undefined });
+  void agentOf(store.state.name).then(drawTask);
+}
+
+/** What the cheapest sequences of a round lead to, as the model predicts it. */
+async function bundleOf({ world, map }: Mapped, from: Float32Array, { samples, costs }: PlanIteration): Promise<Bundle> {
+  const order = Array.from(costs.keys()).sort((a, b) => costs[a]! - costs[b]!).slice(0, DRAWN);
+  const [, horizon, size] = samples.shape;
+  const actions = new Float32Array(order.length * horizon * size);
+  order.forEach((sample, i) => actions.set(samples.data.subarray(sample * horizon * size, (sample + 1) * horizon * size), i * horizon * size));
+  const { data } = await world.rollout(from, { data: actions, shape: [order.length, horizon, size] });
+  const width = from.length;
+  const path = (i: number) => [from, ...Array.from({ length: horizon }, (_, step) => data.subarray((i * horizon + step) * width, (i * horizon + step + 1) * width))];
+  const paths = order.map((_, i) => path(i));
+  return {
+    cheap: CHEAP,
+    places: paths.map((embeddings) => embeddings.map((embedding) => map.placeOf(embedding))),
+    points: paths.map((embeddings) => embeddings.map((embedding): Place => [...map.project(embedding)] as unknown as Place)),
+  };
+}
+
+async function go(agent: Mapped, signal: AbortSignal): Promise<string> {
+  const { start, goal } = task;
+  const aim = await encoded(agent, goal);
+  const [goalX, goalY] = agent.map.project(aim);
+  const walked: Place[] = [start];
+  let rounds: PlanIteration[] = [];
+  let decisions = 0;
+  const at = (): Place => walked.at(-1)!;
+  /** The search that was just made, round by round. */
+  const show = async () => {
+    const from = await encoded(agent, at());
+    for (const round of rounds) {
+      signal.throwIfAborted();
+      const bundle = await bundleOf(agent, from, round);
+      drawRoom(canvases.room, { at: at(), goal, walked, bundle });
+      drawMap(canvases.latent, agent.map, [goalX!, goalY!], bundle);
+      await pause(50);
+    }
+    rounds = [];
+  };
+  const environment: Environment = {
+    actionSize: 2,
+    reset: () => room.place(start, goal),
+    step: async (action) => {
+      await show();
+      store.change({ text: `Decision ${++decisions}: carrying it out`, progress: decisions / DECISIONS });
+      for (let i = 1; ; i++) {
+        const step = room.step(action);
+        walked.push([...(step.state as Float32Array)] as unknown as Place);
+        drawRoom(canvases.room, { at: at(), goal, walked });
+        await pause(20);
+        if (step.terminated || i === REPEAT) return step;
+      }
+    },
+  };
+  const { std } = agent.scale.toJSON();
+  const axes = std.map((deviation) => ({ limit: 1 / deviation }));
+  const { terminated, plans } = await runEpisode(agent.world, environment, aim, {
+    steps: DECISIONS,
+    scale: agent.scale,
+    plan: { ...SEARCH, axes, onIteration: (round) => rounds.push(round) },
+    signal,
+  });
+  return terminated ? `Reached the goal in ${plans.length} decisions` : `Did not reach the goal in ${plans.length} decisions`;
+}
+
+function canvasOf({ data, width, height }: PixelData): HTMLCanvasElement {
+  const canvas = h("canvas", { width, height, role: "img" });
+  const image = new ImageData(width, height);
+  for (let i = 0; i < width * height; i++) image.data.set([data[3 * i]!, data[3 * i + 1]!, data[3 * i + 2]!, 255], 4 * i);
+  canvas.getContext("2d")!.putImageData(image, 0, 0);
+  return canvas;
+}
+
+const median = (values: readonly number[]) => [...values].sort((a, b) => a - b)[values.length >> 1]!;
+
+function showMeasured({ name, auc, pairs }: Measured): void {
+  const cells = [auc.toFixed(3), median(pairs.map(({ possible }) => possible)).toFixed(2), median(pairs.map(({ impossible }) => impossible)).toFixed(2)];
+  byId("rows", HTMLElement).append(h("tr", {}, h("th", { scope: "row" }, name), ...cells.map((cell) => h("td", {}, cell))));
+  byId("table", HTMLElement).hidden = false;
+  if (byId("examples", HTMLElement).childElementCount > 0) return;
+  const [{ violation, possible, impossible }] = pairs as [Measured["pairs"][number]];
+  const pictures = picturesAt([violation.start, violation.possible, violation.impossible]) as PixelData[];
+  const captions = ["Before", `Possible: surprise ${possible.toFixed(2)}`, `Through the wall: ${impossible.toFixed(2)}`];
+  byId("examples", HTMLElement).replaceChildren(
+    ...pictures.map((picture, i) => {
+      const canvas = canvasOf(picture);
+      canvas.setAttribute("aria-label", captions[i]!);
+      return h("figure", {}, canvas, h("p", { class: "label" }, captions[i]!));
+    }),
+  );
+}
+
+/** A whole number of a field, within its limits. */
+function numberOf(input: HTMLInputElement, what: string): number {
+  const value = input.valueAsNumber;
+  if (!Number.isInteger(value) || value < Number(input.min) || value > Number(input.max)) throw new Error(`${what} are a whole number from ${input.min} to ${input.max}.`);
+  return value;
+}
+
+async function learnAndGo(signal: AbortSignal): Promise<string> {
+  const [episodes, steps] = [numberOf(inputs.episodes, "Episodes"), numberOf(inputs.steps, "Steps")];
+  const [numbers, losses, stds]: [number[], number[], number[]] = [[], [], []];
+  const agent = await learn({
+    episodes,
+    steps,
+    signal,
+    onCollected: (done) => store.change({ text: `Exploring: episode ${done} of ${episodes}`, progress: done / episodes }),
+    onStep: ({ step, loss, std, ms, warning }) => {
+      numbers.push(step);
+      losses.push(loss);
+      stds.push(std);
+      charts.loss.show(numbers, losses);
+      charts.std.show(numbers, stds);
+      store.change({ text: `Training: step ${step} of ${steps}, ${ms.toFixed(0)} ms a step${warning ? `. ${warning}` : ""}`, progress: step / steps });
+    },
+  });
+  const live = await mapped(Promise.resolve(agent));
+  agents.set("live", Promise.resolve(live));
+  choose("live");
+  await drawTask(live);
+  return go(live, signal);
+}
+
+function choose(name: Name): void {
+  store.change({ name });
+  for (const input of models) input.checked = input.value === name;
+}
+
+for (const which of ["start", "goal"] as const) {
+  const handle = handles[which];
+  handle.addEventListener("keydown", ({ key }) => {
+    const [dx, dy] = { ArrowLeft: [-NUDGE, 0], ArrowRight: [NUDGE, 0], ArrowUp: [0, -NUDGE], ArrowDown: [0, NUDGE] }[key] ?? [];
+    if (dx === undefined || dy === undefined) return;
+    move(which, [task[which][0] + dx, task[which][1] + dy]);
+  });
+  handle.addEventListener("pointerdown", ({ pointerId }) => handle.setPointerCapture(pointerId));
+  handle.addEventListener("pointermove", (event) => {
+    if (!handle.hasPointerCapture(event.pointerId)) return;
+    const { left, top, width, height } = byId("room", HTMLElement).getBoundingClientRect();
+    move(which, [((event.clientX - left) / width) * EXTENT, ((event.clientY - top) / height) * EXTENT]);
+  });
+}
+byId("room", HTMLElement).addEventListener("keydown", (event) => event.key.startsWith("Arrow") && event.preventDefault());
+for (const input of models) {
+  input.addEventListener("change", () => {
+    choose(input.value as Name);
+    void busy("Loading the model", async () => {
+      await drawTask(await agentOf(store.state.name));
+      return `Ready to plan with the model that is ${{ trained: "trained", live: "trained here", untrained: "untrained" }[store.state.name]}`;
+    });
+  });
+}
+byId("go", HTMLButtonElement).addEventListener("click", () => busy("Planning", async (signal) => go(await agentOf(store.state.name), signal)));
+byId("another", HTMLButtonElement).addEventListener("click", () => {
+  room.reset({ seed: seed++ });
+  Object.assign(task, { start: [...room.observe().state], goal: room.goal });
+  void agentOf(store.state.name).then(drawTask);
+});
+byId("stop", HTMLButtonElement).addEventListener("click", () => stopping.abort());
+byId("train", HTMLButtonElement).addEventListener("click", () => busy("Exploring", learnAndGo));
+byId("measure", HTMLButtonElement).addEventListener("click", () =>
+  busy("Measuring surprise", async (signal) => {
+    for (const id of ["rows", "examples"]) byId(id, HTMLElement).replaceChildren();
+    await measure(await agentOf(store.state.name), PAIRS, signal, showMeasured);
+    return `Surprise measured on ${PAIRS} pairs of each kind`;
+  }),
+);
+
+placeHandles();
+await busy("Loading the model", async () => {
+  const agent = await agentOf("trained");
+  await drawTask(agent);
+  return `Ready to plan on ${agent.world.backend === "webgpu" ? "WebGPU" : "the CPU"}`;
+});
