@@ -10,8 +10,8 @@ use burn_wgpu::{CubeBackend, CubeTensor, KernelSource, SourceKernel, SourceTempl
 
 use super::block::{self, BlockForm, BlockPrimitive};
 use super::wgsl::{
-    Columns, Kept, LINEAR_GROUP, LINEAR_QUADS, Linear, Norm, ROTATE_GROUP, ROW_GROUP, Rotate,
-    SelfAttention,
+    ATTENTION_GROUP, Columns, Kept, LINEAR_GROUP, LINEAR_QUADS, Linear, Norm, ROTATE_GROUP,
+    ROW_GROUP, Rotate, SelfAttention,
 };
 use super::wgsl_backward::{
     Activate, AdamWStep, AddSquares, Attend, AttendKeys, AttendQuery, AttentionKeys,
@@ -100,17 +100,11 @@ impl Ops for CubeBackend {
     ) -> FloatTensor<Self> {
         let shape = qkv.shape();
         let (batch, tokens, width) = (shape[0], shape[1], shape[2] / 3);
-        let kernel = SelfAttention {
-            heads: heads as u32,
-            head_dim: (width / heads) as u32,
-            mask,
-            sums: false,
-        };
+        let (kernel, count) = attention([batch, tokens, width], heads, mask, false);
         let like = qkv.clone();
-        let count = attention_grid(tokens, heads, batch);
         launch(
             kernel,
-            (ROW_GROUP, 1),
+            (ATTENTION_GROUP, 1),
             count,
             vec![qkv],
             &like,
@@ -237,6 +231,28 @@ pub(super) fn row_grid(rows: u32) -> CubeCount {
     let groups = rows.div_ceil(ROW_GROUP);
     let x = groups.clamp(1, 65_535);
     grid(x, groups.div_ceil(x))
+}
+
+/// The kernel of attention for an output of `[batch, tokens, width]`, and its workgroups.
+pub(super) fn attention(
+    [batch, tokens, width]: [usize; 3],
+    heads: usize,
+    mask: AttentionMask,
+    sums: bool,
+) -> (SelfAttention, CubeCount) {
+    let queries = SelfAttention::queries(tokens as u32, heads as u32, batch as u32);
+    let kernel = SelfAttention {
+        heads: heads as u32,
+        head_dim: (width / heads) as u32,
+        mask,
+        sums,
+        queries,
+    };
+    let groups = (tokens as u32).div_ceil(queries * ATTENTION_GROUP);
+    (
+        kernel,
+        CubeCount::Static(groups, heads as u32, batch as u32),
+    )
 }
 
 /// Workgroups for the tokens of each head of each sequence.

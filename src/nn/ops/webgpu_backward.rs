@@ -7,8 +7,8 @@ use burn_wgpu::{CubeBackend, CubeTensor};
 
 use super::backward::BackwardOps;
 use super::update::{SQUARE_LANES, UpdateOps};
-use super::webgpu::{attention_grid, empty, grid, kept, launch, launch_into, row_grid};
-use super::wgsl::{LINEAR_GROUP, Linear, ROW_GROUP, SelfAttention};
+use super::webgpu::{attention, attention_grid, empty, grid, kept, launch, launch_into, row_grid};
+use super::wgsl::{ATTENTION_GROUP, LINEAR_GROUP, Linear, ROW_GROUP};
 use super::wgsl_backward::{
     Activate, AdamWStep, AddSquares, Attend, AttendKeys, AttendQuery, AttentionKeys,
     AttentionQueries, Averaged, BatchNorm, BatchNormGradients, Clipped, Halved, INPUT_COLUMNS,
@@ -305,18 +305,12 @@ impl BackwardOps for CubeBackend {
         mask: AttentionMask,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let (batch, tokens, width) = (qkv.shape()[0], qkv.shape()[1], qkv.shape()[2] / 3);
-        let kernel = SelfAttention {
-            heads: heads as u32,
-            head_dim: (width / heads) as u32,
-            mask,
-            sums: true,
-        };
+        let (kernel, count) = attention([batch, tokens, width], heads, mask, true);
         let outputs = [
             empty(&qkv, vec![batch, tokens, width]),
             empty(&qkv, vec![batch, heads, tokens]),
         ];
-        let count = attention_grid(tokens, heads, batch);
-        let [y, sums] = launch_into(kernel, ROWS, count, vec![qkv], outputs);
+        let [y, sums] = launch_into(kernel, (ATTENTION_GROUP, 1), count, vec![qkv], outputs);
         (y, sums)
     }
 

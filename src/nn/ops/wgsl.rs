@@ -19,8 +19,10 @@ pub const ROW_GROUP: u32 = 64;
 pub const ROTATE_GROUP: (u32, u32) = (32, 8);
 /// Side of the workgroups of [`Columns`].
 pub const TILE_GROUP: u32 = 8;
+/// Workgroup size of `self_attention`. Small, as an invocation has several queries: 196 tokens are 49 invocations a head.
+pub const ATTENTION_GROUP: u32 = 16;
 /// Keys whose scores are computed together, so that the running softmax is rescaled once for all of them.
-pub const ATTENTION_KEYS: u32 = 4;
+pub const ATTENTION_KEYS: u32 = 2;
 
 /// How a weight lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,6 +56,8 @@ pub struct SelfAttention {
     pub mask: AttentionMask,
     /// Whether to write the logarithm of each query's sum of exponentials, too.
     pub sums: bool,
+    /// Queries of one invocation.
+    pub queries: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -427,14 +431,27 @@ pub fn tokens_in(name: &str, parts: u32, [heads, head_dim]: [u32; 2]) -> String 
 }
 
 impl SelfAttention {
+    /// Four queries an invocation where that leaves enough invocations, else one: each key and value that is loaded serves
+    /// all of them.
+    pub fn queries(tokens: u32, heads: u32, batch: u32) -> u32 {
+        if tokens.div_ceil(4) * heads * batch >= 128 {
+            4
+        } else {
+            1
+        }
+    }
+
     pub fn wgsl(&self) -> String {
         let Self {
             heads,
             head_dim,
             mask,
             sums,
+            queries,
         } = *self;
         let quads = head_dim.div_ceil(4);
+        let keys = ATTENTION_KEYS;
+        let scale = f64::from(head_dim).powf(-0.5) as f32;
         let mut s = String::new();
         heads_of(&mut s, 0, "qkv", 3, [heads, head_dim], false);
         heads_of(&mut s, 1, "y", 1, [heads, head_dim], true);
@@ -443,73 +460,113 @@ impl SelfAttention {
         }
         let _ = write!(
             s,
-            "@compute @workgroup_size({ROW_GROUP})
+            "@compute @workgroup_size({ATTENTION_GROUP})
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {{
     let tokens = {count} / groups.z;
-    if (id.x >= tokens) {{ return; }}
+    let token = id.x * {queries}u;
+    if (token >= tokens) {{ return; }}
     let head = group.y;
     let first = group.z * tokens;
-    let query = first + id.x;
-    let seen = {seen};
-    var top = -3.0e38;
-    var total = 0.0;
+    let last = tokens - 1u;
 ",
-            count = tokens_in("qkv", 3, [heads, head_dim]),
-            seen = visible(mask, "id.x")
+            count = tokens_in("qkv", 3, [heads, head_dim])
         );
-        let scale = f64::from(head_dim).powf(-0.5) as f32;
-        for i in 0..quads {
+        for r in 0..queries {
             let _ = writeln!(
                 s,
-                "    let q{i} = qkv_at(query, 0u, head, {i}u) * {scale:?};"
+                "    let token{r} = min(token + {r}u, last);
+    let seen{r} = {};
+    var top{r} = -3.0e38;
+    var total{r} = 0.0;",
+                visible(mask, &format!("token{r}"))
             );
-            let _ = writeln!(s, "    var y{i} = vec4<f32>();");
-        }
-        let keys = ATTENTION_KEYS;
-        let _ = writeln!(s, "    for (var key = 0u; key < seen; key += {keys}u) {{");
-        for k in 0..keys {
-            let _ = writeln!(s, "        let k{k} = first + min(key + {k}u, seen - 1u);");
-            let _ = writeln!(s, "        var a{k} = q0 * qkv_at(k{k}, 1u, head, 0u);");
-            for i in 1..quads {
+            for i in 0..quads {
                 let _ = writeln!(
                     s,
-                    "        a{k} = fma(q{i}, qkv_at(k{k}, 1u, head, {i}u), a{k});"
+                    "    let q{r}_{i} = qkv_at(first + token{r}, 0u, head, {i}u) * {scale:?};
+    var y{r}_{i} = vec4<f32>();"
                 );
             }
-            let _ = writeln!(
-                s,
-                "        let s{k} = select(-3.0e38, dot(a{k}, vec4<f32>(1.0)), key + {k}u < seen);"
-            );
         }
-        let highest = (0..keys).fold("top".to_owned(), |m, k| format!("max({m}, s{k})"));
-        let _ = writeln!(s, "        let highest = {highest};");
-        s.push_str("        let shrink = exp(top - highest);\n        top = highest;\n");
+        // Of the queries of an invocation the last sees the most. Keys are clamped to the sequence, not to what is seen,
+        // so that all invocations of a group load the same ones.
+        let _ = writeln!(
+            s,
+            "    for (var key = 0u; key < seen{}; key += {keys}u) {{",
+            queries - 1
+        );
         for k in 0..keys {
-            let _ = writeln!(s, "        let p{k} = exp(s{k} - top);");
+            let _ = writeln!(s, "        let at{k} = first + min(key + {k}u, last);");
+            for r in 0..queries {
+                let _ = writeln!(s, "        var s{r}_{k} = 0.0;");
+            }
         }
-        let sum = (0..keys)
-            .map(|k| format!("p{k}"))
-            .collect::<Vec<_>>()
-            .join(" + ");
-        let _ = writeln!(s, "        total = total * shrink + {sum};");
         for i in 0..quads {
-            let _ = writeln!(s, "        y{i} *= shrink;");
+            for k in 0..keys {
+                let _ = writeln!(s, "        let k{k}_{i} = qkv_at(at{k}, 1u, head, {i}u);");
+                for r in 0..queries {
+                    for lane in ["x", "y", "z", "w"] {
+                        let _ = writeln!(
+                            s,
+                            "        s{r}_{k} = fma(q{r}_{i}.{lane}, k{k}_{i}.{lane}, s{r}_{k});"
+                        );
+                    }
+                }
+            }
+        }
+        for r in 0..queries {
             for k in 0..keys {
                 let _ = writeln!(
                     s,
-                    "        y{i} = fma(vec4<f32>(p{k}), qkv_at(k{k}, 2u, head, {i}u), y{i});"
+                    "        s{r}_{k} = select(-3.0e38, s{r}_{k}, key + {k}u < seen{r});"
+                );
+            }
+            let highest = (0..keys).fold(format!("top{r}"), |m, k| format!("max({m}, s{r}_{k})"));
+            let _ = writeln!(
+                s,
+                "        let highest{r} = {highest};
+        let shrink{r} = exp(top{r} - highest{r});
+        top{r} = highest{r};
+        total{r} *= shrink{r};"
+            );
+            for k in 0..keys {
+                let _ = writeln!(
+                    s,
+                    "        let p{r}_{k} = exp(s{r}_{k} - highest{r});
+        total{r} += p{r}_{k};"
                 );
             }
         }
-        s.push_str("    }\n");
         for i in 0..quads {
-            let _ = writeln!(s, "    put_y(query, 0u, head, {i}u, y{i} / total);");
+            for r in 0..queries {
+                let _ = writeln!(s, "        y{r}_{i} *= shrink{r};");
+            }
+            for k in 0..keys {
+                let _ = writeln!(s, "        let v{k}_{i} = qkv_at(at{k}, 2u, head, {i}u);");
+                for r in 0..queries {
+                    let _ = writeln!(
+                        s,
+                        "        y{r}_{i} = fma(vec4<f32>(p{r}_{k}), v{k}_{i}, y{r}_{i});"
+                    );
+                }
+            }
         }
-        if sums {
-            let _ = writeln!(
-                s,
-                "    sums[(group.z * {heads}u + head) * tokens + id.x] = top + log(total);"
-            );
+        s.push_str("    }\n");
+        for r in 0..queries {
+            let _ = writeln!(s, "    if (token + {r}u < tokens) {{");
+            for i in 0..quads {
+                let _ = writeln!(
+                    s,
+                    "        put_y(first + token{r}, 0u, head, {i}u, y{r}_{i} / total{r});"
+                );
+            }
+            if sums {
+                let _ = writeln!(
+                    s,
+                    "        sums[(group.z * {heads}u + head) * tokens + token{r}] = top{r} + log(total{r});"
+                );
+            }
+            s.push_str("    }\n");
         }
         s.push_str("}\n");
         s
@@ -636,13 +693,14 @@ pub mod tests {
         }
         for (heads, head_dim) in [(1, 1), (3, 64), (16, 88), (4, 6)] {
             for mask in [AttentionMask::Full, AttentionMask::Causal { block: 3 }] {
-                for sums in [false, true] {
+                for (sums, queries) in [(false, 1), (true, 1), (false, 4), (true, 4)] {
                     assert_valid(
                         &SelfAttention {
                             heads,
                             head_dim,
                             mask,
                             sums,
+                            queries,
                         }
                         .wgsl(),
                     );

@@ -300,7 +300,7 @@ fn attention(qkv: &[f32], [batch, tokens, heads, head_dim]: [usize; 4], block: u
     out
 }
 
-/// Checks masked attention against its definition, over shapes that fill no workgroup, no group of keys and no last block.
+/// Checks attention against its definition, over shapes that fill no workgroup, no group of queries or keys and no last block.
 pub async fn masked_attention(device: &Device, report: &mut Report) -> Result<(), String> {
     report.file("attention");
     for (shape, block) in [
@@ -310,6 +310,12 @@ pub async fn masked_attention(device: &Device, report: &mut Report) -> Result<()
         ([3, 70, 1, 6], 11),
         ([1, 131, 2, 3], 66),
         ([2, 5, 3, 7], 8),
+        ([1, 1, 1, 1], 1),
+        ([130, 1, 1, 3], 1),
+        ([2, 131, 4, 5], 1),
+        ([2, 131, 4, 8], 131),
+        ([1, 513, 1, 2], 7),
+        ([1, 514, 1, 2], 515),
     ] {
         let [batch, tokens, heads, head_dim] = shape;
         let width = 3 * heads * head_dim;
@@ -320,7 +326,12 @@ pub async fn masked_attention(device: &Device, report: &mut Report) -> Result<()
         let expected = attention(&values, shape, block);
         let qkv = TensorData::new(values, [batch, tokens, width]);
         let qkv = Tensor::<3>::from_data(qkv, device);
-        let got = ops::self_attention(qkv, heads, AttentionMask::Causal { block });
+        let mask = if block < tokens {
+            AttentionMask::Causal { block }
+        } else {
+            AttentionMask::Full
+        };
+        let got = ops::self_attention(qkv, heads, mask);
         let got = read_values(got).await.map_err(|e| e.to_string())?;
         let difference = got
             .iter()
