@@ -247,6 +247,10 @@ impl World {
     /// Actions that end near `goal`, the embeddings of a frame. `{ actions, costs }`. Before each round, and where that is made of several
     /// passes before each, waits for the promise of `turn`, and fails with what that rejects with. `told` is called after each round with its
     /// sequences, `[samples, horizon, action]`, and their costs.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "arrays and functions are passed as such, not inside an object"
+    )]
     pub async fn plan(
         &self,
         embeddings: Vec<f32>,

@@ -240,7 +240,12 @@ pub(super) fn attention(
     mask: AttentionMask,
     sums: bool,
 ) -> (SelfAttention, CubeCount) {
-    let queries = SelfAttention::queries(tokens as u32, heads as u32, batch as u32);
+    // Four queries an invocation where that leaves enough invocations: each key and value that is loaded serves all of them.
+    let queries = if tokens.div_ceil(4) * heads * batch >= 128 {
+        4
+    } else {
+        1
+    };
     let kernel = SelfAttention {
         heads: heads as u32,
         head_dim: (width / heads) as u32,

@@ -431,16 +431,6 @@ pub fn tokens_in(name: &str, parts: u32, [heads, head_dim]: [u32; 2]) -> String 
 }
 
 impl SelfAttention {
-    /// Four queries an invocation where that leaves enough invocations, else one: each key and value that is loaded serves
-    /// all of them.
-    pub fn queries(tokens: u32, heads: u32, batch: u32) -> u32 {
-        if tokens.div_ceil(4) * heads * batch >= 128 {
-            4
-        } else {
-            1
-        }
-    }
-
     pub fn wgsl(&self) -> String {
         let Self {
             heads,

@@ -83,19 +83,28 @@ fn cases() -> Vec<Case> {
         ));
     }
     let causal = |block| AttentionMask::Causal { block };
-    for (name, heads, head_dim, mask) in [
-        ("attention", 2, 4, AttentionMask::Full),
-        ("attention, odd head width", 3, 5, AttentionMask::Full),
-        ("causal attention", 2, 4, causal(1)),
-        ("causal attention, odd head width", 3, 5, causal(1)),
-        ("frame-causal attention", 2, 4, causal(3)),
-        ("frame-causal attention, odd head width", 3, 5, causal(2)),
-        ("frame-causal attention of one frame", 3, 5, causal(7)),
+    for (name, batch, heads, head_dim, mask) in [
+        ("attention", 2, 2, 4, AttentionMask::Full),
+        ("attention, odd head width", 2, 3, 5, AttentionMask::Full),
+        // Enough for several queries an invocation.
+        ("attention of many", 32, 2, 4, AttentionMask::Full),
+        (
+            "causal attention of many, odd head width",
+            22,
+            3,
+            5,
+            causal(2),
+        ),
+        ("causal attention", 2, 2, 4, causal(1)),
+        ("causal attention, odd head width", 2, 3, 5, causal(1)),
+        ("frame-causal attention", 2, 2, 4, causal(3)),
+        ("frame-causal attention, odd head width", 2, 3, 5, causal(2)),
+        ("frame-causal attention of one frame", 2, 3, 5, causal(7)),
     ] {
         let width = 3 * heads * head_dim;
-        cases.push(case(name, &[&[2, 7, width]], move |x, _| {
-            ops::self_attention(x[0].clone().reshape([2, 7, width]), heads, mask)
-                .reshape([14 * width / 3])
+        cases.push(case(name, &[&[batch, 7, width]], move |x, _| {
+            ops::self_attention(x[0].clone().reshape([batch, 7, width]), heads, mask)
+                .reshape([7 * batch * width / 3])
         }));
     }
     for turned in [false, true] {
