@@ -42,15 +42,15 @@ describe("the page Plan", () => {
     const { page } = test;
     const handle = page.locator("#goal-handle");
     const [label, box] = [() => handle.getAttribute("aria-label"), (await handle.boundingBox())!];
-    expect(await label()).toMatch(/^Goal at 175, 160 of 224/);
+    expect(await label()).toMatch(/^Goal at 175, 140 of 224/);
     await handle.press("ArrowRight");
-    expect(await label()).toMatch(/^Goal at 179, 160/);
+    expect(await label()).toMatch(/^Goal at 179, 140/);
     await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
     await page.mouse.down();
     await page.mouse.move(box.x + box.width / 2, box.y - 60, { steps: 4 });
     await page.mouse.up();
     const [, y] = (await label())!.match(/Goal at \d+, (\d+)/)!;
-    expect(Number(y)).toBeLessThan(150);
+    expect(Number(y)).toBeLessThan(130);
     for (let i = 0; i < 12; i++) await handle.press("ArrowRight");
     expect(await page.locator("#problem").innerText()).toMatch(/The goal cannot be there.*outside of the rooms/s);
     expect(Number((await label())!.match(/Goal at (\d+)/)![1])).toBeLessThan(210);

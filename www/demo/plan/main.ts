@@ -45,7 +45,7 @@ const charts = {
   std: new Chart({ title: "Standard deviation of embeddings", about: "0 would be a collapse: every picture the same.", format: (value) => value.toFixed(2) }),
 };
 const agents = new Map<Name, Promise<Mapped>>();
-const task: { start: Place; goal: Place } = { start: [50, 170], goal: [175, 160] };
+const task: { start: Place; goal: Place } = { start: [45, 60], goal: [175, 140] };
 let seed = 0;
 let stopping = new AbortController();
 
