@@ -244,7 +244,8 @@ async function* soughtFrames(video: HTMLVideoElement, { fps, start, end }: { fps
     const time = Math.min(start + (i + 0.5) / fps, last);
     if (video.currentTime !== time) {
       video.currentTime = time;
-      await until(video, () => !video.seeking, ["seeked"], signal);
+      // A busy browser can end a seek before it has the frame.
+      await until(video, () => !video.seeking && video.readyState >= video.HAVE_CURRENT_DATA, ["seeked", "loadeddata", "canplay"], signal);
     }
     yield await bitmapOf(video);
   }
