@@ -9,7 +9,7 @@ import time
 import torch
 from torch import nn
 
-WIDTH, ACTION, LAYERS, HEADS, HEAD, MLP, PROJECTOR = 32, 2, 3, 4, 16, 256, 256
+WIDTH, ACTION, CHANNELS, LAYERS, HEADS, HEAD, MLP, PROJECTOR = 32, 2, 10, 3, 4, 16, 256, 256
 
 
 class Block(nn.Module):
@@ -36,7 +36,7 @@ class Block(nn.Module):
 class Predictor(nn.Module):
     def __init__(self):
         super().__init__()
-        self.action = nn.Sequential(nn.Linear(ACTION, ACTION), nn.Linear(ACTION, 4 * WIDTH), nn.SiLU(), nn.Linear(4 * WIDTH, WIDTH))
+        self.action = nn.Sequential(nn.Linear(ACTION, CHANNELS), nn.Linear(CHANNELS, 4 * WIDTH), nn.SiLU(), nn.Linear(4 * WIDTH, WIDTH))
         self.blocks = nn.ModuleList(Block() for _ in range(LAYERS))
         self.norm = nn.LayerNorm(WIDTH)
         self.project = nn.Sequential(nn.Linear(WIDTH, PROJECTOR), nn.BatchNorm1d(PROJECTOR), nn.GELU(), nn.Linear(PROJECTOR, WIDTH))
