@@ -92,7 +92,8 @@ pub fn path_length(from: Place, to: Place) -> f64 {
     starts.zip(ends).map(|(a, b)| distance(*a, *b)).sum()
 }
 
-fn distance(a: Place, b: Place) -> f64 {
+/// How far two places are apart, through walls.
+pub fn distance(a: Place, b: Place) -> f64 {
     (a[0] - b[0]).hypot(a[1] - b[1])
 }
 

@@ -1,31 +1,22 @@
 // Every page of the demo, deployed under a sub-path: axe finds nothing wrong in light or dark, and phones need not scroll sideways.
 
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import type axe from "axe-core";
 import type { Page } from "playwright-core";
-import { build } from "vite";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { pages } from "../../www/demo/shared/pages.js";
-import { useLab, type TestPage } from "./harness.js";
+import { screenshot, useDemo, useLab, type TestPage } from "./harness.js";
 
 const BASE = "some/sub/path";
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 const lab = useLab();
-const out = mkdtempSync(join(tmpdir(), "webjepa-demo-"));
+useDemo(lab, BASE);
 let test: TestPage;
 let page: Page;
 let strays: string[];
 
-beforeAll(async () => {
-  await build({ configFile: fileURLToPath(new URL("../../www/vite.config.ts", import.meta.url)), build: { outDir: out }, logLevel: "warn" });
-  lab.server.folders.set(BASE, out);
-});
-afterAll(() => rmSync(out, { recursive: true, force: true }));
 beforeEach(async () => {
   test = await lab.openPage();
   page = test.page;
@@ -68,6 +59,6 @@ describe.each(pages)("the page $title", ({ href }) => {
     }));
     expect({ scrolls, wide }).toEqual({ scrolls: 0, wide: [] });
     expect(await violations()).toEqual([]);
-    if (process.env.WEBJEPA_SCREENSHOTS) await page.screenshot({ path: join(process.env.WEBJEPA_SCREENSHOTS, `${width}-${href.replaceAll(/\W/g, "") || "features"}.png`), fullPage: true });
+    await screenshot(page, `${width}-${href.replaceAll(/\W/g, "") || "features"}`);
   });
 });

@@ -3,23 +3,16 @@
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { unzipSync } from "fflate";
 import type { Page } from "playwright-core";
-import { build } from "vite";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { FIXTURES, useLab, type TestPage } from "./harness.js";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { FIXTURES, useDemo, useLab, type TestPage } from "./harness.js";
 
 const lab = useLab();
-const out = mkdtempSync(join(tmpdir(), "webjepa-demo-"));
+useDemo(lab, "demo");
 let test: TestPage;
 let page: Page;
 
-beforeAll(async () => {
-  await build({ configFile: fileURLToPath(new URL("../../www/vite.config.ts", import.meta.url)), build: { outDir: out }, logLevel: "warn" });
-  lab.server.folders.set("demo", out);
-});
-afterAll(() => rmSync(out, { recursive: true, force: true }));
 beforeEach(async () => {
   test = await lab.openPage();
   page = test.page;

@@ -1,8 +1,11 @@
 // A real Chromium in which the built package runs, and which tolerates no error that nobody asked for.
 
-import { existsSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { chromium, type Browser, type ConsoleMessage, type Page } from "playwright-core";
+import { build } from "vite";
 import { afterAll, beforeAll, expect } from "vitest";
 import { CHROMIUM, CHROMIUM_FLAGS } from "../../scripts/hosts.mjs";
 import { startServer, type TestServer } from "../unit/server.js";
@@ -75,6 +78,22 @@ export function useLab(): Lab {
     };
   };
   return lab;
+}
+
+/** Has the lab's server give the demo, built as it is published, in a folder. */
+export function useDemo(lab: Lab, folder: string): void {
+  const out = mkdtempSync(join(tmpdir(), "webjepa-demo-"));
+  beforeAll(async () => {
+    await build({ configFile: path("../../www/vite.config.ts"), build: { outDir: out }, logLevel: "warn" });
+    lab.server.folders.set(folder, out);
+  });
+  afterAll(() => rmSync(out, { recursive: true, force: true }));
+}
+
+/** Keeps a picture of a page where the variable says, to be looked at. */
+export async function screenshot(page: Page, name: string): Promise<void> {
+  const folder = process.env.WEBJEPA_SCREENSHOTS;
+  if (folder) await page.screenshot({ path: join(folder, `${name}.png`), fullPage: true });
 }
 
 /** Reports everything that went wrong in a page and in its workers. */

@@ -1,25 +1,14 @@
 // The page Plan of the demo, built: the model that comes with it reaches a goal through the door, and is surprised by what cannot happen.
 
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { build } from "vite";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { useLab, type TestPage } from "./harness.js";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { screenshot, useDemo, useLab, type TestPage } from "./harness.js";
 
 const lab = useLab();
-const out = mkdtempSync(join(tmpdir(), "webjepa-plan-"));
+useDemo(lab, "site");
 let test: TestPage;
 
 const status = () => test.page.locator("#status-text").innerText();
-const shot = async (name: string) => process.env.WEBJEPA_SCREENSHOTS && test.page.screenshot({ path: join(process.env.WEBJEPA_SCREENSHOTS, `plan-${name}.png`), fullPage: true });
 
-beforeAll(async () => {
-  await build({ configFile: fileURLToPath(new URL("../../www/vite.config.ts", import.meta.url)), build: { outDir: out }, logLevel: "warn" });
-  lab.server.folders.set("site", out);
-});
-afterAll(() => rmSync(out, { recursive: true, force: true }));
 beforeEach(async () => {
   test = await lab.openPage();
   await test.page.emulateMedia({ reducedMotion: "reduce" });
@@ -32,10 +21,10 @@ describe("the page Plan", () => {
   it("goes through the door to the goal", { timeout: 180_000 }, async () => {
     await test.page.locator("#go").click();
     await expect.poll(status, { timeout: 60_000 }).toMatch(/^Decision [23]/);
-    await shot("search");
+    await screenshot(test.page, "plan-search");
     // The straight line ends at the wall; who knows the way needs four decisions.
     await expect.poll(status, { timeout: 150_000 }).toMatch(/^Reached the goal in [3-9] decisions/);
-    await shot("reached");
+    await screenshot(test.page, "plan-reached");
   });
 
   it("moves start and goal by pointer and by key, and says where they cannot be", async () => {
@@ -66,7 +55,7 @@ describe("the page Plan", () => {
     expect(auc[4]).toBeGreaterThan(0.95);
     expect(auc[4]).toBeGreaterThan(auc[1]!);
     expect(Math.max(...auc)).toBeLessThanOrEqual(1);
-    await shot("surprise");
+    await screenshot(test.page, "plan-surprise");
   });
 
   it("collects, trains and plans, and stops when told", { timeout: 240_000 }, async () => {

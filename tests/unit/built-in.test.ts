@@ -10,15 +10,14 @@ describe("Two Rooms", () => {
   it("are drawn as the geometry says", () => {
     const room = twoRooms({ size: 224 });
     const { observation, state } = room.place([50.5, 150.5], [160.5, 49.5]);
-    const seen = observation as PixelData;
-    expect([...(state as Float32Array)]).toEqual([50.5, 150.5]);
+    expect([...state]).toEqual([50.5, 150.5]);
     expect(room.goal).toEqual([160.5, 49.5]);
-    expect(pixel(seen, 50, 150)).toEqual([255, 0, 0]);
+    expect(pixel(observation, 50, 150)).toEqual([255, 0, 0]);
     // One deviation of 7 pixels away.
     const white = Math.round(255 * (1 - Math.exp(-0.5)));
-    expect(pixel(seen, 57, 150)).toEqual([255, white, white]);
-    for (const [x, y] of [[0, 0], [13, 100], [210, 100], [107, 34], [116, 63]] as const) expect(pixel(seen, x, y)).toEqual([0, 0, 0]);
-    for (const [x, y] of [[14, 14], [107, 35], [116, 62], [209, 209]] as const) expect(pixel(seen, x, y)).toEqual([255, 255, 255]);
+    expect(pixel(observation, 57, 150)).toEqual([255, white, white]);
+    for (const [x, y] of [[0, 0], [13, 100], [210, 100], [107, 34], [116, 63]] as const) expect(pixel(observation, x, y)).toEqual([0, 0, 0]);
+    for (const [x, y] of [[14, 14], [107, 35], [116, 62], [209, 209]] as const) expect(pixel(observation, x, y)).toEqual([255, 255, 255]);
     expect(pixel(room.observeGoal(), 160, 49)).toEqual([255, 0, 0]);
   });
 
@@ -26,9 +25,9 @@ describe("Two Rooms", () => {
     const room = twoRooms({ repeat: 4 });
     room.place([50, 150], [200, 49]);
     // Four steps, clipped to −1 and 1.
-    expect([...(room.step([0.5, -3]).state as Float32Array)]).toEqual([60, 130]);
+    expect([...room.step([0.5, -3]).state]).toEqual([60, 130]);
     room.place([104, 100], [200, 49]);
-    expect([...(room.step([1, 0.5]).state as Float32Array)]).toEqual([106.5, 110]);
+    expect([...room.step([1, 0.5]).state]).toEqual([106.5, 110]);
     room.place([180, 49], [200, 49]);
     // Nearer than 16 after the first of the four: the rest is not carried out.
     expect(room.step([1, 0])).toMatchObject({ reward: 1, terminated: true, truncated: false, state: Float32Array.of(185, 49) });
@@ -41,7 +40,7 @@ describe("Two Rooms", () => {
     for (let seed = 0; seed < 40; seed++) {
       const { observation, state } = room.reset({ seed });
       expect(twoRooms().reset({ seed })).toEqual({ observation, state });
-      const [x] = state as Float32Array;
+      const [x] = state;
       expect(x! < 112).toBe(room.goal[0] > 112);
       let step = room.step(room.expert());
       while (!step.terminated && !step.truncated) step = room.step(room.expert());
@@ -60,7 +59,7 @@ describe("Two Rooms", () => {
       expect(apart(jumped.possible, jumped.impossible)).toBeCloseTo(25, 6);
       room.place(jumped.start, [200, 200]);
       const { state, terminated } = room.step(jumped.action);
-      if (!terminated) jumped.possible.forEach((value, axis) => expect((state as Float32Array)[axis]).toBeCloseTo(value, 3));
+      if (!terminated) jumped.possible.forEach((value, axis) => expect(state[axis]).toBeCloseTo(value, 3));
     }
   });
 
@@ -82,7 +81,7 @@ describe("Two Rooms", () => {
 describe("others", () => {
   it("a maze has walls of its own in each episode, and who knows the way arrives", () => {
     const room = maze({ cells: 3 });
-    const first = room.reset({ seed: 1 }).observation as PixelData;
+    const first = room.reset({ seed: 1 }).observation;
     expect(room.reset({ seed: 2 }).observation).not.toEqual(first);
     expect(room.reset({ seed: 1 }).observation).toEqual(first);
     let step = room.step(room.expert());
@@ -92,12 +91,12 @@ describe("others", () => {
 
   it("a pendulum follows Gymnasium's equations", () => {
     const rod = pendulum();
-    const [cos, sin, speed] = rod.reset({ seed: 3 }).state as Float32Array;
+    const [cos, sin, speed] = rod.reset({ seed: 3 }).state;
     const { state, reward } = rod.step([0.25]);
     const angle = Math.atan2(sin!, cos!);
     const next = speed! + (15 * Math.sin(angle) + 3 * 0.5) * 0.05;
-    expect((state as Float32Array)[2]).toBeCloseTo(next, 5);
-    expect((state as Float32Array)[0]).toBeCloseTo(Math.cos(angle + 0.05 * next), 5);
+    expect(state[2]).toBeCloseTo(next, 5);
+    expect(state[0]).toBeCloseTo(Math.cos(angle + 0.05 * next), 5);
     expect(reward).toBeCloseTo(-(angle ** 2 + 0.1 * speed! ** 2 + 0.001 * 0.25), 5);
   });
 

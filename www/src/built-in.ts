@@ -34,6 +34,13 @@ export interface Violation {
   impossible: Place;
 }
 
+/** What an environment of the crate shows. */
+export interface BuiltInObservation extends Observation {
+  /** RGB of `[size, size]`. */
+  observation: PixelData;
+  state: Float32Array;
+}
+
 /** What the wasm module exports. */
 interface GlueBuiltIn {
   actionSize(): number;
@@ -70,7 +77,7 @@ export class BuiltInEnvironment implements Environment {
   }
 
   /** Begins the episode of a seed, the same as in the crate. */
-  reset({ seed }: { seed: number }): Observation {
+  reset({ seed }: { seed: number }): BuiltInObservation {
     checkFields("", { seed }, { seed: whole(0) });
     callCore(() => this.inner.reset(seed));
     return this.observe();
@@ -81,13 +88,13 @@ export class BuiltInEnvironment implements Environment {
    *
    * @throws {@link JepaError} `bad-input` for another number of values, and for those that are not finite
    */
-  step(action: Vector): EnvironmentStep {
+  step(action: Vector): BuiltInObservation & EnvironmentStep {
     const [reward, terminated, truncated] = callCore(() => this.inner.step(Float32Array.from(valuesOf(action))));
     return { ...this.observe(), reward: reward!, terminated: terminated === 1, truncated: truncated === 1 };
   }
 
-  /** What is seen now, RGB of `[size, size]`, and the state that it shows. */
-  observe(): Observation & { observation: PixelData; state: Float32Array } {
+  /** What is seen now, and the state that it shows. */
+  observe(): BuiltInObservation {
     return { observation: this.#picture(false), state: Float32Array.from(callCore(() => this.inner.state())) };
   }
 
@@ -119,7 +126,7 @@ export class TwoRooms extends BuiltInEnvironment {
    *
    * @throws {@link JepaError} `bad-input` for a place in a wall or outside of the rooms
    */
-  place(start: Place, goal: Place): Observation {
+  place(start: Place, goal: Place): BuiltInObservation {
     callCore(() => this.inner.place(start[0], start[1], goal[0], goal[1]));
     return this.observe();
   }

@@ -71,6 +71,7 @@ export {
   pendulum,
   twoRooms,
   type BuiltInEnvironment,
+  type BuiltInObservation,
   type BuiltInOptions,
   type MazeOptions,
   type Place,

@@ -4,12 +4,12 @@ use std::cmp::Ordering;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Tensor;
 use clap::ValueEnum;
 use serde_json::json;
 use webjepa::checkpoint::{EncoderChoice, assemble};
 use webjepa::device::{Backend, Precision, read_values};
-use webjepa::environment::two_rooms::{Breach, Place, breach, path_length};
+use webjepa::environment::two_rooms::{Breach, breach, distance, path_length};
 use webjepa::environment::{Environment, Explorer, Policy, Repeated, TwoRooms};
 use webjepa::input::{ImageView, Processor};
 use webjepa::model::{Context, Goal, Pictures, WorldModel};
@@ -101,9 +101,6 @@ struct Agent {
     cem: Cem,
     cost: Cost,
     execute: usize,
-    /// How often each action is carried out.
-    times: usize,
-    device: Device,
 }
 
 fn cost(name: &str) -> Result<Cost, String> {
@@ -242,8 +239,6 @@ impl Agent {
             cem,
             cost: arguments.cost,
             execute: arguments.execute,
-            times: about.repeat,
-            device,
         })
     }
 
@@ -261,6 +256,11 @@ impl Agent {
         Ok(ops::reshaped(embedding, [d]))
     }
 
+    /// The embedding of what is seen now.
+    fn seen(&self, place: &Repeated<TwoRooms>) -> Result<Tensor<1>> {
+        self.encode(&place.observe(self.side)?)
+    }
+
     /// Plans and acts until the goal is reached or the time is over: which of both, and after how many decisions.
     fn episode(
         &self,
@@ -268,10 +268,8 @@ impl Agent {
         seed: u64,
         planned: &mut Vec<f64>,
     ) -> Result<(bool, usize)> {
-        let goal = self.encode(&place.observe_goal(self.side)?)?;
-        let [d] = goal.dims();
         let goal = Goal {
-            embedding: goal,
+            embedding: self.encode(&place.observe_goal(self.side)?)?,
             cost: self.cost,
         };
         let size = place.action_size();
@@ -280,12 +278,7 @@ impl Agent {
         let mut random = Stream::new(seed, "plan", 0);
         let mut done = 0;
         loop {
-            let now = self.encode(&place.observe(self.side)?)?;
-            let context = Context {
-                embeddings: ops::reshaped(now, [1, d]),
-                actions: Vec::new(),
-                states: Vec::new(),
-            };
+            let context = context_of(self.seen(place)?);
             let clock = Instant::now();
             let plan = self
                 .cem
@@ -309,66 +302,64 @@ impl Agent {
     }
 }
 
+/// One frame, and nothing known of what was before.
+fn context_of(now: Tensor<1>) -> Context {
+    let [d] = now.dims();
+    Context {
+        embeddings: ops::reshaped(now, [1, d]),
+        actions: Vec::new(),
+        states: Vec::new(),
+    }
+}
+
 /// How far from its prediction a model finds what cannot happen, and what does, after the same actions from the same starts.
 fn violations(agent: &Agent, place: &mut Repeated<TwoRooms>, first: u64, pairs: u64) -> Result<()> {
-    let far = place.inner().goal();
-    let mut seen = |at: Place| -> Result<Vec<f32>> {
-        place.inner_mut().place(at, far)?;
-        pollster::block_on(read_values(agent.encode(&place.observe(agent.side)?)?))
+    let (times, goal) = (place.times(), place.inner().goal());
+    let mut seen = |at| {
+        place.inner_mut().place(at, goal)?;
+        agent.seen(place)
     };
-    let times = agent.times;
-    let mut kinds = vec![Breach::Wall];
-    kinds.extend(TELEPORTS.map(Breach::Teleport));
-    for kind in kinds {
-        let (mut possible, mut impossible, mut larger) = (Vec::new(), Vec::new(), 0);
-        let mut away = Vec::new();
+    let teleports = TELEPORTS.map(Breach::Teleport);
+    for kind in [Breach::Wall].into_iter().chain(teleports) {
+        let (mut possible, mut impossible, mut away) = (Vec::new(), Vec::new(), Vec::new());
         for seed in first..first + pairs {
             let drawn = breach(kind, times, seed)?;
-            let now = seen(drawn.start)?;
-            let context = Context {
-                embeddings: ops::uploaded(
-                    TensorData::new(now.clone(), [1, now.len()]),
-                    &agent.device,
-                ),
-                actions: Vec::new(),
-                states: Vec::new(),
-            };
+            let context = context_of(seen(drawn.start)?);
             let candidates = Candidates {
                 data: agent.scale.scaled(&drawn.action.map(|v| v as f32))?,
                 count: 1,
                 horizon: 1,
                 action: drawn.action.len(),
             };
-            let steps = agent.model.rollout(&context, &candidates, None)?;
-            let mut expected = Vec::new();
-            for step in steps {
-                expected = pollster::block_on(read_values(step))?;
-            }
-            let surprises = [drawn.possible, drawn.impossible]
-                .map(|at| seen(at).map(|embedding| square(&expected, &embedding)));
-            let [control, violation] = surprises;
-            let (control, violation) = (control?, violation?);
-            larger += u64::from(violation > control);
-            away.push(
-                (drawn.possible[0] - drawn.impossible[0])
-                    .hypot(drawn.possible[1] - drawn.impossible[1]),
-            );
-            possible.push(control);
-            impossible.push(violation);
+            let [expected] = agent
+                .model
+                .rollout(&context, &candidates, None)?
+                .try_into()
+                .expect("as many predictions as actions");
+            let expected = pollster::block_on(read_values(expected))?;
+            let mut surprise = |at| -> Result<f64> {
+                Ok(square(
+                    &expected,
+                    &pollster::block_on(read_values(seen(at)?))?,
+                ))
+            };
+            possible.push(surprise(drawn.possible)?);
+            impossible.push(surprise(drawn.impossible)?);
+            away.push(distance(drawn.possible, drawn.impossible));
         }
-        let auc = area_under_curve(&impossible, &possible);
-        let (name, distance) = match kind {
-            Breach::Wall => ("wall", median(&mut away)),
-            Breach::Teleport(distance) => ("teleport", distance),
-        };
+        let compared = impossible.iter().zip(&possible);
+        let larger = compared.filter(|(violation, control)| violation > control);
         println!(
             "{}",
             json!({
-                "violation": name,
-                "distance": distance,
+                "violation": match kind {
+                    Breach::Wall => "wall",
+                    Breach::Teleport(_) => "teleport",
+                },
                 "pairs": pairs,
-                "auc": auc,
-                "largerInPair": larger as f64 / pairs as f64,
+                "auc": area_under_curve(&impossible, &possible),
+                "largerInPair": larger.count() as f64 / pairs as f64,
+                "medianDistance": median(&mut away),
                 "medianPossible": median(&mut possible),
                 "medianImpossible": median(&mut impossible),
             })
@@ -404,7 +395,7 @@ fn square(a: &[f32], b: &[f32]) -> f64 {
 /// How square distances of embeddings grow with the length of the way between two places, and how near rollouts stay to what comes.
 fn distances(agent: &Agent, place: &mut Repeated<TwoRooms>) -> Result<()> {
     let embed = |place: &Repeated<TwoRooms>| -> Result<Vec<f32>> {
-        pollster::block_on(read_values(agent.encode(&place.observe(agent.side)?)?))
+        pollster::block_on(read_values(agent.seen(place)?))
     };
     let mut places = Vec::new();
     for seed in 0..COMPARED {
@@ -438,13 +429,7 @@ fn distances(agent: &Agent, place: &mut Repeated<TwoRooms>) -> Result<()> {
     let size = place.action_size();
     for seed in 0..EPISODES {
         place.reset(seed);
-        let now = agent.encode(&place.observe(agent.side)?)?;
-        let [d] = now.dims();
-        let context = Context {
-            embeddings: ops::reshaped(now, [1, d]),
-            actions: Vec::new(),
-            states: Vec::new(),
-        };
+        let context = context_of(agent.seen(place)?);
         let mut explorer = Explorer::new(Policy::Held(4), size, seed, 0);
         let (mut actions, mut seen) = (Vec::new(), Vec::new());
         for _ in 0..horizon {

@@ -28,10 +28,7 @@ export async function trained(): Promise<Agent> {
 
 /** scripts/recipes/two-rooms.json, but for its length. */
 const options = (steps: number): TrainerOptions => ({
-  model: {
-    system: "lewm", imageSize: SIDE, patchSize: 14, hiddenSize: 32, layers: 4, heads: 2,
-    lewm: { actionSize: 2, history: 1, projectorHidden: 256, layers: 3, heads: 4, headDim: 16, mlpHidden: 256 },
-  },
+  model: JSON.parse(config),
   objective: { kind: "lewm", slices: 256, similarity: 1 },
   batchSize: 128,
   backend: BACKEND,

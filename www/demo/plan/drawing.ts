@@ -1,6 +1,6 @@
 // The room and the latent map, and the bundle of candidates in both.
 
-import { twoRooms, type Place } from "webjepa";
+import { twoRooms, type PixelData, type Place } from "webjepa";
 import { EXTENT, type LatentMap } from "./latent";
 
 /** Predictions of candidates, from where they start on: as places, and on the map. */
@@ -12,6 +12,13 @@ export interface Bundle {
 }
 
 const picture = twoRooms({ size: EXTENT });
+
+/** RGB as a canvas takes it. */
+export function imageOf({ data, width, height }: PixelData): ImageData {
+  const image = new ImageData(width, height);
+  for (let i = 0; i < width * height; i++) image.data.set([data[3 * i]!, data[3 * i + 1]!, data[3 * i + 2]!, 255], 4 * i);
+  return image;
+}
 
 function lines(context: CanvasRenderingContext2D, paths: readonly Place[][], cheap: number, to: (place: Place) => Place): void {
   const draw = (path: readonly Place[], colour: string, width: number) => {
@@ -28,11 +35,8 @@ function lines(context: CanvasRenderingContext2D, paths: readonly Place[][], che
 
 /** The room with the dot at a place, and what is imagined. */
 export function drawRoom(canvas: HTMLCanvasElement, { at, goal, walked, bundle }: { at: Place; goal: Place; walked: readonly Place[]; bundle?: Bundle | undefined }): void {
-  const { observation } = picture.place(at, goal);
-  const { data, width, height } = observation as { data: Uint8Array; width: number; height: number };
-  const image = new ImageData(width, height);
-  for (let i = 0; i < width * height; i++) image.data.set([data[3 * i]!, data[3 * i + 1]!, data[3 * i + 2]!, 255], 4 * i);
-  const small = new OffscreenCanvas(width, height);
+  const image = imageOf(picture.place(at, goal).observation);
+  const small = new OffscreenCanvas(image.width, image.height);
   small.getContext("2d")!.putImageData(image, 0, 0);
   const context = canvas.getContext("2d")!;
   context.drawImage(small, 0, 0, canvas.width, canvas.height);

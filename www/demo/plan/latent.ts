@@ -17,6 +17,9 @@ export function picturesAt(places: readonly Place[]) {
   return places.map((place) => room.place(place, ANYWHERE).observation);
 }
 
+/** Of two embeddings. */
+export const squareDistance = (a: Float32Array, b: Float32Array) => a.reduce((sum, value, i) => sum + (value - b[i]!) ** 2, 0);
+
 function freePlaces(): Place[] {
   const room = twoRooms({ size: SIDE });
   const along = Array.from({ length: Math.floor(EXTENT / SPACING) }, (_, i) => (i + 0.5) * SPACING);
@@ -53,7 +56,7 @@ export class LatentMap {
   placeOf(embedding: Float32Array): Place {
     const { data, shape } = this.embeddings;
     const width = shape[1]!;
-    const apart = this.places.map((place, i) => ({ place, square: embedding.reduce((sum, value, j) => sum + (value - data[i * width + j]!) ** 2, 0) }));
+    const apart = this.places.map((place, i) => ({ place, square: squareDistance(embedding, data.subarray(i * width, (i + 1) * width)) }));
     const nearest = apart.sort((a, b) => a.square - b.square).slice(0, NEIGHBOURS).map(({ place, square }) => ({ place, weight: 1 / (square + 1e-6) }));
     const total = nearest.reduce((sum, { weight }) => sum + weight, 0);
     const mean = (axis: 0 | 1) => nearest.reduce((sum, { place, weight }) => sum + weight * place[axis], 0) / total;

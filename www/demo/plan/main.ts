@@ -1,13 +1,13 @@
 import "../shared/parts.css";
 import "./plan.css";
-import { runEpisode, twoRooms, type Environment, type PixelData, type Place, type PlanIteration } from "webjepa";
+import { runEpisode, twoRooms, type Environment, type Place, type PlanIteration } from "webjepa";
 import { Chart } from "../shared/charts";
 import { byId, h } from "../shared/dom";
 import { mountLayout } from "../shared/layout";
 import { mountProblem, problemOf, type Problem } from "../shared/problems";
 import { Store } from "../shared/store";
 import { learn, REPEAT, SIDE, trained, untrained, type Agent } from "./agents";
-import { drawMap, drawRoom, type Bundle } from "./drawing";
+import { drawMap, drawRoom, imageOf, type Bundle } from "./drawing";
 import { EXTENT, LatentMap, picturesAt } from "./latent";
 import { measure, type Measured } from "./surprise";
 
@@ -64,12 +64,12 @@ store.subscribe(({ busy, ready, text, progress }) => {
 });
 
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : ms));
-const mapped = async (agent: Promise<Agent>): Promise<Mapped> => ({ ...(await agent), map: await LatentMap.of((await agent).world) });
+const mapped = async (agent: Agent): Promise<Mapped> => ({ ...agent, map: await LatentMap.of(agent.world) });
 
 function agentOf(name: Name): Promise<Mapped> {
   const known = agents.get(name);
   if (known) return known;
-  const loading = mapped(name === "untrained" ? untrained() : trained());
+  const loading = (name === "untrained" ? untrained() : trained()).then(mapped);
   agents.set(name, loading);
   // Tried again when it is asked for again.
   loading.catch(() => agents.delete(name));
@@ -170,7 +170,7 @@ async function go(agent: Mapped, signal: AbortSignal): Promise<string> {
       store.change({ text: `Decision ${++decisions}: carrying it out`, progress: decisions / DECISIONS });
       for (let i = 1; ; i++) {
         const step = room.step(action);
-        walked.push([...(step.state as Float32Array)] as unknown as Place);
+        walked.push([...step.state] as unknown as Place);
         drawRoom(canvases.room, { at: at(), goal, walked });
         await pause(20);
         if (step.terminated || i === REPEAT) return step;
@@ -188,14 +188,6 @@ async function go(agent: Mapped, signal: AbortSignal): Promise<string> {
   return terminated ? `Reached the goal in ${plans.length} decisions` : `Did not reach the goal in ${plans.length} decisions`;
 }
 
-function canvasOf({ data, width, height }: PixelData): HTMLCanvasElement {
-  const canvas = h("canvas", { width, height, role: "img" });
-  const image = new ImageData(width, height);
-  for (let i = 0; i < width * height; i++) image.data.set([data[3 * i]!, data[3 * i + 1]!, data[3 * i + 2]!, 255], 4 * i);
-  canvas.getContext("2d")!.putImageData(image, 0, 0);
-  return canvas;
-}
-
 const median = (values: readonly number[]) => [...values].sort((a, b) => a - b)[values.length >> 1]!;
 
 function showMeasured({ name, auc, pairs }: Measured): void {
@@ -204,12 +196,12 @@ function showMeasured({ name, auc, pairs }: Measured): void {
   byId("table", HTMLElement).hidden = false;
   if (byId("examples", HTMLElement).childElementCount > 0) return;
   const [{ violation, possible, impossible }] = pairs as [Measured["pairs"][number]];
-  const pictures = picturesAt([violation.start, violation.possible, violation.impossible]) as PixelData[];
+  const pictures = picturesAt([violation.start, violation.possible, violation.impossible]);
   const captions = ["Before", `Possible: surprise ${possible.toFixed(2)}`, `Through the wall: ${impossible.toFixed(2)}`];
   byId("examples", HTMLElement).replaceChildren(
     ...pictures.map((picture, i) => {
-      const canvas = canvasOf(picture);
-      canvas.setAttribute("aria-label", captions[i]!);
+      const canvas = h("canvas", { width: picture.width, height: picture.height, role: "img", "aria-label": captions[i]! });
+      canvas.getContext("2d")!.putImageData(imageOf(picture), 0, 0);
       return h("figure", {}, canvas, h("p", { class: "label" }, captions[i]!));
     }),
   );
@@ -239,7 +231,7 @@ async function learnAndGo(signal: AbortSignal): Promise<string> {
       store.change({ text: `Training: step ${step} of ${steps}, ${ms.toFixed(0)} ms a step${warning ? `. ${warning}` : ""}`, progress: step / steps });
     },
   });
-  const live = await mapped(Promise.resolve(agent));
+  const live = await mapped(agent);
   agents.set("live", Promise.resolve(live));
   choose("live");
   await drawTask(live);
@@ -277,8 +269,8 @@ for (const input of models) {
 }
 byId("go", HTMLButtonElement).addEventListener("click", () => busy("Planning", async (signal) => go(await agentOf(store.state.name), signal)));
 byId("another", HTMLButtonElement).addEventListener("click", () => {
-  room.reset({ seed: seed++ });
-  Object.assign(task, { start: [...room.observe().state], goal: room.goal });
+  const { state } = room.reset({ seed: seed++ });
+  Object.assign(task, { start: [...state], goal: room.goal });
   void agentOf(store.state.name).then(drawTask);
 });
 byId("stop", HTMLButtonElement).addEventListener("click", () => stopping.abort());

@@ -2,7 +2,7 @@
 
 import { twoRooms, type Violation } from "webjepa";
 import { REPEAT, SIDE, type Agent } from "./agents";
-import { picturesAt } from "./latent";
+import { picturesAt, squareDistance } from "./latent";
 
 export const KINDS = [
   { kind: "wall", name: "Through the wall" },
@@ -39,8 +39,7 @@ export async function measure({ world, scale }: Agent, pairs: number, signal: Ab
     const surprises: Surprise[] = [];
     for (const [i, violation] of violations.entries()) {
       const { data: predicted } = await world.rollout(embedding(3 * i), [scale.scaled(violation.action)], { signal });
-      const distance = (seen: Float32Array) => seen.reduce((sum, value, j) => sum + (value - predicted[j]!) ** 2, 0);
-      surprises.push({ violation, possible: distance(embedding(3 * i + 1)), impossible: distance(embedding(3 * i + 2)) });
+      surprises.push({ violation, possible: squareDistance(embedding(3 * i + 1), predicted), impossible: squareDistance(embedding(3 * i + 2), predicted) });
     }
     onKind({ name, auc: areaUnderCurve(surprises.map(({ impossible }) => impossible), surprises.map(({ possible }) => possible)), pairs: surprises });
   }
