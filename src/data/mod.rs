@@ -1,10 +1,12 @@
 //! Labelled pictures from files, for the command line.
 //!
+//! - [`film`]: pictures that follow each other.
 //! - [`folder`]: pictures in folders that are named like their class, as they are or in a tar archive.
 //! - [`idx`]: the files of MNIST and of the sets that took its place.
 //! - [`picture`]: one decoded picture.
 //! - [`moving`]: pictures set in motion.
 
+pub mod film;
 pub mod folder;
 pub mod idx;
 pub mod moving;
@@ -62,12 +64,9 @@ impl Dataset {
     /// # Errors
     /// [`Error::BadInput`], with the name of the file, if there are no pictures, or one only, or one cannot be read.
     pub fn read(path: &Path, seed: u64) -> Result<Self> {
-        let parts = if !path.is_dir() {
-            folder::read_archive(path)?
-        } else if idx::found(path) {
-            idx::read(path)?
-        } else {
-            folder::read(path)?
+        let parts = match path.is_dir() && idx::found(path) {
+            true => idx::read(path)?,
+            false => Parts::read(path)?,
         };
         parts
             .parted(seed)
@@ -76,6 +75,14 @@ impl Dataset {
 }
 
 impl Parts {
+    /// Of a folder, or a tar archive, with a folder of pictures for each class.
+    fn read(path: &Path) -> Result<Self> {
+        match path.is_dir() {
+            true => folder::read(path),
+            false => folder::read_archive(path),
+        }
+    }
+
     /// Sees to it that there is something to train on and something to test on.
     fn parted(self, seed: u64) -> Result<Dataset, String> {
         let Self {

@@ -1,9 +1,11 @@
 //! The command line: embeds pictures, describes checkpoints and trains models, with the library's own code.
 
 mod convert;
+mod film;
 mod plan;
 mod presets;
 mod pretrain;
+mod statistics;
 mod world;
 
 use std::fs::{self, File};
@@ -56,6 +58,7 @@ enum Command {
         json: bool,
     },
     Convert(convert::Convert),
+    Film(film::FilmRun),
     Plan(plan::Evaluate),
     Presets(presets::Presets),
     Pretrain(pretrain::Pretrain),
@@ -111,6 +114,7 @@ fn main() -> ExitCode {
         }
         Command::Inspect { model, json } => inspect(&model, json),
         Command::Convert(arguments) => convert::run(&arguments),
+        Command::Film(arguments) => film::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Presets(arguments) => presets::run(&arguments),
         Command::Pretrain(arguments) => pretrain::run(&arguments),

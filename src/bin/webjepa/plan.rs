@@ -1,6 +1,5 @@
 //! `webjepa plan`: acts in an environment with a world model, from pictures only, and counts how often the goal is reached.
 
-use std::cmp::Ordering;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -21,6 +20,7 @@ use webjepa::world::{ActionScale, Axis, Candidates, Cem, Cost, Space};
 use webjepa::{Error, Result};
 
 use super::Model;
+use super::statistics::{Compared, median};
 use super::world::{About, environment};
 
 /// Pictures whose embeddings are compared by [`distances`], two by two.
@@ -347,8 +347,7 @@ fn violations(agent: &Agent, place: &mut Repeated<TwoRooms>, first: u64, pairs: 
             impossible.push(surprise(drawn.impossible)?);
             away.push(distance(drawn.possible, drawn.impossible));
         }
-        let compared = impossible.iter().zip(&possible);
-        let larger = compared.filter(|(violation, control)| violation > control);
+        let compared = Compared::of(&impossible, &possible);
         println!(
             "{}",
             json!({
@@ -356,35 +355,12 @@ fn violations(agent: &Agent, place: &mut Repeated<TwoRooms>, first: u64, pairs: 
                     Breach::Wall => "wall",
                     Breach::Teleport(_) => "teleport",
                 },
-                "pairs": pairs,
-                "auc": area_under_curve(&impossible, &possible),
-                "largerInPair": larger.count() as f64 / pairs as f64,
-                "medianDistance": median(&mut away),
-                "medianPossible": median(&mut possible),
-                "medianImpossible": median(&mut impossible),
+                "medianDistance": median(&away),
+                "surprise": compared,
             })
         );
     }
     Ok(())
-}
-
-/// How often one of `positives` is larger than one of `negatives`, of all their pairs, ties by half: the area under the ROC curve.
-fn area_under_curve(positives: &[f64], negatives: &[f64]) -> f64 {
-    let won = |positive: f64| -> f64 {
-        let against = |&negative: &f64| match positive.total_cmp(&negative) {
-            Ordering::Greater => 1.0,
-            Ordering::Equal => 0.5,
-            Ordering::Less => 0.0,
-        };
-        negatives.iter().map(against).sum()
-    };
-    let all: f64 = positives.iter().map(|&positive| won(positive)).sum();
-    all / (positives.len() * negatives.len()) as f64
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn square(a: &[f32], b: &[f32]) -> f64 {

@@ -1,0 +1,296 @@
+//! `webjepa film`: trains a V-JEPA on film, without labels, and measures how it is surprised where the film is cut or its frames are out
+//! of order.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde_json::{Map, Value, json};
+use webjepa::data::Picture;
+use webjepa::data::film::{Clip, Film, Films};
+use webjepa::device::{Backend, Precision};
+use webjepa::input::Processor;
+use webjepa::mask::Masks;
+use webjepa::model::predictor::{ContextFrom, predict};
+use webjepa::model::{Encoder, Pictures, Predictor};
+use webjepa::rng::{Generator, Stream};
+use webjepa::train::trainer::Trainer;
+use webjepa::{Error, Result};
+
+use super::pretrain::{Log, options, resumed, save, write};
+use super::statistics::{Compared, Control};
+use super::unwritable;
+
+/// Clips whose surprise is computed together.
+const AT_ONCE: usize = 16;
+/// Decides what is measured; the same in every run.
+const MEASURE_SEED: u64 = 0;
+
+/// Train a V-JEPA on film, and measure its surprise at cuts and at frames out of order.
+#[derive(clap::Args)]
+pub struct FilmRun {
+    /// A folder, or a .tar of one, with a folder of frames (JPEG or PNG, named in their order) for each film. Such folders may lie in
+    /// folders train and test; else the last quarter of each film is measured with, and not learnt from.
+    data: PathBuf,
+    /// Options of the run as a JSON file, with the names that the TypeScript library has: model, objective, batchSize, …
+    #[arg(long)]
+    options: PathBuf,
+    /// Where to write the run (run.safetensors), the log (log.jsonl) and the model.
+    #[arg(long)]
+    out: PathBuf,
+    /// From one frame of a clip to the next, in frames of the film.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    stride: u32,
+    /// Overrides the seed of the options.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Overrides the steps of the options' schedule.
+    #[arg(long)]
+    steps: Option<u64>,
+    /// Stop after so many steps of the schedule.
+    #[arg(long)]
+    stop_after: Option<u64>,
+    /// Measure after every so many steps, and at the start and the end; with --resume and --stop-after 0 nothing else is done.
+    #[arg(long, default_value_t = 500)]
+    measure_every: u64,
+    /// Clips of each film to measure with, at most.
+    #[arg(long, default_value_t = 60)]
+    clips: usize,
+    /// Go on from the run in the output folder.
+    #[arg(long)]
+    resume: bool,
+}
+
+/// What is done to the second half of a clip.
+#[derive(Clone, Copy)]
+enum Breach {
+    /// Another film goes on.
+    OtherFilm,
+    /// The same film goes on, at another time, whose frames are none of the clip's.
+    OtherTime,
+    /// Its frames come in another order.
+    Order,
+}
+
+const BREACHES: [(&str, Breach); 3] = [
+    ("cutToOtherFilm", Breach::OtherFilm),
+    ("cutToOtherTime", Breach::OtherTime),
+    ("framesOutOfOrder", Breach::Order),
+];
+
+/// Runs the command.
+pub fn run(arguments: &FilmRun) -> Result<()> {
+    let device = pollster::block_on(Backend::Cpu.device())?;
+    let films = Films::read(&arguments.data)?;
+    fs::create_dir_all(&arguments.out).map_err(|e| unwritable(&arguments.out, &e))?;
+    let saved = arguments.out.join("run.safetensors");
+    let mut trainer = match arguments.resume {
+        true => resumed(&saved, &device)?,
+        false => Trainer::new(
+            options(&arguments.options, arguments.seed, arguments.steps)?.recipe(None)?,
+            &device,
+        )?,
+    };
+    let model = &trainer.recipe().model;
+    if !model.is_video() || trainer.predictor_network().is_none() {
+        return Err(Error::BadConfig(
+            "the options describe no model of clips: use the objective \"vjepa\"".into(),
+        ));
+    }
+    let (frames, stride) = (model.frames, arguments.stride as usize);
+    let clips = Clip::all(&films.train, frames, stride);
+    let judge = Judge::new(&films.test, &trainer, stride, arguments.clips)?;
+    let mut log = Log::open(&arguments.out.join("log.jsonl"), arguments.resume)?;
+    log.write(&json!({
+        "films": films.train.iter().map(|film| &film.name).collect::<Vec<_>>(),
+        "clips": clips.len(), "measuredWith": judge.clips.len(),
+    }))?;
+    let start = Instant::now();
+    let measure = |trainer: &Trainer, log: &mut Log| -> Result<()> {
+        let mut line = judge.measured(trainer)?;
+        line["step"] = trainer.step_count().into();
+        line["seconds"] = start.elapsed().as_secs_f64().into();
+        log.write(&line)
+    };
+    let steps = trainer.recipe().schedule.steps;
+    let last = arguments.stop_after.unwrap_or(steps).min(steps);
+    measure(&trainer, &mut log)?;
+    while trainer.step_count() < last {
+        let mut batch = trainer.new_batch();
+        for clip in trainer.next_indices(clips.len())? {
+            for time in 0..frames {
+                trainer.push(&mut batch, &clips[clip].frame(&films.train, time).view())?;
+            }
+        }
+        let report = pollster::block_on(trainer.step(&batch))?;
+        let done = report.step;
+        if done.is_multiple_of(100) || report.warning.is_some() || done == last {
+            log.write(&serde_json::to_value(&report).unwrap_or_default())?;
+        }
+        if done.is_multiple_of(arguments.measure_every) || done == last {
+            measure(&trainer, &mut log)?;
+            save(&trainer, &saved)?;
+        }
+    }
+    let original = pollster::block_on(trainer.export_original())?;
+    write(&arguments.out.join("original"), &original)
+}
+
+/// Clips that were not learnt from, and what can be done to them.
+struct Judge<'a> {
+    films: &'a [Film],
+    clips: Vec<Clip>,
+    frames: usize,
+    /// Frames of the first half, which is of whole tubelets.
+    half: usize,
+    processor: Processor,
+}
+
+impl<'a> Judge<'a> {
+    fn new(films: &'a [Film], trainer: &Trainer, stride: usize, most: usize) -> Result<Self> {
+        let recipe = trainer.recipe();
+        let (frames, tubelet) = (recipe.model.frames, recipe.model.tubelet);
+        let half = frames / tubelet / 2 * tubelet;
+        if half == 0 {
+            return Err(Error::BadConfig(format!(
+                "a clip of {frames} frames is one tubelet of {tubelet}: nothing comes after it"
+            )));
+        }
+        let normalization = &recipe.normalization;
+        let processor = Processor::published_for(&recipe.model)?
+            .with_statistics(&normalization.mean, &normalization.std)?;
+        let all = Clip::all(films, frames, stride);
+        let clips: Vec<Clip> = (0..films.len())
+            .flat_map(|film| {
+                let of: Vec<Clip> = all.iter().filter(|c| c.film == film).copied().collect();
+                let count = of.len().min(most);
+                (0..count)
+                    .map(move |i| of[i * of.len() / count])
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        if clips.is_empty() {
+            return Err(Error::BadInput(format!(
+                "no film is long enough to measure with clips of {frames} frames, {stride} apart"
+            )));
+        }
+        Ok(Self {
+            films,
+            clips,
+            frames,
+            half,
+            processor,
+        })
+    }
+
+    /// How surprise at each breach compares to surprise at the same clip as it was filmed.
+    fn measured(&self, trainer: &Trainer) -> Result<Value> {
+        let mut measured = Map::new();
+        for (name, breach) in BREACHES {
+            let mut random = Stream::new(MEASURE_SEED, name, 0);
+            let (mut filmed, mut broken) = (Vec::new(), Vec::new());
+            for clip in &self.clips {
+                if let Some(second) = self.second(clip, breach, &mut random) {
+                    filmed.push(self.shown(clip));
+                    broken.push([&self.shown(clip)[..self.half], &second].concat());
+                }
+            }
+            if filmed.is_empty() {
+                continue;
+            }
+            let impossible = self.surprise(trainer, &broken)?;
+            let possible = self.surprise(trainer, &filmed)?;
+            let compared = Compared::of(&impossible, &possible);
+            let control = Control::of(&impossible, &possible, MEASURE_SEED);
+            measured.insert(
+                name.into(),
+                json!({ "surprise": compared, "control": control }),
+            );
+        }
+        Ok(Value::Object(measured))
+    }
+
+    fn shown(&self, clip: &Clip) -> Vec<&'a Picture> {
+        (0..self.frames)
+            .map(|time| clip.frame(self.films, time))
+            .collect()
+    }
+
+    /// What comes in the place of a clip's second half; nothing where the films have nothing for it.
+    fn second(&self, clip: &Clip, breach: Breach, random: &mut Stream) -> Option<Vec<&'a Picture>> {
+        let half = self.half;
+        let reach = self.frames * clip.stride;
+        let mut drawn = |from: Vec<&Clip>| {
+            let index = (random.uniform() * from.len() as f32) as usize;
+            from.get(index).map(|clip| self.shown(clip).split_off(half))
+        };
+        match breach {
+            Breach::OtherFilm => drawn(self.clips.iter().filter(|c| c.film != clip.film).collect()),
+            Breach::OtherTime => {
+                let apart =
+                    |c: &&Clip| c.film == clip.film && c.first.abs_diff(clip.first) >= reach;
+                drawn(self.clips.iter().filter(apart).collect())
+            }
+            Breach::Order => {
+                let second = self.shown(clip).split_off(half);
+                // One frame has no other order.
+                (half > 1).then(|| {
+                    loop {
+                        let order = random.permutation(half);
+                        if !order.is_sorted() {
+                            break order.iter().map(|&time| second[time]).collect();
+                        }
+                    }
+                })
+            }
+        }
+    }
+
+    /// The mean distance of predicted embeddings of the second half from the real ones, for each clip.
+    fn surprise(&self, trainer: &Trainer, clips: &[Vec<&Picture>]) -> Result<Vec<f64>> {
+        let config = &trainer.recipe().model;
+        let device = pollster::block_on(Backend::Cpu.device())?;
+        let encoder = |network: &webjepa::train::network::Network| {
+            let mut parameters = network.fixed(&device, Precision::F32);
+            Encoder::new(config, Precision::F32, &device, &mut parameters)
+        };
+        let context = encoder(&trainer.online_network())?;
+        let target = encoder(&trainer.encoder_network())?;
+        let network = trainer
+            .predictor_network()
+            .ok_or_else(|| Error::Internal("the objective has no predictor".into()))?;
+        let mut parameters = network.fixed(&device, Precision::F32);
+        let predictor = Predictor::take(config, &device, &mut parameters)?;
+        let mut all = Vec::new();
+        for clips in clips.chunks(AT_ONCE) {
+            let mut pixels = Vec::new();
+            for frame in clips.iter().flatten() {
+                pixels.extend(self.processor.apply(&frame.view())?);
+            }
+            let pictures = Pictures {
+                pixels,
+                batch: clips.len(),
+                frames: self.frames,
+                size: config.image_size,
+            };
+            let [steps, rows, columns] = context.grid(&pictures)?;
+            let (seen, count) = (steps / 2 * rows * columns, steps * rows * columns);
+            let masks = Masks {
+                context: vec![(0..seen).collect(); clips.len()],
+                targets: vec![vec![(seen..count).collect(); clips.len()]],
+            };
+            let prediction = pollster::block_on(predict(
+                [&context, &target],
+                &predictor,
+                &pictures,
+                &masks,
+                ContextFrom::Visible,
+                0,
+            ))?;
+            all.extend(prediction.error.chunks_exact(count - seen).map(|error| {
+                error.iter().map(|&e| f64::from(e)).sum::<f64>() / error.len() as f64
+            }));
+        }
+        Ok(all)
+    }
+}
