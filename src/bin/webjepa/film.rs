@@ -1,7 +1,6 @@
 //! `webjepa film`: trains a V-JEPA on film, without labels, and measures how it is surprised where the film is cut or its frames are out
 //! of order.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -17,9 +16,8 @@ use webjepa::rng::{Generator, Stream};
 use webjepa::train::trainer::Trainer;
 use webjepa::{Error, Result};
 
-use super::pretrain::{Log, options, resumed, save, write};
+use super::run::{Log, Run};
 use super::statistics::{Compared, Control};
-use super::unwritable;
 
 /// Clips whose surprise is computed together.
 const AT_ONCE: usize = 16;
@@ -28,25 +26,15 @@ const MEASURE_SEED: u64 = 0;
 
 /// Train a V-JEPA on film, and measure its surprise at cuts and at frames out of order.
 #[derive(clap::Args)]
-pub struct FilmRun {
+pub struct Filmed {
     /// A folder, or a .tar of one, with a folder of frames (JPEG or PNG, named in their order) for each film. Such folders may lie in
     /// folders train and test; else the last quarter of each film is measured with, and not learnt from.
     data: PathBuf,
-    /// Options of the run as a JSON file, with the names that the TypeScript library has: model, objective, batchSize, …
-    #[arg(long)]
-    options: PathBuf,
-    /// Where to write the run (run.safetensors), the log (log.jsonl) and the model.
-    #[arg(long)]
-    out: PathBuf,
+    #[command(flatten)]
+    run: Run,
     /// From one frame of a clip to the next, in frames of the film.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     stride: u32,
-    /// Overrides the seed of the options.
-    #[arg(long)]
-    seed: Option<u64>,
-    /// Overrides the steps of the options' schedule.
-    #[arg(long)]
-    steps: Option<u64>,
     /// Stop after so many steps of the schedule.
     #[arg(long)]
     stop_after: Option<u64>,
@@ -56,9 +44,6 @@ pub struct FilmRun {
     /// Clips of each film to measure with, at most.
     #[arg(long, default_value_t = 60)]
     clips: usize,
-    /// Go on from the run in the output folder.
-    #[arg(long)]
-    resume: bool,
 }
 
 /// What is done to the second half of a clip.
@@ -79,18 +64,12 @@ const BREACHES: [(&str, Breach); 3] = [
 ];
 
 /// Runs the command.
-pub fn run(arguments: &FilmRun) -> Result<()> {
+pub fn run(arguments: &Filmed) -> Result<()> {
     let device = pollster::block_on(Backend::Cpu.device())?;
     let films = Films::read(&arguments.data)?;
-    fs::create_dir_all(&arguments.out).map_err(|e| unwritable(&arguments.out, &e))?;
-    let saved = arguments.out.join("run.safetensors");
-    let mut trainer = match arguments.resume {
-        true => resumed(&saved, &device)?,
-        false => Trainer::new(
-            options(&arguments.options, arguments.seed, arguments.steps)?.recipe(None)?,
-            &device,
-        )?,
-    };
+    let mut trainer = arguments.run.trainer(&device, |options| {
+        Trainer::new(options.recipe(None)?, &device)
+    })?;
     let model = &trainer.recipe().model;
     if !model.is_video() || trainer.predictor_network().is_none() {
         return Err(Error::BadConfig(
@@ -100,7 +79,7 @@ pub fn run(arguments: &FilmRun) -> Result<()> {
     let (frames, stride) = (model.frames, arguments.stride as usize);
     let clips = Clip::all(&films.train, frames, stride);
     let judge = Judge::new(&films.test, &trainer, stride, arguments.clips)?;
-    let mut log = Log::open(&arguments.out.join("log.jsonl"), arguments.resume)?;
+    let mut log = arguments.run.log()?;
     log.write(&json!({
         "films": films.train.iter().map(|film| &film.name).collect::<Vec<_>>(),
         "clips": clips.len(), "measuredWith": judge.clips.len(),
@@ -129,11 +108,11 @@ pub fn run(arguments: &FilmRun) -> Result<()> {
         }
         if done.is_multiple_of(arguments.measure_every) || done == last {
             measure(&trainer, &mut log)?;
-            save(&trainer, &saved)?;
+            arguments.run.save(&trainer)?;
         }
     }
     let original = pollster::block_on(trainer.export_original())?;
-    write(&arguments.out.join("original"), &original)
+    arguments.run.write("original", &original).map(drop)
 }
 
 /// Clips that were not learnt from, and what can be done to them.

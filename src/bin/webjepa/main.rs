@@ -5,6 +5,7 @@ mod film;
 mod plan;
 mod presets;
 mod pretrain;
+mod run;
 mod statistics;
 mod world;
 
@@ -58,7 +59,7 @@ enum Command {
         json: bool,
     },
     Convert(convert::Convert),
-    Film(film::FilmRun),
+    Film(film::Filmed),
     Plan(plan::Evaluate),
     Presets(presets::Presets),
     Pretrain(pretrain::Pretrain),

@@ -2,13 +2,11 @@
 //! them what it learns.
 
 use std::borrow::Cow;
-use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::tensor::Device;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use webjepa::checkpoint::{EncoderChoice, OTHER, assemble};
 use webjepa::config::ModelConfig;
 use webjepa::data::moving::{DIRECTIONS, Moving};
@@ -22,11 +20,11 @@ use webjepa::probe::hog::hog;
 use webjepa::probe::knn::{Knn, Vote};
 use webjepa::probe::linear::{LinearProbe, Ridge};
 use webjepa::train::recipe::Options;
-use webjepa::train::save::Files;
 use webjepa::train::trainer::{Loaded, Trainer};
 use webjepa::{Error, Result};
 
-use super::{Model, unwritable};
+use super::Model;
+use super::run::{Log, Run};
 
 /// Pictures whose embeddings are computed together.
 const AT_ONCE: usize = 32;
@@ -42,22 +40,12 @@ const HOG_CELLS: usize = 8;
 pub struct Pretrain {
     /// A folder with a folder of pictures for each class, a .tar of one, or a folder with the files of MNIST.
     data: PathBuf,
-    /// Options of the run as a JSON file, with the names that the TypeScript library has: model, objective, batchSize, …
-    #[arg(long)]
-    options: PathBuf,
-    /// Where to write the run (run.safetensors), the log (log.jsonl) and the model (in the original names and Hugging Face's).
-    #[arg(long)]
-    out: PathBuf,
+    #[command(flatten)]
+    run: Run,
     /// Begin with the weights of a checkpoint (a folder, or a .safetensors file): its encoders, and its predictor where the
     /// objective has one. The options may give the sizes of a predictor that it lacks in `model`.
     #[arg(long)]
     from: Option<PathBuf>,
-    /// Overrides the seed of the options.
-    #[arg(long)]
-    seed: Option<u64>,
-    /// Overrides the steps of the options' schedule.
-    #[arg(long)]
-    steps: Option<u64>,
     /// Stop after so many steps of the schedule.
     #[arg(long)]
     stop_after: Option<u64>,
@@ -82,14 +70,6 @@ pub struct Pretrain {
     /// Also measure raw pixels and HOG-like features.
     #[arg(long)]
     baselines: bool,
-    /// Go on from the run in the output folder.
-    #[arg(long)]
-    resume: bool,
-}
-
-/// The run that was saved in a file.
-pub(super) fn resumed(saved: &Path, device: &Device) -> Result<Trainer> {
-    Trainer::resume(&fs::read(saved).map_err(|e| unreadable(saved, &e))?, device)
 }
 
 /// Runs the command.
@@ -102,12 +82,9 @@ pub fn run(arguments: &Pretrain) -> Result<()> {
         (true, Some(validation)) => (data.train, validation),
         (true, None) => data.train.split(classes, 0),
     };
-    fs::create_dir_all(&arguments.out).map_err(|e| unwritable(&arguments.out, &e))?;
-    let saved = arguments.out.join("run.safetensors");
-    let mut trainer = match arguments.resume {
-        true => resumed(&saved, &device)?,
-        false => begun(arguments, &device)?,
-    };
+    let from = arguments.from.as_deref();
+    let begun = |options| begun(from, options, &device);
+    let mut trainer = arguments.run.trainer(&device, begun)?;
     let model = &trainer.recipe().model;
     let moving = match (arguments.moving, model.frames) {
         (None, 1) => None,
@@ -131,7 +108,7 @@ pub fn run(arguments: &Pretrain) -> Result<()> {
     if arguments.baselines && moving.is_some() {
         return Err(Error::BadInput("there are no baselines of clips".into()));
     }
-    let mut log = Log::open(&arguments.out.join("log.jsonl"), arguments.resume)?;
+    let mut log = arguments.run.log()?;
     if arguments.baselines {
         for (name, accuracy) in baselines(&probe, &trainer.recipe().model)? {
             log.write(
@@ -174,32 +151,17 @@ pub fn run(arguments: &Pretrain) -> Result<()> {
         }
         if done.is_multiple_of(arguments.measure_every) || done == last {
             measure(&trainer, &mut log)?;
-            save(&trainer, &saved)?;
+            arguments.run.save(&trainer)?;
         }
     }
-    let mut exports = vec![(
-        arguments.out.join("original"),
-        pollster::block_on(trainer.export_original())?,
-    )];
+    let original = pollster::block_on(trainer.export_original())?;
+    arguments.run.write("original", &original)?;
     match pollster::block_on(trainer.export_hugging_face()) {
-        Ok(files) => exports.push((arguments.out.join("hf"), files)),
+        Ok(files) => arguments.run.write("hf", &files).map(drop),
         // transformers does not have every system.
-        Err(Error::Unsupported(_)) => {}
-        Err(error) => return Err(error),
+        Err(Error::Unsupported(_)) => Ok(()),
+        Err(error) => Err(error),
     }
-    exports
-        .iter()
-        .try_for_each(|(folder, files)| write(folder, files))
-}
-
-/// Writes the files of a model into a folder.
-pub(super) fn write(folder: &Path, files: &Files) -> Result<()> {
-    fs::create_dir_all(folder).map_err(|e| unwritable(folder, &e))?;
-    for (name, bytes) in files {
-        let path = folder.join(name);
-        fs::write(&path, bytes).map_err(|e| unwritable(&path, &e))?;
-    }
-    Ok(())
 }
 
 /// What is shown of a picture: its clip and the direction in which it moves, or itself.
@@ -218,13 +180,12 @@ fn frames_of<'a>(
 }
 
 /// A new run: from fresh weights, or from those of a checkpoint.
-fn begun(arguments: &Pretrain, device: &Device) -> Result<Trainer> {
-    let mut options = options(&arguments.options, arguments.seed, arguments.steps)?;
-    let Some(from) = &arguments.from else {
+fn begun(from: Option<&Path>, mut options: Options, device: &Device) -> Result<Trainer> {
+    let Some(from) = from else {
         return Trainer::new(options.recipe(None)?, device);
     };
     let model = Model {
-        model_dir: from.clone(),
+        model_dir: from.to_path_buf(),
         config: None,
         encoder: EncoderChoice::default(),
     };
@@ -248,54 +209,6 @@ fn begun(arguments: &Pretrain, device: &Device) -> Result<Trainer> {
         predictor: opened.predictor,
     };
     Trainer::from_loaded(options.recipe(Some(config))?, device, loaded)
-}
-
-/// The options file with what the command line overrides.
-pub(super) fn options(path: &Path, seed: Option<u64>, steps: Option<u64>) -> Result<Options> {
-    let text = fs::read_to_string(path).map_err(|e| unreadable(path, &e))?;
-    let mut options: Map<String, Value> = serde_json::from_str(&text)
-        .map_err(|e| Error::BadConfig(format!("{}: {e}", path.display())))?;
-    if let Some(seed) = seed {
-        options.insert("seed".into(), seed.into());
-    }
-    if let Some(steps) = steps {
-        let schedule = options.entry("schedule").or_insert_with(|| json!({}));
-        schedule["steps"] = steps.into();
-    }
-    Options::from_json(&Value::Object(options).to_string())
-}
-
-/// Writes a run beside the last one and then puts it in its place, so that one of the two is always whole.
-pub(super) fn save(trainer: &Trainer, path: &Path) -> Result<()> {
-    let bytes = pollster::block_on(trainer.save())?;
-    let partial = path.with_extension("partial");
-    fs::write(&partial, bytes).map_err(|e| unwritable(&partial, &e))?;
-    fs::rename(&partial, path).map_err(|e| unwritable(path, &e))
-}
-
-pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Error {
-    Error::BadInput(format!("{} cannot be read: {error}", path.display()))
-}
-
-/// Lines of JSON in a file and on standard output.
-pub(super) struct Log(fs::File);
-
-impl Log {
-    pub(super) fn open(path: &Path, go_on: bool) -> Result<Self> {
-        let file = fs::OpenOptions::new()
-            .create(true)
-            .write(true)
-            .append(go_on)
-            .truncate(!go_on)
-            .open(path);
-        file.map(Self).map_err(|e| unwritable(path, &e))
-    }
-
-    pub(super) fn write(&mut self, line: &Value) -> Result<()> {
-        println!("{line}");
-        writeln!(self.0, "{line}")
-            .map_err(|e| Error::BadInput(format!("the log cannot be written: {e}")))
-    }
 }
 
 /// Shares of test pictures whose class was right.

@@ -12,7 +12,7 @@ use webjepa::train::trainer::Trainer;
 use webjepa::world::ActionScale;
 use webjepa::{Error, Result};
 
-use super::pretrain::{Log, options, resumed, save, unreadable, write};
+use super::run::{Run, read};
 use super::{parsed, unwritable};
 
 /// What a world model was trained in, beside its weights.
@@ -23,12 +23,8 @@ const LOG_EVERY: u64 = 50;
 /// Explore an environment, and train a world model on what is seen.
 #[derive(clap::Args)]
 pub struct World {
-    /// Options of the run as a JSON file, with the names that the TypeScript library has: model, objective, batchSize, …
-    #[arg(long)]
-    options: PathBuf,
-    /// Where to write the run (run.safetensors), the log (log.jsonl) and the model.
-    #[arg(long)]
-    out: PathBuf,
+    #[command(flatten)]
+    run: Run,
     /// Where to act: two-rooms.
     #[arg(long, default_value = "two-rooms")]
     environment: String,
@@ -47,18 +43,9 @@ pub struct World {
     /// Recordings to learn from, in place of new ones; where there is no such file, the new ones are kept in it.
     #[arg(long)]
     replay: Option<PathBuf>,
-    /// Overrides the seed of the options.
-    #[arg(long)]
-    seed: Option<u64>,
-    /// Overrides the steps of the options' schedule.
-    #[arg(long)]
-    steps: Option<u64>,
     /// Save after every so many steps, and at the end.
     #[arg(long, default_value_t = 1000)]
     save_every: u64,
-    /// Go on from the run in the output folder.
-    #[arg(long)]
-    resume: bool,
 }
 
 /// What is to be known about a world model in order to act with it.
@@ -111,16 +98,10 @@ pub fn environment(name: &str, repeat: usize, longest: usize) -> Result<Repeated
 /// Runs the command.
 pub fn run(arguments: &World) -> Result<()> {
     let device = pollster::block_on(Backend::Cpu.device())?;
-    fs::create_dir_all(&arguments.out).map_err(|e| unwritable(&arguments.out, &e))?;
-    let saved = arguments.out.join("run.safetensors");
-    let mut trainer = match arguments.resume {
-        true => resumed(&saved, &device)?,
-        false => Trainer::new(
-            options(&arguments.options, arguments.seed, arguments.steps)?.recipe(None)?,
-            &device,
-        )?,
-    };
-    let mut log = Log::open(&arguments.out.join("log.jsonl"), arguments.resume)?;
+    let mut trainer = arguments.run.trainer(&device, |options| {
+        Trainer::new(options.recipe(None)?, &device)
+    })?;
+    let mut log = arguments.run.log()?;
     let replay = recordings(arguments, &trainer)?;
     let Some(lewm) = trainer.recipe().model.lewm.clone() else {
         return Err(Error::BadConfig(
@@ -156,7 +137,7 @@ pub fn run(arguments: &World) -> Result<()> {
             log.write(&line)?;
         }
         if done.is_multiple_of(arguments.save_every) || done == last {
-            save(&trainer, &saved)?;
+            arguments.run.save(&trainer)?;
         }
     }
     let statistics = scale.statistics();
@@ -169,8 +150,8 @@ pub fn run(arguments: &World) -> Result<()> {
             std: std.to_vec(),
         },
     };
-    let folder = arguments.out.join("model");
-    write(&folder, &pollster::block_on(trainer.export_original())?)?;
+    let original = pollster::block_on(trainer.export_original())?;
+    let folder = arguments.run.write("model", &original)?;
     let path = folder.join(ABOUT);
     let text = serde_json::to_string_pretty(&about).unwrap_or_default() + "\n";
     fs::write(&path, text).map_err(|e| unwritable(&path, &e))
@@ -186,7 +167,7 @@ fn recordings(arguments: &World, trainer: &Trainer) -> Result<Replay> {
         )));
     }
     if let Some(path) = arguments.replay.as_ref().filter(|path| path.exists()) {
-        let replay = Replay::load(&fs::read(path).map_err(|e| unreadable(path, &e))?)?;
+        let replay = Replay::load(&read(path)?)?;
         return match replay.side() == side {
             true => Ok(replay),
             false => Err(Error::BadInput(format!(
