@@ -305,6 +305,66 @@ fn a_trained_model_is_converted_with_its_predictor() {
 }
 
 #[test]
+fn a_model_of_two_still_films_is_surprised_by_cuts_between_them_alone() {
+    let root = std::env::temp_dir().join(format!("webjepa-film-{}", std::process::id()));
+    for (film, across) in [("rows", false), ("columns", true)] {
+        let folder = root.join("films").join(film);
+        std::fs::create_dir_all(&folder).unwrap();
+        let frame = image::RgbImage::from_fn(36, 36, |x, y| {
+            let at = if across { x } else { y };
+            image::Rgb([(at * 7) as u8, if across { 200 } else { 20 }, 90])
+        });
+        for time in 0..40 {
+            frame.save(folder.join(format!("{time:02}.png"))).unwrap();
+        }
+    }
+    let path = |name: &str| root.join(name).to_str().expect("a path of text").to_owned();
+    let options = r#"{ "model": { "system": "vjepa2", "imageSize": 32, "patchSize": 8, "frames": 4, "tubelet": 2, "hiddenSize": 24,
+        "layers": 2, "heads": 2, "predictor": { "hiddenSize": 24, "layers": 2, "heads": 2, "maskTokens": 1 } },
+        "objective": "vjepa", "batchSize": 4, "schedule": { "steps": 60, "lr": 0.003, "warmupSteps": 0 },
+        "masks": { "strategy": "vjepa-multiblock3d", "types": [{ "numBlocks": 1, "spatialScale": [0.15, 0.15], "maxTemporalKeep": 0.5 }] } }"#;
+    std::fs::write(path("options.json"), options).unwrap();
+    let (films, options, out) = (path("films"), path("options.json"), path("run"));
+    let run = |more: &[&str]| -> Vec<Value> {
+        let arguments = ["film", &films, "--options", &options, "--out", &out];
+        let output = webjepa(&[&arguments, more].concat());
+        assert_success(&output);
+        let lines = output.stdout.split(|&byte| byte == b'\n');
+        lines
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).expect("a line of JSON"))
+            .collect()
+    };
+    let lines = run(&[]);
+    // A quarter of 40 frames has seven clips of four.
+    let first =
+        serde_json::json!({ "films": ["columns", "rows"], "clips": 54, "measuredWith": 14 });
+    assert_eq!(lines[0], first);
+    let trained = lines.last().unwrap();
+    assert_eq!(trained["step"], 60);
+    let auc = |breach: &str| trained[breach]["surprise"]["auc"].as_f64().unwrap();
+    assert_eq!(auc("cutToOtherFilm"), 1.0);
+    assert_eq!(trained["cutToOtherFilm"]["control"]["reaching"], 0.0);
+    // What stands still is the same at all times and in any order.
+    assert_eq!([auc("cutToOtherTime"), auc("framesOutOfOrder")], [0.5; 2]);
+
+    // Measuring again what was saved gives the same.
+    let again = run(&["--resume", "--stop-after", "0"]);
+    let breach = "cutToOtherFilm";
+    assert_eq!(again.last().unwrap()[breach], trained[breach]);
+    let refused = webjepa(&[
+        "film",
+        &path("run"),
+        "--options",
+        &options,
+        "--out",
+        &path("none"),
+    ]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("no frames to learn from"));
+    std::fs::remove_dir_all(root).unwrap();
+}
+
+#[test]
 fn a_world_model_is_trained_from_recordings_and_plans() {
     let root = std::env::temp_dir().join(format!("webjepa-world-{}", std::process::id()));
     std::fs::create_dir_all(&root).unwrap();
