@@ -240,12 +240,7 @@ pub(super) fn attention(
     mask: AttentionMask,
     sums: bool,
 ) -> (SelfAttention, CubeCount) {
-    // Four queries an invocation where that leaves enough invocations: each key and value that is loaded serves all of them.
-    let queries = if tokens.div_ceil(4) * heads * batch >= 128 {
-        4
-    } else {
-        1
-    };
+    let (queries, groups) = attention_groups(tokens, heads, batch);
     let kernel = SelfAttention {
         heads: heads as u32,
         head_dim: (width / heads) as u32,
@@ -253,20 +248,19 @@ pub(super) fn attention(
         sums,
         queries,
     };
-    let groups = (tokens as u32).div_ceil(queries * ATTENTION_GROUP);
-    (
-        kernel,
-        CubeCount::Static(groups, heads as u32, batch as u32),
-    )
+    (kernel, groups)
 }
 
-/// Workgroups for the tokens of each head of each sequence.
-pub(super) fn attention_grid(tokens: usize, heads: usize, batch: usize) -> CubeCount {
-    CubeCount::Static(
-        (tokens as u32).div_ceil(ROW_GROUP),
-        heads as u32,
-        batch as u32,
-    )
+/// Tokens of an invocation of attention or its gradients, and the workgroups for all of each head of each sequence. Four tokens where
+/// that leaves enough invocations: what is loaded of the others serves all of them.
+pub(super) fn attention_groups(tokens: usize, heads: usize, batch: usize) -> (u32, CubeCount) {
+    let own = if tokens.div_ceil(4) * heads * batch >= 128 {
+        4
+    } else {
+        1
+    };
+    let groups = (tokens as u32).div_ceil(own * ATTENTION_GROUP);
+    (own, CubeCount::Static(groups, heads as u32, batch as u32))
 }
 
 /// An f32 tensor beside `like`, of no particular contents.

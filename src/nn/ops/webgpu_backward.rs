@@ -7,7 +7,9 @@ use burn_wgpu::{CubeBackend, CubeTensor};
 
 use super::backward::BackwardOps;
 use super::update::{SQUARE_LANES, UpdateOps};
-use super::webgpu::{attention, attention_grid, empty, grid, kept, launch, launch_into, row_grid};
+use super::webgpu::{
+    attention, attention_groups, empty, grid, kept, launch, launch_into, row_grid,
+};
 use super::wgsl::{ATTENTION_GROUP, LINEAR_GROUP, Linear, ROW_GROUP};
 use super::wgsl_backward::{
     Activate, AdamWStep, AddSquares, Attend, AttendKeys, AttendQuery, AttentionKeys,
@@ -328,15 +330,16 @@ impl BackwardOps for CubeBackend {
             empty(&qkv, vec![batch, tokens, 3 * width]),
             empty(&qkv, vec![batch, heads, tokens]),
         ];
-        let count = || attention_grid(tokens, heads, batch);
+        let (own, groups) = attention_groups(tokens, heads, batch);
         let [gradient, delta] = launch_into(
             AttentionQueries {
                 heads: h,
                 head_dim: d,
                 mask,
+                queries: own,
             },
-            ROWS,
-            count(),
+            (ATTENTION_GROUP, 1),
+            groups.clone(),
             vec![qkv.clone(), y, sums.clone(), dy.clone()],
             outputs,
         );
@@ -346,9 +349,10 @@ impl BackwardOps for CubeBackend {
                 heads: h,
                 head_dim: d,
                 mask,
+                keys: own,
             },
-            ROWS,
-            count(),
+            (ATTENTION_GROUP, 1),
+            groups,
             vec![qkv, sums, delta, dy],
             [gradient],
         );

@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use super::update::SQUARE_LANES;
 use super::wgsl::{
-    Kept, LINEAR_GROUP, ROW_GROUP, heads_of, output_rows, rows_of_f32, tokens_in, visible,
-    weight_rows,
+    ATTENTION_GROUP, Kept, LINEAR_GROUP, ROW_GROUP, heads_of, output_rows, rows_of_f32, tokens_in,
+    visible, weight_rows,
 };
 use super::{Activation, AttentionMask, gelu};
 use crate::objective::distance::Distance;
@@ -367,6 +367,8 @@ pub struct AttentionQueries {
     pub heads: u32,
     pub head_dim: u32,
     pub mask: AttentionMask,
+    /// Queries of one invocation.
+    pub queries: u32,
 }
 
 /// The gradient of attention with respect to the keys and values.
@@ -375,22 +377,42 @@ pub struct AttentionKeys {
     pub heads: u32,
     pub head_dim: u32,
     pub mask: AttentionMask,
+    /// Keys of one invocation.
+    pub keys: u32,
 }
 
-fn attention_main(s: &mut String, [heads, head_dim]: [u32; 2]) {
+/// Tokens, beside an invocation's own, whose scores are computed together.
+const OTHERS: u32 = 2;
+
+/// Begins a kernel whose invocations have `count` tokens each: `token{r}` of the sequence, `own{r}` of all.
+fn attention_main(s: &mut String, [heads, head_dim]: [u32; 2], count: u32) {
     let _ = write!(
         s,
-        "@compute @workgroup_size({ROW_GROUP})
+        "@compute @workgroup_size({ATTENTION_GROUP})
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {{
-    let tokens = {count} / groups.z;
-    if (id.x >= tokens) {{ return; }}
+    let tokens = {tokens} / groups.z;
+    let token = id.x * {count}u;
+    if (token >= tokens) {{ return; }}
     let head = group.y;
     let first = group.z * tokens;
-    let own = first + id.x;
+    let last = tokens - 1u;
     let heads_row = (group.z * {heads}u + head) * tokens;
 ",
-        count = tokens_in("qkv", 3, [heads, head_dim])
+        tokens = tokens_in("qkv", 3, [heads, head_dim])
     );
+    for r in 0..count {
+        let _ = writeln!(
+            s,
+            "    let token{r} = min(token + {r}u, last);\n    let own{r} = first + token{r};"
+        );
+    }
+}
+
+/// `{sum} += dot(a, b)`.
+fn add_dot(s: &mut String, sum: &str, a: &str, b: &str) {
+    for lane in ["x", "y", "z", "w"] {
+        let _ = writeln!(s, "            {sum} = fma({a}.{lane}, {b}.{lane}, {sum});");
+    }
 }
 
 /// `let {name} = dot({a}, {b})` over the quads of a head.
@@ -414,6 +436,7 @@ impl AttentionQueries {
             heads,
             head_dim,
             mask,
+            queries,
         } = *self;
         let quads = head_dim.div_ceil(4);
         let scale = f64::from(head_dim).powf(-0.5) as f32;
@@ -425,38 +448,89 @@ impl AttentionQueries {
         heads_of(&mut s, 3, "dy", 1, shape, false);
         heads_of(&mut s, 4, "d", 3, shape, true);
         s.push_str("@group(0) @binding(5) var<storage, read_write> delta: array<f32>;\n");
-        attention_main(&mut s, shape);
-        s.push_str("    let sum = sums[heads_row + id.x];\n    var product = vec4<f32>();\n");
-        for i in 0..quads {
+        attention_main(&mut s, shape, queries);
+        let channels = format!("for (var i = 0u; i < {quads}u; i++) {{");
+        for r in 0..queries {
             let _ = writeln!(
                 s,
-                "    let q{i} = qkv_at(own, 0u, head, {i}u) * {scale:?};
-    let g{i} = dy_at(own, 0u, head, {i}u);
-    product = fma(g{i}, y_at(own, 0u, head, {i}u), product);
-    var d{i} = vec4<f32>();"
+                "    let seen{r} = {seen};
+    let sum{r} = sums[heads_row + token{r}];
+    var delta{r} = 0.0;
+    var q{r}: array<vec4<f32>, {quads}>;
+    var g{r}: array<vec4<f32>, {quads}>;
+    var d{r}: array<vec4<f32>, {quads}>;
+    {channels}
+        q{r}[i] = qkv_at(own{r}, 0u, head, i) * {scale:?};
+        g{r}[i] = dy_at(own{r}, 0u, head, i);
+        delta{r} += dot(g{r}[i], y_at(own{r}, 0u, head, i));
+    }}
+    if (token + {r}u < tokens) {{ delta[heads_row + token{r}] = delta{r}; }}",
+                seen = visible(mask, &format!("token{r}"))
             );
         }
-        let _ = write!(
+        // Of the queries of an invocation the last sees the most.
+        let _ = writeln!(
             s,
-            "    let own_delta = dot(product, vec4<f32>(1.0));
-    delta[heads_row + id.x] = own_delta;
-    let end = first + {seen};
-    for (var key = first; key < end; key++) {{
-",
-            seen = visible(mask, "id.x")
+            "    for (var key = 0u; key < seen{}; key += {OTHERS}u) {{",
+            queries - 1
         );
-        for i in 0..quads {
-            let _ = writeln!(s, "        let k{i} = qkv_at(key, 1u, head, {i}u);");
+        for k in 0..OTHERS {
+            let _ = writeln!(s, "        let at{k} = first + min(key + {k}u, last);");
+            for r in 0..queries {
+                let _ = writeln!(
+                    s,
+                    "        var s{r}_{k} = 0.0;\n        var dp{r}_{k} = 0.0;"
+                );
+            }
         }
-        dot_over(&mut s, "score", quads, "q#", "k#");
-        dot_over(&mut s, "dp", quads, "g#", "qkv_at(key, 2u, head, #u)");
-        s.push_str("        let ds = exp(score - sum) * (dp - own_delta);\n");
-        for i in 0..quads {
-            let _ = writeln!(s, "        d{i} = fma(vec4<f32>(ds), k{i}, d{i});");
+        let _ = writeln!(s, "        {channels}");
+        for k in 0..OTHERS {
+            let _ = writeln!(
+                s,
+                "            let k{k} = qkv_at(at{k}, 1u, head, i);\n            let v{k} = qkv_at(at{k}, 2u, head, i);"
+            );
+            for r in 0..queries {
+                add_dot(
+                    &mut s,
+                    &format!("s{r}_{k}"),
+                    &format!("q{r}[i]"),
+                    &format!("k{k}"),
+                );
+                add_dot(
+                    &mut s,
+                    &format!("dp{r}_{k}"),
+                    &format!("g{r}[i]"),
+                    &format!("v{k}"),
+                );
+            }
         }
-        s.push_str("    }\n");
-        for i in 0..quads {
-            let _ = writeln!(s, "    put_d(own, 0u, head, {i}u, d{i} * {scale:?});");
+        s.push_str("        }\n");
+        for k in 0..OTHERS {
+            for r in 0..queries {
+                let _ = writeln!(
+                    s,
+                    "        let ds{r}_{k} = select(0.0, exp(s{r}_{k} - sum{r}) * (dp{r}_{k} - delta{r}), key + {k}u < seen{r});"
+                );
+            }
+        }
+        let _ = writeln!(s, "        {channels}");
+        for k in 0..OTHERS {
+            let _ = writeln!(s, "            let k{k} = qkv_at(at{k}, 1u, head, i);");
+            for r in 0..queries {
+                let _ = writeln!(
+                    s,
+                    "            d{r}[i] = fma(vec4<f32>(ds{r}_{k}), k{k}, d{r}[i]);"
+                );
+            }
+        }
+        s.push_str("        }\n    }\n");
+        for r in 0..queries {
+            let _ = writeln!(
+                s,
+                "    if (token + {r}u < tokens) {{
+        {channels} put_d(own{r}, 0u, head, i, d{r}[i] * {scale:?}); }}
+    }}"
+            );
         }
         s.push_str("}\n");
         s
@@ -632,6 +706,7 @@ impl AttentionKeys {
             heads,
             head_dim,
             mask,
+            keys,
         } = *self;
         let quads = head_dim.div_ceil(4);
         let scale = f64::from(head_dim).powf(-0.5) as f32;
@@ -642,45 +717,101 @@ impl AttentionKeys {
         s.push_str("@group(0) @binding(2) var<storage, read> delta: array<f32>;\n");
         heads_of(&mut s, 3, "dy", 1, shape, false);
         heads_of(&mut s, 4, "d", 3, shape, true);
-        attention_main(&mut s, shape);
-        for i in 0..quads {
+        attention_main(&mut s, shape, keys);
+        let channels = format!("for (var i = 0u; i < {quads}u; i++) {{");
+        // The first query that sees a key.
+        let earliest = |key: String| match mask {
+            AttentionMask::Full => "0u".to_owned(),
+            AttentionMask::Causal { block } => format!("{key} - {key} % {block}u"),
+        };
+        for r in 0..keys {
             let _ = writeln!(
                 s,
-                "    let k{i} = qkv_at(own, 1u, head, {i}u) * {scale:?};
-    let v{i} = qkv_at(own, 2u, head, {i}u);
-    var dk{i} = vec4<f32>();
-    var dv{i} = vec4<f32>();"
+                "    let earliest{r} = {};
+    var k{r}: array<vec4<f32>, {quads}>;
+    var v{r}: array<vec4<f32>, {quads}>;
+    var dk{r}: array<vec4<f32>, {quads}>;
+    var dv{r}: array<vec4<f32>, {quads}>;
+    {channels}
+        k{r}[i] = qkv_at(own{r}, 1u, head, i) * {scale:?};
+        v{r}[i] = qkv_at(own{r}, 2u, head, i);
+    }}",
+                earliest(format!("token{r}"))
             );
         }
-        // The first query that sees this key.
-        let earliest = match mask {
-            AttentionMask::Full => "0u".to_owned(),
-            AttentionMask::Causal { block } => format!("id.x - id.x % {block}u"),
-        };
         let _ = writeln!(
             s,
-            "    for (var other = {earliest}; other < tokens; other++) {{\n        let query = first + other;"
+            "    for (var other = earliest0; other < tokens; other += {OTHERS}u) {{"
         );
-        for i in 0..quads {
-            let _ = writeln!(
-                s,
-                "        let q{i} = qkv_at(query, 0u, head, {i}u);\n        let g{i} = dy_at(query, 0u, head, {i}u);"
-            );
+        for k in 0..OTHERS {
+            let _ = writeln!(s, "        let query{k} = min(other + {k}u, last);");
+            for r in 0..keys {
+                let _ = writeln!(
+                    s,
+                    "        var s{r}_{k} = 0.0;\n        var dp{r}_{k} = 0.0;"
+                );
+            }
         }
-        dot_over(&mut s, "score", quads, "q#", "k#");
-        dot_over(&mut s, "dp", quads, "g#", "v#");
-        s.push_str("        let p = exp(score - sums[heads_row + other]);\n        let ds = p * (dp - delta[heads_row + other]);\n");
-        for i in 0..quads {
+        let load = |s: &mut String, k: u32| {
             let _ = writeln!(
                 s,
-                "        dv{i} = fma(vec4<f32>(p), g{i}, dv{i});\n        dk{i} = fma(vec4<f32>(ds), q{i}, dk{i});"
+                "            let q{k} = qkv_at(first + query{k}, 0u, head, i);
+            let g{k} = dy_at(first + query{k}, 0u, head, i);"
             );
+        };
+        let _ = writeln!(s, "        {channels}");
+        for k in 0..OTHERS {
+            load(&mut s, k);
+            for r in 0..keys {
+                add_dot(
+                    &mut s,
+                    &format!("s{r}_{k}"),
+                    &format!("q{k}"),
+                    &format!("k{r}[i]"),
+                );
+                add_dot(
+                    &mut s,
+                    &format!("dp{r}_{k}"),
+                    &format!("g{k}"),
+                    &format!("v{r}[i]"),
+                );
+            }
         }
-        s.push_str("    }\n");
-        for i in 0..quads {
+        s.push_str("        }\n");
+        for k in 0..OTHERS {
             let _ = writeln!(
                 s,
-                "    put_d(own, 1u, head, {i}u, dk{i} * {scale:?});\n    put_d(own, 2u, head, {i}u, dv{i});"
+                "        let sum{k} = sums[heads_row + query{k}];\n        let delta{k} = delta[heads_row + query{k}];"
+            );
+            for r in 0..keys {
+                let _ = writeln!(
+                    s,
+                    "        let p{r}_{k} = select(0.0, exp(s{r}_{k} - sum{k}), other + {k}u < tokens && other + {k}u >= earliest{r});
+        let ds{r}_{k} = p{r}_{k} * (dp{r}_{k} - delta{k});"
+                );
+            }
+        }
+        let _ = writeln!(s, "        {channels}");
+        for k in 0..OTHERS {
+            load(&mut s, k);
+            for r in 0..keys {
+                let _ = writeln!(
+                    s,
+                    "            dv{r}[i] = fma(vec4<f32>(p{r}_{k}), g{k}, dv{r}[i]);
+            dk{r}[i] = fma(vec4<f32>(ds{r}_{k}), q{k}, dk{r}[i]);"
+                );
+            }
+        }
+        s.push_str("        }\n    }\n");
+        for r in 0..keys {
+            let _ = writeln!(
+                s,
+                "    if (token + {r}u < tokens) {{
+        {channels}
+            put_d(own{r}, 1u, head, i, dk{r}[i] * {scale:?});
+            put_d(own{r}, 2u, head, i, dv{r}[i]);
+        }}
+    }}"
             );
         }
         s.push_str("}\n");
@@ -1260,22 +1391,22 @@ mod tests {
         assert_valid(&Halved.wgsl());
         for (heads, head_dim) in [(1, 1), (3, 64), (4, 6)] {
             for mask in [AttentionMask::Full, AttentionMask::Causal { block: 3 }] {
-                assert_valid(
-                    &AttentionQueries {
+                for own in [1, 4] {
+                    let queries = AttentionQueries {
                         heads,
                         head_dim,
                         mask,
-                    }
-                    .wgsl(),
-                );
-                assert_valid(
-                    &AttentionKeys {
+                        queries: own,
+                    };
+                    assert_valid(&queries.wgsl());
+                    let keys = AttentionKeys {
                         heads,
                         head_dim,
                         mask,
-                    }
-                    .wgsl(),
-                );
+                        keys: own,
+                    };
+                    assert_valid(&keys.wgsl());
+                }
             }
             assert_valid(&Attend { heads, head_dim }.wgsl());
             assert_valid(&AttendKeys { heads, head_dim }.wgsl());
