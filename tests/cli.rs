@@ -346,7 +346,9 @@ fn a_model_of_two_still_films_is_surprised_by_cuts_between_them_alone() {
     assert_eq!(auc("cutToOtherFilm"), 1.0);
     assert_eq!(trained["cutToOtherFilm"]["control"]["reaching"], 0.0);
     // What stands still is the same at all times and in any order.
-    assert_eq!([auc("cutToOtherTime"), auc("framesOutOfOrder")], [0.5; 2]);
+    for breach in ["cutToOtherTime", "clipShuffled", "filmShuffled"] {
+        assert_eq!(auc(breach), 0.5, "{breach}");
+    }
 
     // Measuring again what was saved gives the same.
     let again = run(&["--resume", "--stop-after", "0"]);

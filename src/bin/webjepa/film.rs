@@ -46,21 +46,24 @@ pub struct Filmed {
     clips: usize,
 }
 
-/// What is done to the second half of a clip.
+/// What is done to a clip.
 #[derive(Clone, Copy)]
 enum Breach {
-    /// Another film goes on.
+    /// After its first half another film goes on.
     OtherFilm,
-    /// The same film goes on, at another time, whose frames are none of the clip's.
+    /// After its first half the same film goes on at another time, whose frames are none of the clip's.
     OtherTime,
     /// Its frames come in another order.
-    Order,
+    ClipShuffled,
+    /// After its first half frames of the film come in random order.
+    FilmShuffled,
 }
 
-const BREACHES: [(&str, Breach); 3] = [
+const BREACHES: [(&str, Breach); 4] = [
     ("cutToOtherFilm", Breach::OtherFilm),
     ("cutToOtherTime", Breach::OtherTime),
-    ("framesOutOfOrder", Breach::Order),
+    ("clipShuffled", Breach::ClipShuffled),
+    ("filmShuffled", Breach::FilmShuffled),
 ];
 
 /// Runs the command.
@@ -169,9 +172,9 @@ impl<'a> Judge<'a> {
             let mut random = Stream::new(MEASURE_SEED, name, 0);
             let (mut filmed, mut broken) = (Vec::new(), Vec::new());
             for clip in &self.clips {
-                if let Some(second) = self.second(clip, breach, &mut random) {
+                if let Some(changed) = self.changed(clip, breach, &mut random) {
                     filmed.push(self.shown(clip));
-                    broken.push([&self.shown(clip)[..self.half], &second].concat());
+                    broken.push(changed);
                 }
             }
             if filmed.is_empty() {
@@ -195,32 +198,35 @@ impl<'a> Judge<'a> {
             .collect()
     }
 
-    /// What comes in the place of a clip's second half; nothing where the films have nothing for it.
-    fn second(&self, clip: &Clip, breach: Breach, random: &mut Stream) -> Option<Vec<&'a Picture>> {
-        let half = self.half;
+    /// A clip with a breach; nothing where the films have nothing for it.
+    fn changed(
+        &self,
+        clip: &Clip,
+        breach: Breach,
+        random: &mut Stream,
+    ) -> Option<Vec<&'a Picture>> {
         let reach = self.frames * clip.stride;
-        let mut drawn = |from: Vec<&Clip>| {
+        let mut shown = self.shown(clip);
+        let mut cut_to = |from: Vec<&Clip>| {
             let index = (random.uniform() * from.len() as f32) as usize;
-            from.get(index).map(|clip| self.shown(clip).split_off(half))
+            let other = self.shown(from.get(index)?);
+            shown.splice(self.half.., other[self.half..].iter().copied());
+            Some(shown.clone())
         };
         match breach {
-            Breach::OtherFilm => drawn(self.clips.iter().filter(|c| c.film != clip.film).collect()),
+            Breach::OtherFilm => {
+                cut_to(self.clips.iter().filter(|c| c.film != clip.film).collect())
+            }
             Breach::OtherTime => {
                 let apart =
                     |c: &&Clip| c.film == clip.film && c.first.abs_diff(clip.first) >= reach;
-                drawn(self.clips.iter().filter(apart).collect())
+                cut_to(self.clips.iter().filter(apart).collect())
             }
-            Breach::Order => {
-                let second = self.shown(clip).split_off(half);
-                // One frame has no other order.
-                (half > 1).then(|| {
-                    loop {
-                        let order = random.permutation(half);
-                        if !order.is_sorted() {
-                            break order.iter().map(|&time| second[time]).collect();
-                        }
-                    }
-                })
+            Breach::ClipShuffled => shuffled(shown, random),
+            Breach::FilmShuffled => {
+                let film = shuffled(self.films[clip.film].frames.iter().collect(), random)?;
+                shown.splice(self.half.., film.into_iter().take(self.frames - self.half));
+                Some(shown)
             }
         }
     }
@@ -272,4 +278,16 @@ impl<'a> Judge<'a> {
         }
         Ok(all)
     }
+}
+
+/// Frames in another order; nothing of one frame, which has none.
+fn shuffled<'a>(frames: Vec<&'a Picture>, random: &mut Stream) -> Option<Vec<&'a Picture>> {
+    (frames.len() > 1).then(|| {
+        loop {
+            let order = random.permutation(frames.len());
+            if !order.is_sorted() {
+                break order.iter().map(|&at| frames[at]).collect();
+            }
+        }
+    })
 }
