@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { maxAbsDiff, pictures, race, summary, warmUp } from "../../www/bench/measure.js";
-import { checkpoint, MODELS, pseudoRandom, weights } from "../../www/bench/models.mjs";
+import { checkpoint, clipPositionTable, geometry, MODELS, pseudoRandom, weights } from "../../www/bench/models.mjs";
 
 afterEach(() => void vi.restoreAllMocks());
 
@@ -18,24 +18,52 @@ describe("bench models", () => {
   it("have the tensors of the Hugging Face fixture, by name and shape, and its position table", () => {
     const file = readFileSync(new URL("../fixtures/ijepa_ti16/model.safetensors", import.meta.url));
     const start = 8 + Number(file.readBigUInt64LE(0));
-    const { __metadata__, ...header } = JSON.parse(file.toString("utf8", 8, start));
+    const header = headerOf(file);
     const ours = weights(MODELS["vit-ti"]);
     const shapes = (entries: Iterable<[string, { shape: number[] }]>) => Object.fromEntries([...entries].map(([name, { shape }]) => [name, shape]));
     expect(shapes(ours)).toEqual(shapes(Object.entries(header)));
 
     const table = ours.get("embeddings.position_embeddings")!.data;
-    const [begin, end] = header["embeddings.position_embeddings"].data_offsets;
+    const [begin, end] = header["embeddings.position_embeddings"]!.data_offsets;
     expect(end - begin).toBe(2 * table.length);
     const worst = table.reduce((worst, value, i) => Math.max(worst, Math.abs(value - half(file.readUInt16LE(start + begin + 2 * i)))), 0);
     expect(worst).toBeLessThan(5e-4);
   });
 
-  it("make a file whose offsets cover its data exactly", () => {
-    const file = checkpoint(MODELS["vit-ti"])["model.safetensors"];
+  it("have for clips the tensors of V-JEPA 1's fixture, with queries, keys and values as one", () => {
+    const theirs = headerOf(readFileSync(new URL("../fixtures/vjepa1_tiny.safetensors", import.meta.url)));
+    const model = geometry(32, 2, 4, { imageSize: 32, patchSize: 8, frames: 4, tubelet: 2 });
+    const file = checkpoint(model)["model.safetensors"]!;
+    const ours = headerOf(file);
+    const shapes = (header: Header, prefix: string) =>
+      Object.fromEntries(Object.entries(header).filter(([name]) => name.startsWith(prefix)).map(([name, { shape }]) => [name.slice(prefix.length), shape]));
+    expect(shapes(ours, "target_encoder.module.backbone.")).toEqual(shapes(theirs, "encoder."));
+    expect(Object.keys(ours).filter((name) => !name.startsWith("target_encoder.module.backbone."))).toEqual([]);
+
     const start = 8 + Number(file.readBigUInt64LE(0));
-    const { __metadata__, ...header } = JSON.parse(file.toString("utf8", 8, start)) as Record<string, { data_offsets: [number, number] }>;
+    const [begin] = ours["target_encoder.module.backbone.blocks.1.attn.qkv.weight"]!.data_offsets;
+    const tensors = weights(model);
+    ["query", "key", "value"].forEach((part, i) => {
+      const { data } = tensors.get(`encoder.layer.1.attention.attention.${part}.weight`)!;
+      for (const at of [0, 33, 1023]) expect(file.readFloatLE(start + begin + 4 * (1024 * i + at))).toBe(data[at]);
+    });
+  });
+
+  it("have V-JEPA 1's table of three axes", () => {
+    const fixture = JSON.parse(readFileSync(new URL("../fixtures/vjepa1_tiny.json", import.meta.url), "utf8"));
+    for (const d of [24, 32]) {
+      const token = (3 * 14 + 5) * 14 + 7;
+      const row = clipPositionTable([4, 14, 14], d).subarray(token * d, (token + 1) * d);
+      fixture[`pos3d_${d}_token_t3_h5_w7`].all.forEach((value: number, i: number) => expect(row[i]).toBeCloseTo(value, 6));
+    }
+    expect(MODELS["clip-ti"].tokens).toBe(1568);
+  });
+
+  it("make a file whose offsets cover its data exactly", () => {
+    const file = checkpoint(MODELS["vit-ti"])["model.safetensors"]!;
+    const start = 8 + Number(file.readBigUInt64LE(0));
     let at = 0;
-    for (const { data_offsets: [begin, end] } of Object.values(header)) {
+    for (const { data_offsets: [begin, end] } of Object.values(headerOf(file))) {
       expect(begin).toBe(at);
       at = end;
     }
@@ -48,6 +76,13 @@ describe("bench measures", () => {
     const { planar, interleaved } = pictures(MODELS["vit-ti"], 2);
     const plane = 224 * 224;
     expect(interleaved[1]![3 * 5 + 2]).toBe(planar[(1 * 3 + 2) * plane + 5]);
+  });
+
+  it("give one clip in two layouts, frames outermost in the second", () => {
+    const { planar, interleaved } = pictures(MODELS["clip-ti"], 1);
+    const frame = 224 * 224;
+    expect(interleaved[0]!.length).toBe(16 * frame * 3);
+    expect(interleaved[0]![(9 * frame + 5) * 3 + 2]).toBe(planar[(2 * 16 + 9) * frame + 5]);
   });
 
   it("never take a NaN or another length for agreement", () => {
@@ -94,6 +129,13 @@ describe("bench measures", () => {
     expect(times).toEqual(ms.map((ms) => ({ median: ms, min: ms, max: ms, rounds })));
   });
 });
+
+type Header = Record<string, { shape: number[]; data_offsets: [number, number] }>;
+
+function headerOf(file: Buffer): Header {
+  const { __metadata__, ...header } = JSON.parse(file.toString("utf8", 8, 8 + Number(file.readBigUInt64LE(0))));
+  return header;
+}
 
 function half(bits: number): number {
   const sign = bits & 0x8000 ? -1 : 1;

@@ -19,11 +19,12 @@ import { rollouts } from "./rollouts.mjs";
 import { serve } from "./server.mjs";
 
 /**
- * What contestants race in, by the name of the task in tasks.js. `settings` are tried for each contestant before a device's first case, on the case `trial`;
+ * What contestants race in; `task` is its name in tasks.js. `settings` are tried for each contestant before a device's first case, on the case `trial`;
  * the quickest that agrees is kept. `quick` are the cases and limits of --quick, `whole` those of a full run.
  */
 const KINDS = {
   encoder: {
+    task: "encoder",
     // f32 against f32, as tests/fixtures/README.md §7 has it for real geometries.
     tolerance: { cpu: 5e-5, webgpu: 2e-4 },
     settings: {
@@ -38,7 +39,24 @@ const KINDS = {
     quick: { cases: [["vit-ti", 1]], limits: { warmUpMs: 5000, budgetMs: 10_000, minRounds: 2, maxRounds: 9 } },
     whole: { cases: [["vit-ti", 1], ["vit-ti", 8], ["vit-s", 1], ["vit-s", 8]], limits: { warmUpMs: 5000, budgetMs: 20_000, minRounds: 3, maxRounds: 25 } },
   },
+  clip: {
+    task: "encoder",
+    tolerance: { cpu: 5e-5, webgpu: 2e-4 },
+    settings: {
+      webjepa: { cpu: [{}], webgpu: [{}] },
+      onnxruntime: {
+        cpu: [{}, { tubelets: "conv2d" }, { form: "standard" }, { form: "standard", tubelets: "conv2d" }],
+        webgpu: [{ subgroups: false }, { subgroups: false, tubelets: "conv2d" }, { subgroups: false, tubelets: "conv2d", capture: true }, { tubelets: "conv2d" }, { tubelets: "conv2d", capture: true }],
+      },
+      jax: { cpu: [{}], webgpu: [{}] },
+    },
+    // At the whole length a single forward takes onnxruntime-web minutes on SwiftShader.
+    trial: { case: ["clip-ti-4", 1], limits: { warmUpMs: 5000, budgetMs: 5000, minRounds: 2, maxRounds: 9 } },
+    quick: { cases: [["clip-ti-4", 1]], limits: { warmUpMs: 5000, budgetMs: 10_000, minRounds: 2, maxRounds: 9 } },
+    whole: { cases: [["clip-ti", 1]], limits: { warmUpMs: 5000, budgetMs: 20_000, minRounds: 3, maxRounds: 25 } },
+  },
   training: {
+    task: "training",
     // Of losses, over all steps.
     tolerance: { cpu: 1e-4, webgpu: 1e-4 },
     settings: {
@@ -57,6 +75,9 @@ const RACES = {
   "encoder-cpu": { kind: "encoder", device: "cpu", threads: 1 },
   "encoder-threads": { kind: "encoder", device: "cpu", threads: 2 },
   "encoder-node-webgpu": { kind: "encoder", device: "webgpu", threads: 1, host: "node" },
+  "clip-webgpu": { kind: "clip", device: "webgpu", threads: 1 },
+  "clip-cpu": { kind: "clip", device: "cpu", threads: 1 },
+  "clip-node-webgpu": { kind: "clip", device: "webgpu", threads: 1, host: "node" },
   "train-webgpu": { kind: "training", device: "webgpu", threads: 1 },
   "train-cpu": { kind: "training", device: "cpu", threads: 1 },
   "train-node-webgpu": { kind: "training", device: "webgpu", threads: 1, host: "node" },
@@ -83,9 +104,10 @@ class Runner {
 
   start({ kind, host, ...request }) {
     const whole = { ...request, tolerance: KINDS[kind].tolerance[request.device] };
-    if (host === "node") return inNode(this.server, kind, whole);
+    const { task } = KINDS[kind];
+    if (host === "node") return inNode(this.server, task, whole);
     // A page without shared memory is the only way to have jax-js run on one thread.
-    return inPage(this.server, kind, whole, request.device === "webgpu" || request.threads > 1);
+    return inPage(this.server, task, whole, request.device === "webgpu" || request.threads > 1);
   }
 
   /** Each contestant's best setting on this device, as entrants. */

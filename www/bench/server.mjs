@@ -21,10 +21,10 @@ const TYPES = { ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "a
 const COMPRESSED = new Set([".js", ".mjs", ".wasm", ".html", ".json"]);
 
 async function load(path) {
-  const model = /^\/models\/(vit-\w+)\/(.+)$/.exec(path);
+  const model = /^\/models\/([^/]+)\/(.+)$/.exec(path);
   if (model && MODELS[model[1]]) {
-    const form = /^(\w+)\.onnx$/.exec(model[2]);
-    return form ? Buffer.from(onnx(MODELS[model[1]], form[1])) : checkpoint(MODELS[model[1]])[model[2]];
+    const onnxFile = /^(\w+)-(\w+)\.onnx$/.exec(model[2]);
+    return onnxFile ? Buffer.from(onnx(MODELS[model[1]], onnxFile[1], onnxFile[2])) : checkpoint(MODELS[model[1]])[model[2]];
   }
   const folder = Object.keys(FOLDERS).find((prefix) => path.startsWith(prefix));
   const relative = normalize(path.slice(folder?.length ?? 0));
