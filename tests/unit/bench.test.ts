@@ -1,8 +1,12 @@
 // The parts of the bench that its verdicts stand on.
 import { readFileSync } from "node:fs";
 import { afterEach, describe, expect, it, vi } from "vitest";
+import { encoding, training } from "../../www/bench/arithmetic.mjs";
+import { ceilingsModule } from "../../www/bench/ceilings-wasm.mjs";
 import { maxAbsDiff, pictures, race, summary, warmUp } from "../../www/bench/measure.js";
 import { checkpoint, clipPositionTable, geometry, MODELS, pseudoRandom, weights } from "../../www/bench/models.mjs";
+
+import { trainingTask } from "../../www/bench/training.mjs";
 
 afterEach(() => void vi.restoreAllMocks());
 
@@ -127,6 +131,67 @@ describe("bench measures", () => {
     const counts = Array.from({ length: rounds }, (_, i) => i + 1);
     expect(noted).toEqual([counts, counts]);
     expect(times).toEqual(ms.map((ms) => ({ median: ms, min: ms, max: ms, rounds })));
+  });
+});
+
+describe("bench arithmetic", () => {
+  it("counts a forward as by hand", () => {
+    // Four tokens of 8 channels, one block, two heads, an MLP of 32: patches 4·(3·2·2)·8 = 384; queries, keys and values 3·4·8·8 = 768; scores and
+    // what they mix, two heads each 4·4·4, twice: 256; output 256; MLP 2·4·8·32 = 2,048.
+    const model = geometry(8, 1, 2, { imageSize: 4, patchSize: 2 });
+    // Weights: positions 32, patches 96 + 8, three norms of 16, four matrices of 64 + 8, the MLP 2·256 + 32 + 8.
+    const weights = 32 + 104 + 48 + 288 + 552;
+    expect(encoding(model, 3)).toEqual({ multiplyAdds: 3 * (384 + 768 + 256 + 256 + 2048), bytes: 4 * (weights + 3 * (48 + 32)) });
+  });
+
+  it("has the published size of ViT-Ti", () => {
+    expect(encoding(MODELS["vit-ti"], 1).multiplyAdds).toBe(1_246_371_840);
+    expect(encoding(MODELS["clip-ti"], 1).multiplyAdds).toBe(1568 * 1536 * 192 + 12 * (1568 * 12 * 192 ** 2 + 2 * 1568 ** 2 * 192));
+  });
+
+  it("counts a training step as by hand", () => {
+    const task = { batch: 2, imageSize: 4, patchSize: 1, grid: [4, 4], contextLength: 3, targetLength: 2, targets: 2, eps: 1e-6, encoder: { hiddenSize: 8, layers: 1, heads: 2, mlpSize: 32 }, predictor: { hiddenSize: 4, layers: 1, heads: 2, mlpSize: 16 } };
+    // A block of d channels takes t tokens of it 4·t·d² + 2·t²·d + 8·t·d².
+    const context = 3 * (4 * 64 + 8 * 64) + 2 * 9 * 8;
+    const target = 16 * (4 * 64 + 8 * 64) + 2 * 256 * 8;
+    const predictorBlock = 5 * (4 * 16 + 8 * 16) + 2 * 25 * 4;
+    const predictor = 3 * 8 * 4 + 2 * (predictorBlock + 2 * 4 * 8);
+    const embedded = (tokens: number) => tokens * 3 * 8;
+    const image = 3 * (context + predictor) + 2 * embedded(3) + embedded(16) + target;
+    // Patches 24 + 8, a block 16 + 216 + 72 + 16 + 288 + 264, the norm 16; then 36 of the narrowing, 4 of the mask token, a block of 8 + 60 + 20 + 8 + 80 + 68, a norm of 8, 40 of the widening.
+    const encoder = 32 + 872 + 16;
+    const narrow = 36 + 4 + 244 + 8 + 40;
+    const floats = 6 * (encoder + narrow) + 2 * encoder + 16 * 8 + 16 * 4 + 2 * 48;
+    expect(training(task)).toEqual({ multiplyAdds: 2 * image, bytes: 4 * floats });
+  });
+
+  it("takes the bench's training task", () => {
+    const { multiplyAdds } = training(trainingTask("ijepa-64", 1));
+    // Within the forwards' 64 + 32 tokens of 2.7 M weights and four times 44 of 0.45 M, three times but for the target encoder.
+    expect(multiplyAdds / 1e6).toBeGreaterThan(64 * 2.65 + 3 * (32 * 2.65 + 4 * 44 * 0.44));
+    expect(multiplyAdds / 1e6).toBeLessThan(1.2 * (64 * 2.75 + 3 * (32 * 2.75 + 4 * 44 * 0.46)));
+  });
+});
+
+describe("bench ceilings", () => {
+  it.each([4, 12])("do as many multiply-adds as they say, with %i accumulators", async (accumulators) => {
+    const { instance } = await WebAssembly.instantiate(ceilingsModule(accumulators, false) as Uint8Array<ArrayBuffer>);
+    const { multiplyAdd, memory } = instance.exports as unknown as { multiplyAdd(n: number, a: number, b: number): void; memory: WebAssembly.Memory };
+    multiplyAdd(3, 2, 1);
+    // x ← 2x + 1 three times: 8x + 7.
+    expect([...new Float32Array(memory.buffer, 0, 4 * accumulators)]).toEqual(Array.from({ length: 4 * accumulators }, (_, i) => 8 * Math.floor(i / 4) + 7));
+  });
+
+  it("copy the first half of their memory to the second", async () => {
+    const { instance } = await WebAssembly.instantiate(ceilingsModule(4, false) as Uint8Array<ArrayBuffer>);
+    const { copy, memory } = instance.exports as unknown as { copy(): void; memory: WebAssembly.Memory };
+    const bytes = new Uint8Array(memory.buffer);
+    const half = bytes.length / 2;
+    const places = [0, 12345, half - 1];
+    places.forEach((at, i) => (bytes[at] = i + 1));
+    copy();
+    expect(places.map((at) => bytes[half + at])).toEqual([1, 2, 3]);
+    expect(half).toBe(1 << 26);
   });
 });
 

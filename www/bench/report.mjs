@@ -48,7 +48,30 @@ function losses(rows) {
 
 const training = (rows) => `${races(rows)}\n\n${losses(rows)}`;
 
+/** The least time that the ceilings leave for a case, in ms: whichever is slower, its arithmetic or its bytes. */
+const floor = ({ multiplyAdds, bytes, ceiling }) => 1e3 * Math.max(multiplyAdds / ceiling.multiplyAdds, bytes / ceiling.bytes);
+
+const ceilings = (rows) =>
+  markdown(
+    ["model", "batch", "multiply-adds", "bytes", "multiply-adds a second at most", "bytes a second at most", "least time", "webjepa", "least ÷ webjepa", "rounds"],
+    rows.map((row) => [
+      MODELS[row.model],
+      row.batch,
+      `${(row.multiplyAdds / 1e9).toFixed(2)} G`,
+      mega(row.bytes),
+      `${(row.ceiling.multiplyAdds / 1e9).toFixed(1)} G`,
+      `${(row.ceiling.bytes / 1e9).toFixed(1)} GB`,
+      ms(floor(row)),
+      row.time ? spread(row.time) : "failed",
+      row.time ? `${((100 * floor(row)) / row.time.median).toFixed(0)} %` : "–",
+      row.time?.rounds ?? 0,
+    ]),
+  );
+
 const TABLES = {
+  "ceilings-cpu": ceilings,
+  "ceilings-webgpu": ceilings,
+  "ceilings-node-webgpu": ceilings,
   rollouts: (rows) =>
     markdown(
       [`${SAMPLES} × ${HORIZON}`, "time", "rollouts a second", "rounds", "max \\|difference\\|"],

@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { LAVAPIPE } from "../../scripts/hosts.mjs";
 import { main, root, say, seconds, stop } from "../../scripts/lib.mjs";
+import { encoding, training } from "./arithmetic.mjs";
 import { environment } from "./environment.mjs";
 import { inNode, inPage } from "./hosts.mjs";
 import { MODELS, shapes } from "./models.mjs";
@@ -17,6 +18,7 @@ import { summary } from "./measure.js";
 import { table, updateDocument } from "./report.mjs";
 import { rollouts } from "./rollouts.mjs";
 import { serve } from "./server.mjs";
+import { trainingTask } from "./training.mjs";
 
 /**
  * What contestants race in; `task` is its name in tasks.js. `settings` are tried for each contestant before a device's first case, on the case `trial`;
@@ -82,7 +84,17 @@ const RACES = {
   "train-cpu": { kind: "training", device: "cpu", threads: 1 },
   "train-node-webgpu": { kind: "training", device: "webgpu", threads: 1, host: "node" },
 };
-const BENCHES = [...Object.keys(RACES), "first-embedding", "gpu-work", "memory", "rollouts"];
+/** webjepa by itself against what the device can do at most; the cases of all races. */
+const CEILINGS = {
+  "ceilings-cpu": { device: "cpu" },
+  "ceilings-webgpu": { device: "webgpu" },
+  "ceilings-node-webgpu": { device: "webgpu", host: "node" },
+};
+const ALONE = {
+  encoder: { warmUpMs: 5000, budgetMs: 10_000, minRounds: 2, maxRounds: 25 },
+  training: { steps: 2, budgetMs: 10_000, minRounds: 2, maxRounds: 25 },
+};
+const BENCHES = [...Object.keys(RACES), ...Object.keys(CEILINGS), "cost", "first-embedding", "gpu-work", "memory", "rollouts"];
 /** Benches, besides races, that run in Node. */
 const IN_NODE = ["rollouts"];
 
@@ -149,6 +161,19 @@ class Runner {
     return rows;
   }
 
+  async ceilings(name) {
+    const { device, host } = CEILINGS[name];
+    const rows = [];
+    for (const { task, [this.quick ? "quick" : "whole"]: { cases } } of Object.values(KINDS)) {
+      for (const [model, batch] of cases.filter(([model, batch]) => this.wants(`${name}/${model}/b${batch}`))) {
+        const request = { task, model, batch, device, threads: 1, tolerance: 0, limits: ALONE[task] };
+        const result = await (host === "node" ? inNode(this.server, "ceilings", request) : inPage(this.server, "ceilings", request));
+        rows.push({ model, batch, ...(task === "training" ? training(trainingTask(model, batch)) : encoding(MODELS[model], batch)), ...result });
+      }
+    }
+    return rows;
+  }
+
   /** A new browser each time, so nothing is cached; the first visit of all only warms the server. */
   async firstEmbedding() {
     const rows = [];
@@ -204,6 +229,7 @@ class Runner {
 
   measure(name) {
     if (RACES[name]) return this.race(name);
+    if (CEILINGS[name]) return this.ceilings(name);
     return { "first-embedding": () => this.firstEmbedding(), "gpu-work": () => this.gpuWork(), memory: () => this.memory(), rollouts: () => this.rollouts() }[name]();
   }
 }
@@ -228,7 +254,7 @@ await main(import.meta, async (args) => {
   const start = performance.now();
   const server = await serve();
   const runner = new Runner({ server, names, quick: values.quick, without });
-  const hostOf = (bench) => (IN_NODE.includes(bench) ? "node" : (RACES[bench]?.host ?? "browser"));
+  const hostOf = (bench) => (IN_NODE.includes(bench) ? "node" : (({ ...RACES, ...CEILINGS })[bench]?.host ?? "browser"));
   const hosts = ["browser", "node"].filter((host) => values[host] || values.browser === values.node);
   const benches = BENCHES.filter((bench) => runner.wants(bench) && hosts.includes(hostOf(bench)));
   const report = { quick: values.quick, environments: {}, benches: {} };
