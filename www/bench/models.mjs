@@ -11,6 +11,13 @@ export function geometry(hiddenSize, layers, heads, { imageSize = 224, patchSize
   return { imageSize, frames, tubelet, patchSize, grid, tokens: product(grid), hiddenSize, layers, heads, mlpSize: 4 * hiddenSize, eps: 1e-6 };
 }
 
+/** What the cost of ViT-Ti is measured against: tokens by the side of the picture, and depth, at batch 1; and batches. */
+export const COST = {
+  tokens: [112, 160, 224, 320, 448].map((imageSize) => [`vit-ti@${imageSize}`, geometry(192, 12, 3, { imageSize })]),
+  depth: [3, 6, 12, 24].map((layers) => [`vit-ti-${layers}`, geometry(192, layers, 3)]),
+  batch: [1, 2, 4, 8],
+};
+
 /** I-JEPA's encoders, and V-JEPA 1's for clips, whose smaller one is there for choosing settings. */
 export const MODELS = {
   "vit-ti": geometry(192, 12, 3),
@@ -18,6 +25,7 @@ export const MODELS = {
   "vit-b": geometry(768, 12, 12),
   "clip-ti": geometry(192, 12, 3, { frames: 16, tubelet: 2 }),
   "clip-ti-4": geometry(192, 12, 3, { frames: 4, tubelet: 2 }),
+  ...Object.fromEntries([...COST.tokens, ...COST.depth]),
 };
 
 /** Of what a model takes, without the batch: [3, H, W], or [3, T, H, W] for clips. */

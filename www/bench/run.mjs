@@ -12,8 +12,8 @@ import { LAVAPIPE } from "../../scripts/hosts.mjs";
 import { main, root, say, seconds, stop } from "../../scripts/lib.mjs";
 import { encoding, training } from "./arithmetic.mjs";
 import { environment } from "./environment.mjs";
-import { inNode, inPage } from "./hosts.mjs";
-import { MODELS, shapes } from "./models.mjs";
+import { drawn, inNode, inPage } from "./hosts.mjs";
+import { COST, MODELS, shapes } from "./models.mjs";
 import { summary } from "./measure.js";
 import { table, updateDocument } from "./report.mjs";
 import { rollouts } from "./rollouts.mjs";
@@ -174,6 +174,25 @@ class Runner {
     return rows;
   }
 
+  /** webjepa's encoder at sizes of which one changes at a time. */
+  async cost() {
+    const cases = [
+      ...COST.tokens.map(([name, { tokens }]) => ({ by: "tokens", size: tokens, model: name, batch: 1 })),
+      ...COST.batch.map((batch) => ({ by: "batch", size: batch, model: "vit-ti", batch })),
+      ...COST.depth.map(([name, { layers }]) => ({ by: "depth", size: layers, model: name, batch: 1 })),
+    ];
+    const rows = [];
+    for (const device of ["cpu", "webgpu"]) {
+      for (const { by, size, model, batch } of this.quick ? cases.filter(({ model }) => model === "vit-ti") : cases) {
+        if (!this.wants(`cost/${device}/${by}`)) continue;
+        const request = { kind: "encoder", model, batch, device, threads: 1, entrants: [{ contestant: "webjepa", options: {} }], limits: ALONE.encoder };
+        const [result] = await this.start(request);
+        rows.push({ device, by, size, multiplyAdds: encoding(MODELS[model], batch).multiplyAdds, ...result });
+      }
+    }
+    return rows;
+  }
+
   /** A new browser each time, so nothing is cached; the first visit of all only warms the server. */
   async firstEmbedding() {
     const rows = [];
@@ -230,7 +249,7 @@ class Runner {
   measure(name) {
     if (RACES[name]) return this.race(name);
     if (CEILINGS[name]) return this.ceilings(name);
-    return { "first-embedding": () => this.firstEmbedding(), "gpu-work": () => this.gpuWork(), memory: () => this.memory(), rollouts: () => this.rollouts() }[name]();
+    return { cost: () => this.cost(), "first-embedding": () => this.firstEmbedding(), "gpu-work": () => this.gpuWork(), memory: () => this.memory(), rollouts: () => this.rollouts() }[name]();
   }
 }
 
@@ -277,6 +296,7 @@ await main(import.meta, async (args) => {
       const whole = values.document || names.length === 0 || names.some((wanted) => name.startsWith(wanted));
       if (whole && (!values.quick || values.document) && without.length === 0) {
         await updateDocument(join(root, "docs/benchmarks.md"), name, rows, report.environments[host]);
+        if (name === "cost") await writeFile(join(root, "docs/images/cost.png"), await drawn(server, rows));
       }
     }
   } finally {
