@@ -95,9 +95,9 @@ const multiplyAddKernel = (accumulators, step) => {
 const STEPS = [(x) => `fma(${x}, a, b)`, (x) => `${x} * a + b`];
 
 const COPY_KERNEL = `
-  @group(0) @binding(0) var<storage, read> from: array<vec4f>;
-  @group(0) @binding(1) var<storage, read_write> to: array<vec4f>;
-  @compute @workgroup_size(256) fn main(@builtin(global_invocation_id) id: vec3u) { to[id.x] = from[id.x]; }`;
+  @group(0) @binding(0) var<storage, read> before: array<vec4f>;
+  @group(0) @binding(1) var<storage, read_write> after: array<vec4f>;
+  @compute @workgroup_size(256) fn main(@builtin(global_invocation_id) id: vec3u) { after[id.x] = before[id.x]; }`;
 
 async function webgpu() {
   const adapter = await navigator.gpu.requestAdapter();

@@ -35,8 +35,8 @@ function transpose({ shape: [rows, columns], data }) {
 
 /**
  * Bytes of an ONNX model: `pixels` [batch, 3, (T,) H, W] to `tokens` [batch, N, D]; `batch` is a free dimension.
- * A clip's patches are embedded by a convolution over time, rows and columns, or, where `tubelets` is "conv2d", by one whose channels are
- * those of all frames of a tubelet.
+ * A clip's patches are embedded by a convolution over time, rows and columns, or, where `tubelets` is "frames", by one over
+ * rows and columns for each frame of a tubelet, and their sum.
  */
 export function onnx(model, form, tubelets = "conv3d") {
   const { hiddenSize: d, heads, layers, tokens, grid: [times, rows, columns], frames, tubelet, patchSize, imageSize, eps } = model;
@@ -97,21 +97,28 @@ export function onnx(model, form, tubelets = "conv3d") {
   }
 
   const embedding = "embeddings.patch_embeddings.projection";
-  const convolve = (pixels, weight, kernel) => op("patches", "Conv", [pixels, weight, tensor(`${embedding}.bias`)], { kernel_shape: kernel, strides: kernel });
+  const convolve = (at, pixels, parameters, kernel) => op(at, "Conv", [pixels, ...parameters], { kernel_shape: kernel, strides: kernel });
   const reshape = (at, x, shape) => op(at, "Reshape", [x, ints(`${at}/shape`, shape)]);
   const embedPatches = () => {
-    const patches = convolve("pixels", tensor(`${embedding}.weight`), [...(frames > 1 ? [tubelet] : []), patchSize, patchSize]);
+    const patches = convolve("patches", "pixels", [tensor(`${embedding}.weight`), tensor(`${embedding}.bias`)], [...(frames > 1 ? [tubelet] : []), patchSize, patchSize]);
     return op("sequence", "Transpose", [reshape("flat", patches, [0, d, tokens])], { perm: [0, 2, 1] });
   };
-  const embedTubelets = () => {
-    const apart = op("apart", "Transpose", [reshape("tubelets", "pixels", [0, 3, times, tubelet, imageSize * imageSize])], { perm: [0, 2, 1, 3, 4] });
-    const stacked = reshape("stacked", apart, [-1, 3 * tubelet, imageSize, imageSize]);
+  const embedFrames = () => {
+    const tubeletsFirst = op("tubelets_first", "Transpose", [reshape("tubelets", "pixels", [0, 3, times, tubelet * imageSize * imageSize])], { perm: [0, 2, 1, 3] });
+    const below = reshape("below", tubeletsFirst, [-1, 3, tubelet * imageSize, imageSize]);
+    const each = Array.from({ length: tubelet }, (_, frame) => `frame${frame}`);
+    op("frames", "Split", [below], { axis: 2, num_outputs: tubelet }, each);
     const { data } = tensors.get(`${embedding}.weight`);
-    const patches = convolve(stacked, floats(`${embedding}.weight`, { shape: [d, 3 * tubelet, patchSize, patchSize], data }), [patchSize, patchSize]);
-    const channelsLast = op("channels_last", "Transpose", [reshape("flat", patches, [-1, times, d, rows * columns])], { perm: [0, 1, 3, 2] });
+    const size = patchSize * patchSize;
+    const patches = each.map((name, frame) => {
+      const weight = floats(`${embedding}.weight.${frame}`, { shape: [d, 3, patchSize, patchSize], data: data.filter((_, i) => Math.floor(i / size) % tubelet === frame) });
+      return convolve(`${name}/patches`, name, frame === 0 ? [weight, tensor(`${embedding}.bias`)] : [weight], [patchSize, patchSize]);
+    });
+    const summed = patches.reduce((sum, patch, frame) => op(`sum${frame}`, "Add", [sum, patch]));
+    const channelsLast = op("channels_last", "Transpose", [reshape("flat", summed, [-1, times, d, rows * columns])], { perm: [0, 1, 3, 2] });
     return reshape("sequence", channelsLast, [0, tokens, d]);
   };
-  const sequence = tubelets === "conv2d" ? embedTubelets() : embedPatches();
+  const sequence = tubelets === "frames" ? embedFrames() : embedPatches();
   let residual = op("positioned", "Add", [sequence, tensor("embeddings.position_embeddings")]);
   let x = layerNorm("norm0", "encoder.layer.0.layernorm_before", residual);
   for (let i = 0; i < layers; i++) {

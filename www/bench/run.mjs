@@ -47,8 +47,14 @@ const KINDS = {
     settings: {
       webjepa: { cpu: [{}], webgpu: [{}] },
       onnxruntime: {
-        cpu: [{}, { tubelets: "conv2d" }, { form: "standard" }, { form: "standard", tubelets: "conv2d" }],
-        webgpu: [{ subgroups: false }, { subgroups: false, tubelets: "conv2d" }, { subgroups: false, tubelets: "conv2d", capture: true }, { tubelets: "conv2d" }, { tubelets: "conv2d", capture: true }],
+        cpu: [{}, { tubelets: "frames" }, { form: "standard", tubelets: "frames" }],
+        webgpu: [
+          { subgroups: false },
+          { subgroups: false, tubelets: "frames" },
+          { subgroups: false, tubelets: "frames", capture: true },
+          { tubelets: "frames" },
+          { tubelets: "frames", capture: true },
+        ],
       },
       jax: { cpu: [{}], webgpu: [{}] },
     },

@@ -38,7 +38,7 @@ export async function open({ libraries, model, batch, device, threads, base, for
   const dims = [batch, ...inputShape(model)];
   const opened = {
     name: "onnxruntime-web",
-    setting: [`${form} graph`, model.frames > 1 && `tubelets by ${tubelets}`, subgroups || "no subgroups", capture && "graph capture"].filter((part) => typeof part === "string").join(", "),
+    setting: [`${form} graph`, model.frames > 1 && (tubelets === "frames" ? "tubelets frame by frame" : "tubelets by one Conv"), subgroups || "no subgroups", capture && "graph capture"].filter((part) => typeof part === "string").join(", "),
     close: () => session.release(),
   };
 
