@@ -24,7 +24,7 @@ export const MODELS = {
   "vit-s": geometry(384, 12, 6),
   "vit-b": geometry(768, 12, 12),
   "clip-ti": geometry(192, 12, 3, { frames: 16, tubelet: 2 }),
-  "clip-ti-4": geometry(192, 12, 3, { frames: 4, tubelet: 2 }),
+  "clip-ti-2": geometry(192, 12, 3, { frames: 2, tubelet: 2 }),
   ...Object.fromEntries([...COST.tokens, ...COST.depth]),
 };
 
