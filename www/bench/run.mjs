@@ -22,7 +22,8 @@ import { trainingTask } from "./training.mjs";
 
 /**
  * What contestants race in; `task` is its name in tasks.js. `settings` are tried for each contestant before a device's first case, on the case `trial`;
- * the quickest that agrees is kept. `quick` are the cases and limits of --quick, `whole` those of a full run.
+ * the quickest that agrees is kept; those of `node` are WebGPU's there, where lavapipe's subgroups are wide enough for onnxruntime-web's kernels and those without take it
+ * minutes to compile. `quick` are the cases and limits of --quick, `whole` those of a full run.
  */
 const KINDS = {
   encoder: {
@@ -34,6 +35,7 @@ const KINDS = {
       onnxruntime: {
         cpu: [{}, { form: "standard" }],
         webgpu: [{ subgroups: false }, { subgroups: false, capture: true }, {}, { capture: true }],
+        node: [{}, { capture: true }],
       },
       jax: { cpu: [{}], webgpu: [{}] },
     },
@@ -55,6 +57,7 @@ const KINDS = {
           { tubelets: "frames" },
           { tubelets: "frames", capture: true },
         ],
+        node: [{ tubelets: "frames" }, { tubelets: "frames", capture: true }],
       },
       jax: { cpu: [{}], webgpu: [{}] },
     },
@@ -134,8 +137,9 @@ class Runner {
     if (!this.chosen.has(key)) {
       const { settings, trial } = KINDS[kind];
       const contestants = this.contestants(kind);
-      let entrants = contestants.flatMap((contestant) => settings[contestant][device].map((options) => ({ contestant, options })));
-      if (this.quick) entrants = contestants.map((contestant) => ({ contestant, options: settings[contestant][device][0] }));
+      const options = (contestant) => (host === "node" && settings[contestant].node) || settings[contestant][device];
+      let entrants = contestants.flatMap((contestant) => options(contestant).map((options) => ({ contestant, options })));
+      if (this.quick) entrants = contestants.map((contestant) => ({ contestant, options: options(contestant)[0] }));
       else if (entrants.length > contestants.length) {
         say(`${key}: choosing settings`);
         const [model, batch] = trial.case;
