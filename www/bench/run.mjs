@@ -100,7 +100,7 @@ const CEILINGS = {
   "ceilings-node-webgpu": { device: "webgpu", host: "node" },
 };
 const ALONE = {
-  encoder: { warmUpMs: 5000, budgetMs: 10_000, minRounds: 2, maxRounds: 25 },
+  encoder: { warmUpMs: 3000, budgetMs: 5000, minRounds: 2, maxRounds: 25 },
   training: { steps: 2, budgetMs: 10_000, minRounds: 2, maxRounds: 25 },
 };
 const BENCHES = [...Object.keys(RACES), ...Object.keys(CEILINGS), "cost", "first-embedding", "gpu-work", "memory", "rollouts"];
