@@ -99,6 +99,7 @@ const CEILINGS = {
   "ceilings-webgpu": { device: "webgpu" },
   "ceilings-node-webgpu": { device: "webgpu", host: "node" },
 };
+/** Of webjepa by itself, where no other side's rounds take time. */
 const ALONE = {
   encoder: { warmUpMs: 3000, budgetMs: 5000, minRounds: 2, maxRounds: 25 },
   training: { steps: 2, budgetMs: 10_000, minRounds: 2, maxRounds: 25 },
