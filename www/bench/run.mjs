@@ -175,11 +175,15 @@ class Runner {
   async ceilings(name) {
     const { device, host } = CEILINGS[name];
     const rows = [];
-    for (const { task, [this.quick ? "quick" : "whole"]: { cases } } of Object.values(KINDS)) {
+    for (const { task, tolerance, [this.quick ? "quick" : "whole"]: { cases } } of Object.values(KINDS)) {
       for (const [model, batch] of cases.filter(([model, batch]) => this.wants(`${name}/${model}/b${batch}`))) {
-        const request = { task, model, batch, device, threads: 1, tolerance: 0, limits: ALONE[task] };
-        const result = await (host === "node" ? inNode(this.server, "ceilings", request) : inPage(this.server, "ceilings", request));
-        rows.push({ model, batch, ...(task === "training" ? training(trainingTask(model, batch)) : encoding(MODELS[model], batch)), ...result });
+        const request = { task, model, batch, device, threads: 1, tolerance: tolerance[device], limits: ALONE[task] };
+        const needed = task === "training" ? training(trainingTask(model, batch)) : encoding(MODELS[model], batch);
+        try {
+          rows.push({ model, batch, ...needed, ...(await (host === "node" ? inNode(this.server, "ceilings", request) : inPage(this.server, "ceilings", request))) });
+        } catch ({ message }) {
+          say(`${name}/${model}/b${batch} failed: ${message}`);
+        }
       }
     }
     return rows;
