@@ -88,7 +88,7 @@ const TABLES = {
   "train-cpu": training,
   "train-node-webgpu": training,
   cost: (rows) =>
-    markdown(
+    `![Three charts of the time of a forward, on the CPU and on WebGPU: by tokens, by batch, and by depth](images/cost.png)\n\n${markdown(
       ["ViT-Ti/16, by", "", "multiply-adds", "CPU, one thread", "WebGPU"],
       rows
         .filter((row, i) => rows.findIndex(({ by, size }) => by === row.by && size === row.size) === i)
@@ -96,7 +96,7 @@ const TABLES = {
           const on = (device) => rows.find((row) => row.device === device && row.by === by && row.size === size);
           return [by, size, `${(multiplyAdds / 1e9).toFixed(2)} G`, ...["cpu", "webgpu"].map((device) => (on(device)?.time ? spread(on(device).time) : "–"))];
         }),
-    ),
+    )}`,
   "first-embedding": (rows) =>
     markdown(
       ["device", "", "code, gzipped", "weights", "loaded after", "first embedding after", "longest main-thread task"],
