@@ -7,8 +7,7 @@ import { inProcess } from "./process.mjs";
 // A dispatch on a software adapter can outlast the patience of the GPU watchdog.
 const FLAGS = [...CHROMIUM_FLAGS, "--disable-gpu-watchdog"];
 
-/** Runs a task in a page of a new browser. */
-export async function inPage(server, method, request, isolated = true) {
+async function withPage(work) {
   const browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS, timeout: 180_000 });
   try {
     const page = await browser.newPage();
@@ -16,14 +15,28 @@ export async function inPage(server, method, request, isolated = true) {
       if (message.text().startsWith("bench: ")) say(message.text().slice(7));
       else if (message.type() === "error") say(`page error: ${message.text()}`);
     });
-    server.traffic.reset();
-    await page.goto(`${server.origin}/bench/page.html${isolated ? "?isolated" : ""}`);
-    await page.waitForFunction(() => "ready" in document.documentElement.dataset);
-    return await page.evaluate(([method, request]) => window.bench[method](request), [method, request]);
+    return await work(page);
   } finally {
     await browser.close();
   }
 }
+
+/** Runs a task in a page of a new browser. */
+export const inPage = (server, method, request, isolated = true) =>
+  withPage(async (page) => {
+    server.traffic.reset();
+    await page.goto(`${server.origin}/bench/page.html${isolated ? "?isolated" : ""}`);
+    await page.waitForFunction(() => "ready" in document.documentElement.dataset);
+    return page.evaluate(([method, request]) => window.bench[method](request), [method, request]);
+  });
+
+/** The rows of the bench "cost" as a PNG. */
+export const drawn = (server, rows) =>
+  withPage(async (page) => {
+    await page.goto(`${server.origin}/bench/cost.html`);
+    await page.evaluate((rows) => import("./cost.js").then(({ draw }) => draw(rows)), rows);
+    return page.locator("body").screenshot();
+  });
 
 /** Runs a task in a new Node process, with lavapipe as its WebGPU adapter. */
 export const inNode = (server, method, request) => inProcess(new URL("node.mjs", import.meta.url), { method, request, origin: server.origin });

@@ -1,15 +1,15 @@
 // Comparing, timing and summing up; runs wherever the contestants run.
 import { pseudoRandom } from "./models.mjs";
 
-/** One batch of normalised pictures in the two layouts in use: planar [B, 3, H, W], and per picture interleaved [H, W, 3]. */
-export function pictures(model, batch, name = "bench/input.image") {
-  const side = model.imageSize;
-  const planar = pseudoRandom(name, batch * 3 * side * side, 1);
+/** One batch of normalised pictures, or clips, in the two layouts in use: planar [B, 3, (T,) H, W], and each for itself interleaved [(T,) H, W, 3]. */
+export function pictures({ imageSize, frames = 1 }, batch, name = "bench/input.image") {
+  const size = frames * imageSize * imageSize;
+  const planar = pseudoRandom(name, batch * 3 * size, 1);
   const interleaved = Array.from({ length: batch }, (_, image) => {
-    const out = new Float32Array(side * side * 3);
+    const out = new Float32Array(size * 3);
     for (let channel = 0; channel < 3; channel++) {
-      const plane = (image * 3 + channel) * side * side;
-      for (let i = 0; i < side * side; i++) out[i * 3 + channel] = planar[plane + i];
+      const plane = (image * 3 + channel) * size;
+      for (let i = 0; i < size; i++) out[i * 3 + channel] = planar[plane + i];
     }
     return out;
   });

@@ -2,7 +2,7 @@
 //   "standard"  opset 20 operators only, as an exporter writes it;
 //   "fused"     onnxruntime's own com.microsoft operators, as its transformer optimizer writes it.
 import protobuf from "protobufjs";
-import { weights } from "./models.mjs";
+import { inputShape, weights } from "./models.mjs";
 
 // The part of onnx.proto that is needed here; field numbers are the format's.
 const { root } = protobuf.parse(`
@@ -33,9 +33,13 @@ function transpose({ shape: [rows, columns], data }) {
   return { shape: [columns, rows], data: out };
 }
 
-/** Bytes of an ONNX model: `pixels` [batch, 3, H, W] to `tokens` [batch, N, D]; `batch` is a free dimension. */
-export function onnx(model, form) {
-  const { hiddenSize: d, heads, layers, tokens, patchSize, imageSize, eps } = model;
+/**
+ * Bytes of an ONNX model: `pixels` [batch, 3, (T,) H, W] to `tokens` [batch, N, D]; `batch` is a free dimension.
+ * A clip's patches are embedded by a convolution over time, rows and columns, or, where `tubelets` is "frames", by one over
+ * rows and columns for each frame of a tubelet, and their sum.
+ */
+export function onnx(model, form, tubelets = "conv3d") {
+  const { hiddenSize: d, heads, layers, tokens, grid: [times, rows, columns], frames, tubelet, patchSize, imageSize, eps } = model;
   const tensors = weights(model);
   const fused = form === "fused";
   const node = [];
@@ -86,18 +90,35 @@ export function onnx(model, form) {
   const gelu = (at, name, x) =>
     fused ? microsoft(at, "BiasGelu", [project(`${at}/in`, name, x), tensor(`${name}.bias`)]) : op(at, "Gelu", [linear(`${at}/in`, name, x)]);
 
-  ints("flatten_patches", [0, d, tokens]);
   if (!fused) {
     ints("split_heads", [0, 0, heads, d / heads]);
     ints("merge_heads", [0, 0, d]);
     floats("attention_scale", { shape: [1], data: Float32Array.of(Math.sqrt(heads / d)) });
   }
 
-  const patches = op("patches", "Conv", ["pixels", ...["weight", "bias"].map((part) => tensor(`embeddings.patch_embeddings.projection.${part}`))], {
-    kernel_shape: [patchSize, patchSize],
-    strides: [patchSize, patchSize],
-  });
-  const sequence = op("sequence", "Transpose", [op("flat", "Reshape", [patches, "flatten_patches"])], { perm: [0, 2, 1] });
+  const embedding = "embeddings.patch_embeddings.projection";
+  const convolve = (at, pixels, parameters, kernel) => op(at, "Conv", [pixels, ...parameters], { kernel_shape: kernel, strides: kernel });
+  const reshape = (at, x, shape) => op(at, "Reshape", [x, ints(`${at}/shape`, shape)]);
+  const embedPatches = () => {
+    const patches = convolve("patches", "pixels", [tensor(`${embedding}.weight`), tensor(`${embedding}.bias`)], [...(frames > 1 ? [tubelet] : []), patchSize, patchSize]);
+    return op("sequence", "Transpose", [reshape("flat", patches, [0, d, tokens])], { perm: [0, 2, 1] });
+  };
+  const embedFrames = () => {
+    const tubeletsFirst = op("tubelets_first", "Transpose", [reshape("tubelets", "pixels", [0, 3, times, tubelet * imageSize * imageSize])], { perm: [0, 2, 1, 3] });
+    const below = reshape("below", tubeletsFirst, [-1, 3, tubelet * imageSize, imageSize]);
+    const each = Array.from({ length: tubelet }, (_, frame) => `frame${frame}`);
+    op("frames", "Split", [below], { axis: 2, num_outputs: tubelet }, each);
+    const { data } = tensors.get(`${embedding}.weight`);
+    const size = patchSize * patchSize;
+    const patches = each.map((name, frame) => {
+      const weight = floats(`${embedding}.weight.${frame}`, { shape: [d, 3, patchSize, patchSize], data: data.filter((_, i) => Math.floor(i / size) % tubelet === frame) });
+      return convolve(`${name}/patches`, name, frame === 0 ? [weight, tensor(`${embedding}.bias`)] : [weight], [patchSize, patchSize]);
+    });
+    const summed = patches.reduce((sum, patch, frame) => op(`sum${frame}`, "Add", [sum, patch]));
+    const channelsLast = op("channels_last", "Transpose", [reshape("flat", summed, [-1, times, d, rows * columns])], { perm: [0, 1, 3, 2] });
+    return reshape("sequence", channelsLast, [0, tokens, d]);
+  };
+  const sequence = tubelets === "frames" ? embedFrames() : embedPatches();
   let residual = op("positioned", "Add", [sequence, tensor("embeddings.position_embeddings")]);
   let x = layerNorm("norm0", "encoder.layer.0.layernorm_before", residual);
   for (let i = 0; i < layers; i++) {
@@ -121,7 +142,7 @@ export function onnx(model, form) {
       name: "encoder",
       node,
       initializer,
-      input: [value("pixels", ["batch", 3, imageSize, imageSize])],
+      input: [value("pixels", ["batch", ...inputShape(model)])],
       output: [value("tokens", ["batch", tokens, d])],
     },
   }).finish();

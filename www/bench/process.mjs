@@ -18,9 +18,13 @@ export function inProcess(url, request) {
   });
 }
 
-/** The other side: answers the one request of this process with what `work` makes of it, and ends. Dawn keeps a process alive, and tearing it down is not what is measured. */
+/**
+ * The other side: answers the one request of this process with what `work` makes of it, and ends. Dawn keeps a process alive, and tearing it down is not what is
+ * measured. The listener stays, as without one nothing may be left that Node waits for, and before it ends Node waits for V8 to compile all of a
+ * library's WebAssembly, which takes minutes.
+ */
 export function answering(work) {
-  process.once("message", async (request) => {
+  process.on("message", async (request) => {
     const answer = await work(request).then((result) => ({ result }), (error) => ({ error: String(error?.stack ?? error) }));
     process.send(answer, () => process.exit(0));
   });

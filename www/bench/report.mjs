@@ -3,7 +3,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import { HORIZON, SAMPLES } from "./rollouts.mjs";
 
 const NAMES = { webjepa: "webjepa", onnxruntime: "onnxruntime-web", jax: "jax-js", tfjs: "TensorFlow.js" };
-const MODELS = { "vit-ti": "ViT-Ti/16", "vit-s": "ViT-S/16", "vit-b": "ViT-B/16", "ijepa-64": "I-JEPA, 64 × 64" };
+const MODELS = { "vit-ti": "ViT-Ti/16", "vit-s": "ViT-S/16", "vit-b": "ViT-B/16", "clip-ti": "ViT-Ti/16, 16 frames", "clip-ti-2": "ViT-Ti/16, 2 frames", "ijepa-64": "I-JEPA, 64 × 64" };
 
 const ms = (value) => (value >= 1000 ? `${(value / 1000).toFixed(2)} s` : `${value.toFixed(value < 10 ? 1 : 0)} ms`);
 const spread = ({ median, min, max }) => `${ms(median)} (${ms(min)} – ${ms(max)})`;
@@ -48,7 +48,30 @@ function losses(rows) {
 
 const training = (rows) => `${races(rows)}\n\n${losses(rows)}`;
 
+/** The least time that the ceilings leave for a case, in ms: whichever is slower, its arithmetic or its bytes. */
+const floor = ({ multiplyAdds, bytes, ceiling }) => 1e3 * Math.max(multiplyAdds / ceiling.multiplyAdds, bytes / ceiling.bytes);
+
+const ceilings = (rows) =>
+  markdown(
+    ["model", "batch", "multiply-adds", "bytes", "multiply-adds a second at most", "bytes a second at most", "least time", "webjepa", "least ÷ fastest", "rounds"],
+    rows.map((row) => [
+      MODELS[row.model],
+      row.batch,
+      `${(row.multiplyAdds / 1e9).toFixed(2)} G`,
+      mega(row.bytes),
+      `${(row.ceiling.multiplyAdds / 1e9).toFixed(1)} G`,
+      `${(row.ceiling.bytes / 1e9).toFixed(1)} GB`,
+      ms(floor(row)),
+      row.time ? spread(row.time) : "failed",
+      row.time ? `${((100 * floor(row)) / row.time.min).toFixed(0)} %` : "–",
+      row.time?.rounds ?? 0,
+    ]),
+  );
+
 const TABLES = {
+  "ceilings-cpu": ceilings,
+  "ceilings-webgpu": ceilings,
+  "ceilings-node-webgpu": ceilings,
   rollouts: (rows) =>
     markdown(
       [`${SAMPLES} × ${HORIZON}`, "time", "rollouts a second", "rounds", "max \\|difference\\|"],
@@ -58,9 +81,22 @@ const TABLES = {
   "encoder-cpu": races,
   "encoder-threads": races,
   "encoder-node-webgpu": races,
+  "clip-webgpu": races,
+  "clip-cpu": races,
+  "clip-node-webgpu": races,
   "train-webgpu": training,
   "train-cpu": training,
   "train-node-webgpu": training,
+  cost: (rows) =>
+    `![Three charts of the time of a forward, on the CPU and on WebGPU: by tokens, by batch, and by depth](images/cost.png)\n\n${markdown(
+      ["ViT-Ti/16, by", "", "multiply-adds", "CPU, one thread", "WebGPU"],
+      rows
+        .filter((row, i) => rows.findIndex(({ by, size }) => by === row.by && size === row.size) === i)
+        .map(({ by, size, multiplyAdds }) => {
+          const on = (device) => rows.find((row) => row.device === device && row.by === by && row.size === size);
+          return [by, size, `${(multiplyAdds / 1e9).toFixed(2)} G`, ...["cpu", "webgpu"].map((device) => (on(device)?.time ? spread(on(device).time) : "–"))];
+        }),
+    )}`,
   "first-embedding": (rows) =>
     markdown(
       ["device", "", "code, gzipped", "weights", "loaded after", "first embedding after", "longest main-thread task"],

@@ -10,20 +10,24 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { LAVAPIPE } from "../../scripts/hosts.mjs";
 import { main, root, say, seconds, stop } from "../../scripts/lib.mjs";
+import { encoding, training } from "./arithmetic.mjs";
 import { environment } from "./environment.mjs";
-import { inNode, inPage } from "./hosts.mjs";
-import { MODELS, shapes } from "./models.mjs";
+import { drawn, inNode, inPage } from "./hosts.mjs";
+import { COST, MODELS, shapes } from "./models.mjs";
 import { summary } from "./measure.js";
 import { table, updateDocument } from "./report.mjs";
 import { rollouts } from "./rollouts.mjs";
 import { serve } from "./server.mjs";
+import { trainingTask } from "./training.mjs";
 
 /**
- * What contestants race in, by the name of the task in tasks.js. `settings` are tried for each contestant before a device's first case, on the case `trial`;
- * the quickest that agrees is kept. `quick` are the cases and limits of --quick, `whole` those of a full run.
+ * What contestants race in; `task` is its name in tasks.js. `settings` are tried for each contestant before a device's first case, on the case `trial`;
+ * the quickest that agrees is kept; those of `node` are WebGPU's there, where lavapipe's subgroups are wide enough for onnxruntime-web's kernels and those without take it
+ * minutes to compile. `quick` are the cases and limits of --quick, `whole` those of a full run.
  */
 const KINDS = {
   encoder: {
+    task: "encoder",
     // f32 against f32, as tests/fixtures/README.md §7 has it for real geometries.
     tolerance: { cpu: 5e-5, webgpu: 2e-4 },
     settings: {
@@ -31,6 +35,7 @@ const KINDS = {
       onnxruntime: {
         cpu: [{}, { form: "standard" }],
         webgpu: [{ subgroups: false }, { subgroups: false, capture: true }, {}, { capture: true }],
+        node: [{}, { capture: true }],
       },
       jax: { cpu: [{}], webgpu: [{}] },
     },
@@ -38,7 +43,31 @@ const KINDS = {
     quick: { cases: [["vit-ti", 1]], limits: { warmUpMs: 5000, budgetMs: 10_000, minRounds: 2, maxRounds: 9 } },
     whole: { cases: [["vit-ti", 1], ["vit-ti", 8], ["vit-s", 1], ["vit-s", 8]], limits: { warmUpMs: 5000, budgetMs: 20_000, minRounds: 3, maxRounds: 25 } },
   },
+  clip: {
+    task: "encoder",
+    tolerance: { cpu: 5e-5, webgpu: 2e-4 },
+    settings: {
+      webjepa: { cpu: [{}], webgpu: [{}] },
+      // On WebGPU one Conv over time, too, takes three times as long as one for each frame.
+      onnxruntime: {
+        cpu: [{}, { tubelets: "frames" }, { form: "standard", tubelets: "frames" }],
+        webgpu: [
+          { subgroups: false, tubelets: "frames" },
+          { subgroups: false, tubelets: "frames", capture: true },
+          { tubelets: "frames" },
+          { tubelets: "frames", capture: true },
+        ],
+        node: [{ tubelets: "frames" }, { tubelets: "frames", capture: true }],
+      },
+      jax: { cpu: [{}], webgpu: [{}] },
+    },
+    // At the whole length a single forward takes onnxruntime-web a minute and more on SwiftShader.
+    trial: { case: ["clip-ti-2", 1], limits: { warmUpMs: 5000, budgetMs: 5000, minRounds: 2, maxRounds: 9 } },
+    quick: { cases: [["clip-ti-2", 1]], limits: { warmUpMs: 5000, budgetMs: 10_000, minRounds: 2, maxRounds: 9 } },
+    whole: { cases: [["clip-ti", 1]], limits: { warmUpMs: 5000, budgetMs: 20_000, minRounds: 3, maxRounds: 25 } },
+  },
   training: {
+    task: "training",
     // Of losses, over all steps.
     tolerance: { cpu: 1e-4, webgpu: 1e-4 },
     settings: {
@@ -57,11 +86,25 @@ const RACES = {
   "encoder-cpu": { kind: "encoder", device: "cpu", threads: 1 },
   "encoder-threads": { kind: "encoder", device: "cpu", threads: 2 },
   "encoder-node-webgpu": { kind: "encoder", device: "webgpu", threads: 1, host: "node" },
+  "clip-webgpu": { kind: "clip", device: "webgpu", threads: 1 },
+  "clip-cpu": { kind: "clip", device: "cpu", threads: 1 },
+  "clip-node-webgpu": { kind: "clip", device: "webgpu", threads: 1, host: "node" },
   "train-webgpu": { kind: "training", device: "webgpu", threads: 1 },
   "train-cpu": { kind: "training", device: "cpu", threads: 1 },
   "train-node-webgpu": { kind: "training", device: "webgpu", threads: 1, host: "node" },
 };
-const BENCHES = [...Object.keys(RACES), "first-embedding", "gpu-work", "memory", "rollouts"];
+/** webjepa by itself against what the device can do at most; the cases of all races. */
+const CEILINGS = {
+  "ceilings-cpu": { device: "cpu" },
+  "ceilings-webgpu": { device: "webgpu" },
+  "ceilings-node-webgpu": { device: "webgpu", host: "node" },
+};
+/** Of webjepa by itself, where no other side's rounds take time. */
+const ALONE = {
+  encoder: { warmUpMs: 3000, budgetMs: 5000, minRounds: 2, maxRounds: 25 },
+  training: { steps: 2, budgetMs: 10_000, minRounds: 2, maxRounds: 25 },
+};
+const BENCHES = [...Object.keys(RACES), ...Object.keys(CEILINGS), "cost", "first-embedding", "gpu-work", "memory", "rollouts"];
 /** Benches, besides races, that run in Node. */
 const IN_NODE = ["rollouts"];
 
@@ -83,9 +126,10 @@ class Runner {
 
   start({ kind, host, ...request }) {
     const whole = { ...request, tolerance: KINDS[kind].tolerance[request.device] };
-    if (host === "node") return inNode(this.server, kind, whole);
+    const { task } = KINDS[kind];
+    if (host === "node") return inNode(this.server, task, whole);
     // A page without shared memory is the only way to have jax-js run on one thread.
-    return inPage(this.server, kind, whole, request.device === "webgpu" || request.threads > 1);
+    return inPage(this.server, task, whole, request.device === "webgpu" || request.threads > 1);
   }
 
   /** Each contestant's best setting on this device, as entrants. */
@@ -94,8 +138,9 @@ class Runner {
     if (!this.chosen.has(key)) {
       const { settings, trial } = KINDS[kind];
       const contestants = this.contestants(kind);
-      let entrants = contestants.flatMap((contestant) => settings[contestant][device].map((options) => ({ contestant, options })));
-      if (this.quick) entrants = contestants.map((contestant) => ({ contestant, options: settings[contestant][device][0] }));
+      const options = (contestant) => (host === "node" && settings[contestant].node) || settings[contestant][device];
+      let entrants = contestants.flatMap((contestant) => options(contestant).map((options) => ({ contestant, options })));
+      if (this.quick) entrants = contestants.map((contestant) => ({ contestant, options: options(contestant)[0] }));
       else if (entrants.length > contestants.length) {
         say(`${key}: choosing settings`);
         const [model, batch] = trial.case;
@@ -123,6 +168,42 @@ class Runner {
         return entrants.map((entrant) => ({ ...entrant, failed: message }));
       });
       rows.push({ model, batch, results });
+    }
+    return rows;
+  }
+
+  async ceilings(name) {
+    const { device, host } = CEILINGS[name];
+    const rows = [];
+    for (const { task, tolerance, [this.quick ? "quick" : "whole"]: { cases } } of Object.values(KINDS)) {
+      for (const [model, batch] of cases.filter(([model, batch]) => this.wants(`${name}/${model}/b${batch}`))) {
+        const request = { task, model, batch, device, threads: 1, tolerance: tolerance[device], limits: ALONE[task] };
+        const needed = task === "training" ? training(trainingTask(model, batch)) : encoding(MODELS[model], batch);
+        try {
+          rows.push({ model, batch, ...needed, ...(await (host === "node" ? inNode(this.server, "ceilings", request) : inPage(this.server, "ceilings", request))) });
+        } catch ({ message }) {
+          say(`${name}/${model}/b${batch} failed: ${message}`);
+        }
+      }
+    }
+    return rows;
+  }
+
+  /** webjepa's encoder at sizes of which one changes at a time. */
+  async cost() {
+    const cases = [
+      ...COST.tokens.map(([name, { tokens }]) => ({ by: "tokens", size: tokens, model: name, batch: 1 })),
+      ...COST.batch.map((batch) => ({ by: "batch", size: batch, model: "vit-ti", batch })),
+      ...COST.depth.map(([name, { layers }]) => ({ by: "depth", size: layers, model: name, batch: 1 })),
+    ];
+    const rows = [];
+    for (const device of ["cpu", "webgpu"]) {
+      for (const { by, size, model, batch } of this.quick ? cases.filter(({ model }) => model === "vit-ti") : cases) {
+        if (!this.wants(`cost/${device}/${by}`)) continue;
+        const request = { kind: "encoder", model, batch, device, threads: 1, entrants: [{ contestant: "webjepa", options: {} }], limits: ALONE.encoder };
+        const [result] = await this.start(request);
+        rows.push({ device, by, size, multiplyAdds: encoding(MODELS[model], batch).multiplyAdds, ...result });
+      }
     }
     return rows;
   }
@@ -182,7 +263,8 @@ class Runner {
 
   measure(name) {
     if (RACES[name]) return this.race(name);
-    return { "first-embedding": () => this.firstEmbedding(), "gpu-work": () => this.gpuWork(), memory: () => this.memory(), rollouts: () => this.rollouts() }[name]();
+    if (CEILINGS[name]) return this.ceilings(name);
+    return { cost: () => this.cost(), "first-embedding": () => this.firstEmbedding(), "gpu-work": () => this.gpuWork(), memory: () => this.memory(), rollouts: () => this.rollouts() }[name]();
   }
 }
 
@@ -206,7 +288,7 @@ await main(import.meta, async (args) => {
   const start = performance.now();
   const server = await serve();
   const runner = new Runner({ server, names, quick: values.quick, without });
-  const hostOf = (bench) => (IN_NODE.includes(bench) ? "node" : (RACES[bench]?.host ?? "browser"));
+  const hostOf = (bench) => (IN_NODE.includes(bench) ? "node" : (({ ...RACES, ...CEILINGS })[bench]?.host ?? "browser"));
   const hosts = ["browser", "node"].filter((host) => values[host] || values.browser === values.node);
   const benches = BENCHES.filter((bench) => runner.wants(bench) && hosts.includes(hostOf(bench)));
   const report = { quick: values.quick, environments: {}, benches: {} };
@@ -229,6 +311,7 @@ await main(import.meta, async (args) => {
       const whole = values.document || names.length === 0 || names.some((wanted) => name.startsWith(wanted));
       if (whole && (!values.quick || values.document) && without.length === 0) {
         await updateDocument(join(root, "docs/benchmarks.md"), name, rows, report.environments[host]);
+        if (name === "cost") await writeFile(join(root, "docs/images/cost.png"), await drawn(server, rows));
       }
     }
   } finally {

@@ -13,19 +13,23 @@ const FOLDERS = {
   "/webjepa/": "pkg/dist",
   "/onnxruntime-web/": "node_modules/onnxruntime-web/dist",
   "/jax/": "node_modules/@jax-js/jax/dist",
+  "/uplot/": "node_modules/uplot/dist",
   "/tfjs/": "node_modules/@tensorflow/tfjs/dist",
   "/tfjs-backend-wasm/": "node_modules/@tensorflow/tfjs-backend-wasm/dist",
   "/tfjs-backend-webgpu/": "node_modules/@tensorflow/tfjs-backend-webgpu/dist",
 };
-const TYPES = { ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".html": "text/html", ".json": "application/json" };
+const TYPES = { ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".html": "text/html", ".json": "application/json", ".css": "text/css" };
 const COMPRESSED = new Set([".js", ".mjs", ".wasm", ".html", ".json"]);
 
+/** The body at a path, undefined where there is none. Binaryen is large, so that it comes when it is needed. */
 async function load(path) {
-  const model = /^\/models\/(vit-\w+)\/(.+)$/.exec(path);
+  const model = /^\/models\/([^/]+)\/(.+)$/.exec(path);
   if (model && MODELS[model[1]]) {
-    const form = /^(\w+)\.onnx$/.exec(model[2]);
-    return form ? Buffer.from(onnx(MODELS[model[1]], form[1])) : checkpoint(MODELS[model[1]])[model[2]];
+    const onnxFile = /^(\w+)-(\w+)\.onnx$/.exec(model[2]);
+    return onnxFile ? Buffer.from(onnx(MODELS[model[1]], onnxFile[1], onnxFile[2])) : checkpoint(MODELS[model[1]])[model[2]];
   }
+  const ceilings = /^\/ceilings\/(simd|relaxed)-(\d+)\.wasm$/.exec(path);
+  if (ceilings) return Buffer.from((await import("./ceilings-wasm.mjs")).ceilingsModule(Number(ceilings[2]), ceilings[1] === "relaxed"));
   const folder = Object.keys(FOLDERS).find((prefix) => path.startsWith(prefix));
   const relative = normalize(path.slice(folder?.length ?? 0));
   if (!folder || relative.startsWith("..")) return undefined;

@@ -1,4 +1,5 @@
 // What the runner has done inside a host, a page or a Node process. Requests and results are plain JSON.
+import { ceilings } from "./ceilings.js";
 import { MODELS } from "./models.mjs";
 import { distances, maxAbsDiff, pictures, race, timed, warmUp } from "./measure.js";
 import { trainingTask } from "./training.mjs";
@@ -98,6 +99,15 @@ export function tasks({ libraries, origin, say, longTasks = [] }) {
         else if (results[index].agrees) results[index].time = times[i];
       });
       return results;
+    },
+
+    /** webjepa by itself, and the device's ceilings right before and after it, of which the higher ones count. */
+    async ceilings({ task, ...request }) {
+      const before = await ceilings(request.device, origin);
+      const [result] = await this[task]({ ...request, entrants: [{ contestant: "webjepa", options: {} }] });
+      const after = await ceilings(request.device, origin);
+      const higher = (name) => Math.max(before[name], after[name]);
+      return { ...result, ceiling: { multiplyAdds: higher("multiplyAdds"), bytes: higher("bytes") } };
     },
 
     /** From navigation to the first embedding, and the longest task that this kept the page from answering. */

@@ -99,7 +99,7 @@ const blocks = (name, { hiddenSize: d, layers, mlpSize }) =>
   ]).flat();
 
 /** @returns {[name: string, shape: number[]][]} */
-function shapes({ grid: [rows, columns], patchSize, encoder, predictor }) {
+export function shapes({ grid: [rows, columns], patchSize, encoder, predictor }) {
   const [d, narrow] = [encoder.hiddenSize, predictor.hiddenSize];
   return [
     ["encoder.pos_embed", [1, rows * columns, d]],

@@ -1,4 +1,5 @@
 // jax-js: the whole encoder under one jit, weights resident on the device and passed as arguments.
+import { inputShape } from "../models.mjs";
 
 async function readSafetensors(url) {
   const bytes = await (await fetch(url)).arrayBuffer();
@@ -13,15 +14,15 @@ export async function open({ libraries, model, batch, device, base }) {
   if (!(await init(backend)).includes(backend)) throw new Error(`jax-js has no ${backend} here`);
   defaultDevice(backend);
 
-  const { hiddenSize: d, heads, layers, tokens, patchSize, imageSize, eps } = model;
-  const grid = imageSize / patchSize;
+  const { hiddenSize: d, heads, layers, tokens, grid: [times, rows, columns], tubelet, patchSize, frames, eps } = model;
+  const patchLength = 3 * tubelet * patchSize * patchSize;
   // Linear weights come as [out, in]; jax-js multiplies by [in, out] half as fast again.
   const place = ([name, shape, data]) => {
     if (shape.length !== 2) return [name, np.array(data).reshape(shape)];
     const [rows, columns] = shape;
     return [name, np.array(data.map((_, i) => data[(i % rows) * columns + Math.floor(i / rows)])).reshape([columns, rows])];
   };
-  const weights = Object.fromEntries((await readSafetensors(`${base}/model.safetensors`)).map(place));
+  const weights = Object.fromEntries((await readSafetensors(`${base}/${frames > 1 ? "separate" : "model"}.safetensors`)).map(place));
 
   // jax-js counts references: `.ref` keeps an array that is used again, every other use consumes it.
   const linear = (w, name, x) => np.dot(x, w[`${name}.weight`]).add(w[`${name}.bias`]);
@@ -36,10 +37,10 @@ export async function open({ libraries, model, batch, device, base }) {
   const mlp = (w, at, x) => linear(w, `${at}.output.dense`, nn.gelu(linear(w, `${at}.intermediate.dense`, x), { approximate: false }));
   const encode = jit((w, pixels) => {
     const patches = pixels
-      .reshape([batch, 3, grid, patchSize, grid, patchSize])
-      .transpose([0, 2, 4, 1, 3, 5])
-      .reshape([batch, tokens, 3 * patchSize * patchSize]);
-    const kernel = w["embeddings.patch_embeddings.projection.weight"].reshape([d, 3 * patchSize * patchSize]).transpose();
+      .reshape([batch, 3, times, tubelet, rows, patchSize, columns, patchSize])
+      .transpose([0, 2, 4, 6, 1, 3, 5, 7])
+      .reshape([batch, tokens, patchLength]);
+    const kernel = w["embeddings.patch_embeddings.projection.weight"].reshape([d, patchLength]).transpose();
     let x = np.dot(patches, kernel).add(w["embeddings.patch_embeddings.projection.bias"]).add(w["embeddings.position_embeddings"]);
     for (let i = 0; i < layers; i++) {
       const at = `encoder.layer.${i}`;
@@ -53,7 +54,7 @@ export async function open({ libraries, model, batch, device, base }) {
   return {
     name: "jax-js",
     setting: "one jit",
-    run: async ({ planar }) => encode(hold(weights), np.array(planar).reshape([batch, 3, imageSize, imageSize])).data(),
+    run: async ({ planar }) => encode(hold(weights), np.array(planar).reshape([batch, ...inputShape(model)])).data(),
     close() {
       encode.dispose();
       Object.values(weights).forEach((array) => array.dispose());

@@ -1,5 +1,6 @@
 // onnxruntime-web at its documented settings: operators fused as its own optimizer fuses them, static shapes,
 // and on WebGPU optionally graph capture with input and output buffers that stay on the GPU.
+import { inputShape } from "../models.mjs";
 
 /** What onnxruntime asks of an adapter itself, but for subgroups: its flash attention is wrong where they are narrow (4 lanes on SwiftShader). */
 async function deviceWithoutSubgroups() {
@@ -21,23 +22,23 @@ async function deviceWithoutSubgroups() {
   });
 }
 
-export async function open({ libraries, model, batch, device, threads, base, form = "fused", subgroups = true, capture = false }) {
+export async function open({ libraries, model, batch, device, threads, base, form = "fused", tubelets = "conv3d", subgroups = true, capture = false }) {
   const webgpu = device === "webgpu";
   const ort = await import(webgpu ? libraries.onnxruntimeWebgpu : libraries.onnxruntime);
   ort.env.wasm.numThreads = threads;
   ort.env.logLevel = "error";
   const own = webgpu && !subgroups ? await deviceWithoutSubgroups() : undefined;
-  const file = await fetch(`${base}/${form}.onnx`);
+  const file = await fetch(`${base}/${form}-${tubelets}.onnx`);
   const session = await ort.InferenceSession.create(new Uint8Array(await file.arrayBuffer()), {
     executionProviders: [webgpu ? { name: "webgpu", device: own } : "wasm"],
     freeDimensionOverrides: { batch },
     graphOptimizationLevel: "all",
     enableGraphCapture: capture,
   });
-  const dims = [batch, 3, model.imageSize, model.imageSize];
+  const dims = [batch, ...inputShape(model)];
   const opened = {
     name: "onnxruntime-web",
-    setting: [`${form} graph`, subgroups || "no subgroups", capture && "graph capture"].filter((part) => typeof part === "string").join(", "),
+    setting: [`${form} graph`, model.frames > 1 && (tubelets === "frames" ? "tubelets frame by frame" : "tubelets by one Conv"), subgroups || "no subgroups", capture && "graph capture"].filter((part) => typeof part === "string").join(", "),
     close: () => session.release(),
   };
 

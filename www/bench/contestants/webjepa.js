@@ -3,7 +3,7 @@
 export async function open({ libraries, model, batch, device, base, worker = true }) {
   const { Jepa } = await import(libraries.webjepa);
   const jepa = await Jepa.load(`${base}/`, { backend: device, dtype: "f32", worker, cache: "none" });
-  const size = { width: model.imageSize, height: model.imageSize, channels: 3 };
+  const size = { width: model.imageSize, height: model.imageSize, channels: 3, ...(model.frames > 1 && { frames: model.frames }) };
   return {
     name: "webjepa",
     setting: worker && typeof document === "object" ? "in its worker" : "in the calling thread",
