@@ -56,8 +56,7 @@ async function train200(backend: "cpu" | "webgpu"): Promise<void> {
 }
 
 it("after 200 steps of training, cpu", () => train200("cpu"));
-// Buffers pile up slowly there: docs/gaps.md.
-it.fails("after 200 steps of training, webgpu", () => train200("webgpu"));
+it("after 200 steps of training, webgpu", () => train200("webgpu"));
 
 it.each(["cpu", "webgpu"] as const)("after 50 models, %s", async (backend) => {
   const cycle = (times: number) =>

@@ -6,8 +6,8 @@ declare global {
   var counted: {
     /** The latest last. */
     devices: GPUDevice[];
-    /** GPU buffers that were made and not destroyed, of devices that live. */
-    buffers(): number;
+    /** GPU buffers that were not destroyed and can still be reached, of devices that live. */
+    buffers(): GPUBuffer[];
     /** Bytes of the WebAssembly memories that can still be reached. */
     memory(): number;
   };
@@ -17,7 +17,9 @@ declare global {
 export function count(page: Page): Promise<void> {
   return page.evaluate(() => {
     const devices: GPUDevice[] = [];
-    const alive = new Map<GPUDevice, Set<GPUBuffer>>();
+    // wgpu does not destroy the buffers that it lets go of, so one is gone once it is collected, which a reference from here would prevent.
+    const alive = new Map<GPUDevice, Set<WeakRef<GPUBuffer>>>();
+    const destroyed = new WeakSet<GPUBuffer>();
     const { requestDevice } = GPUAdapter.prototype;
     GPUAdapter.prototype.requestDevice = async function (descriptor) {
       const device = await requestDevice.call(this, descriptor);
@@ -29,12 +31,12 @@ export function count(page: Page): Promise<void> {
     const { createBuffer } = GPUDevice.prototype;
     GPUDevice.prototype.createBuffer = function (descriptor) {
       const buffer = createBuffer.call(this, descriptor);
-      alive.get(this)?.add(buffer);
+      alive.get(this)?.add(new WeakRef(buffer));
       return buffer;
     };
     const { destroy } = GPUBuffer.prototype;
     GPUBuffer.prototype.destroy = function () {
-      for (const buffers of alive.values()) buffers.delete(this);
+      destroyed.add(this);
       return destroy.call(this);
     };
     const memories: WeakRef<WebAssembly.Memory>[] = [];
@@ -56,7 +58,10 @@ export function count(page: Page): Promise<void> {
     }) as typeof instantiate;
     globalThis.counted = {
       devices,
-      buffers: () => [...alive.values()].reduce((sum, buffers) => sum + buffers.size, 0),
+      buffers() {
+        const reached = [...alive.values()].flatMap((buffers) => [...buffers].map((reference) => reference.deref()));
+        return reached.filter((buffer) => buffer !== undefined && !destroyed.has(buffer)) as GPUBuffer[];
+      },
       memory: () => memories.reduce((sum, memory) => sum + (memory.deref()?.buffer.byteLength ?? 0), 0),
     };
   });
@@ -64,6 +69,8 @@ export function count(page: Page): Promise<void> {
 
 export interface Counts {
   buffers: number;
+  /** Of the GPU buffers. */
+  bytes: number;
   memory: number;
   heap: number;
 }
@@ -78,5 +85,9 @@ export async function measure(page: Page): Promise<Counts> {
   }
   const { usedSize } = await session.send("Runtime.getHeapUsage");
   await session.detach();
-  return { heap: usedSize, ...(await page.evaluate(() => ({ buffers: counted.buffers(), memory: counted.memory() }))) };
+  const rest = await page.evaluate(() => {
+    const buffers = counted.buffers();
+    return { buffers: buffers.length, bytes: buffers.reduce((sum, { size }) => sum + size, 0), memory: counted.memory() };
+  });
+  return { heap: usedSize, ...rest };
 }
