@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { cache, lockedVersion, main, output, read, root, run, say, stop } from "./lib.mjs";
 import { apt, rustToolchain } from "./toolchain.mjs";
 
-const TOOLS = join(cache, "tools");
+export const TOOLS = join(cache, "tools");
 export const wasmBindgen = join(TOOLS, "bin", "wasm-bindgen");
 
 /** Returns the Rust toolchains; `browser` also makes sure of Chromium. */
@@ -29,11 +29,15 @@ function npmPackages() {
 }
 
 /** The tool and the crate must agree to the last digit. */
-function bindgen({ cargo, env }) {
-  const version = lockedVersion("wasm-bindgen");
-  if (output(wasmBindgen, ["--version"]) === `wasm-bindgen ${version}`) return;
-  say(`installing wasm-bindgen ${version}, about 5 minutes, once`);
-  run(cargo, ["install", "wasm-bindgen-cli", "--version", version, "--root", TOOLS, "--force", "--quiet"], { env: { ...env, CARGO_TARGET_DIR: join(TOOLS, "target") } });
+function bindgen(rust) {
+  cargoTool(rust, "wasm-bindgen-cli", lockedVersion("wasm-bindgen"), "wasm-bindgen");
+}
+
+/** Installs a program of a crate in the cache, where it is not of this version. */
+export function cargoTool({ cargo, env }, crate, version, program) {
+  if (output(join(TOOLS, "bin", program), ["--version"]) === `${program} ${version}`) return;
+  say(`installing ${crate} ${version}, a few minutes, once`);
+  run(cargo, ["install", crate, "--version", version, "--root", TOOLS, "--force", "--quiet"], { env: { ...env, CARGO_TARGET_DIR: join(TOOLS, "target") } });
 }
 
 function chromium() {

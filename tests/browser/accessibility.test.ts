@@ -1,15 +1,12 @@
 // Every page of the demo, deployed under a sub-path: axe finds nothing wrong in light or dark, and phones need not scroll sideways.
 
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import type axe from "axe-core";
 import type { Page } from "playwright-core";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { pages } from "../../www/demo/shared/pages.js";
+import { sideways, violations } from "./axe.js";
 import { screenshot, useDemo, useLab, type TestPage } from "./harness.js";
 
 const BASE = "some/sub/path";
-const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 const lab = useLab();
 useDemo(lab, BASE);
@@ -34,17 +31,11 @@ async function visit(href: string): Promise<void> {
   await expect.poll(() => busy.count(), { timeout: 120_000 }).toBe(0);
 }
 
-async function violations(): Promise<string[]> {
-  await page.evaluate(AXE);
-  const { violations } = await page.evaluate(() => (globalThis as unknown as { axe: typeof axe }).axe.run({ runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] } as axe.RunOptions));
-  return violations.flatMap(({ id, help, nodes }) => nodes.map(({ target, failureSummary }) => `${id} (${help}): ${target.join(" ")}: ${failureSummary}`));
-}
-
 describe.each(pages)("the page $title", ({ href }) => {
   it.each(["light", "dark"] as const)("has nothing that axe complains of, in %s", async (colorScheme) => {
     await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
     await visit(href);
-    expect(await violations()).toEqual([]);
+    expect(await violations(page)).toEqual([]);
     // Nothing was asked for beside the folder it is deployed in.
     expect(strays).toEqual([]);
   });
@@ -52,13 +43,8 @@ describe.each(pages)("the page $title", ({ href }) => {
   it.each([390, 320])("fits a phone %i pixels wide", async (width) => {
     await page.setViewportSize({ width, height: 844 });
     await visit(href);
-    const { scrolls, wide } = await page.evaluate(() => ({
-      scrolls: document.documentElement.scrollWidth - document.documentElement.clientWidth,
-      // By name, for whoever has to repair it.
-      wide: [...document.querySelectorAll("body *")].filter((element) => element.getBoundingClientRect().right > innerWidth + 1 && element.checkVisibility() && !element.matches(".skip, .sr-only")).map((element) => `${element.tagName} ${element.id || element.className}`),
-    }));
-    expect({ scrolls, wide }).toEqual({ scrolls: 0, wide: [] });
-    expect(await violations()).toEqual([]);
+    expect(await sideways(page)).toEqual({ scrolls: 0, wide: [] });
+    expect(await violations(page)).toEqual([]);
     await screenshot(page, `${width}-${href.replaceAll(/\W/g, "") || "features"}`);
   });
 });

@@ -68,7 +68,50 @@ describe("the page Plan", () => {
     await page.locator("#train").click();
     await expect.poll(status, { timeout: 120_000 }).toMatch(/^(Decision|Reached|Did not reach)/);
     expect(await page.locator('#models input[value="live"]').isChecked()).toBe(true);
+    expect(await page.locator("#live-name").innerText()).toBe("Trained here");
     if (await page.locator("#stop").isEnabled()) await page.locator("#stop").click();
     await expect.poll(status, { timeout: 60_000 }).toMatch(/^(Stopped|Reached|Did not reach)/);
+  });
+
+  it("plans with the model that is training, as it is by then", { timeout: 240_000 }, async () => {
+    const { page } = test;
+    const live = page.locator('#models input[value="live"]');
+    const training = () => page.locator("#training-text").innerText();
+    const step = async () => Number(/^Training: step (\d+) of 7000/.exec(await training())?.[1] ?? 0);
+    expect(await live.isDisabled()).toBe(true);
+    await page.locator("#episodes").fill("20");
+    await page.locator("#steps").fill("7000");
+    await page.locator("#train").click();
+    await expect.poll(step, { timeout: 120_000 }).toBeGreaterThan(1);
+    expect(await page.locator("#live-name").innerText()).toBe("Training now");
+    const latent = () => page.locator("#latent").evaluate((canvas) => (canvas as HTMLCanvasElement).toDataURL());
+    const maps = [await latent()];
+    const steps: number[] = [];
+    for (const choice of ["live", "trained", "live"]) {
+      await page.locator(`#models input[value="${choice}"]`).check();
+      await expect.poll(status, { timeout: 60_000 }).toMatch(choice === "live" ? /^Ready to plan with the model that is training now/ : /is trained$/);
+      maps.push(await latent());
+      steps.push(await step());
+    }
+    // The trained model's map is the same both times; that of the one in training has changed with its weights.
+    expect(maps[2]).toBe(maps[0]);
+    expect(maps[1]).not.toBe(maps[0]);
+    expect(maps[3]).not.toBe(maps[1]);
+    await page.locator("#go").click();
+    await expect.poll(status, { timeout: 120_000 }).toMatch(/^Decision 2/);
+    await screenshot(page, "plan-training-now");
+    await page.locator("#stop").click();
+    await expect.poll(status, { timeout: 60_000 }).toBe("Stopped");
+    // It went on all the while.
+    expect(steps[1]).toBeGreaterThanOrEqual(steps[0]!);
+    expect(await step()).toBeGreaterThan(steps[2]!);
+    await page.locator("#train").click();
+    await expect.poll(training, { timeout: 60_000 }).toBe("");
+    expect(await page.locator("#live-name").innerText()).toBe("Trained here");
+    // What it had become stays.
+    await page.locator("#go").click();
+    await expect.poll(status, { timeout: 120_000 }).toMatch(/^Decision 1/);
+    await page.locator("#stop").click();
+    await expect.poll(status, { timeout: 60_000 }).toBe("Stopped");
   });
 });

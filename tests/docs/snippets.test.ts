@@ -20,8 +20,8 @@ const PKG = path("../../pkg");
 const PHOTO = path("../fixtures/ijepa_ti16/image.png");
 const LEWM = { system: "lewm", imageSize: 12, patchSize: 4, hiddenSize: 12, layers: 2, heads: 3, lewm: { actionSize: 3, actionChannels: 5, projectorHidden: 14, layers: 2, heads: 3, headDim: 6, mlpHidden: 20 } };
 
-/** The models that documents name, and the tiny ones that are there instead. */
-const MODELS: Record<string, string> = { ijepa_vith14_1k: path("../fixtures/ijepa_ti16"), "vjepa2-vitl-fpc64-256": path("../fixtures/vjepa2_tiny_hf") };
+/** The models that documents name, and the tiny ones that are there instead; that of Two Rooms is itself. */
+const MODELS: Record<string, string> = { ijepa_vith14_1k: path("../fixtures/ijepa_ti16"), "vjepa2-vitl-fpc64-256": path("../fixtures/vjepa2_tiny_hf"), "two-rooms": path("../../www/demo/models/two-rooms") };
 
 const all = programs();
 const project = mkdtempSync(join(tmpdir(), "webjepa-docs-"));

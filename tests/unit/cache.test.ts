@@ -7,7 +7,7 @@ import { Jepa, opfsCache, type CustomCache, type LoadOptions, type ModelSource, 
 import { coverage } from "../../www/src/cache.js";
 import { ChannelWorker } from "./channel-worker.js";
 import { WorkerEngine } from "../../www/src/client.js";
-import { describeSource } from "../../www/src/weights.js";
+import { loadRequest } from "../../www/src/load-options.js";
 import { FakeFolder } from "./fake-folder.js";
 import { CONFIG, fake, hashOf, resetFake, safetensors } from "./fake-glue.js";
 import { startServer, type TestServer } from "./server.js";
@@ -207,7 +207,7 @@ describe("a cache of the caller's", () => {
   it("is asked across the border of a worker", async () => {
     ChannelWorker.started = [];
     vi.stubGlobal("Worker", ChannelWorker);
-    const request = { source: describeSource(`${server.url}m`), backend: "cpu", options: { dtype: "f32", predictor: true }, warmup: false, cache: "custom", integrity: {} } as const;
+    const request = loadRequest(`${server.url}m`, { backend: "cpu", cache });
     for (const kept of [false, true]) {
       const engine = new WorkerEngine();
       const seen: boolean[] = [];

@@ -212,6 +212,64 @@ describe("servers", () => {
   });
 });
 
+describe("requests with headers of the caller's", () => {
+  const headers = { Authorization: "Bearer abc" };
+  beforeEach(() => {
+    for (const name of ["config.json", "model.safetensors"]) server.faults.set(`m/${name}`, { needs: "authorization: Bearer abc" });
+  });
+  afterEach(() => void vi.unstubAllGlobals());
+
+  const sent = () => server.requests.map(({ headers }) => headers.authorization);
+
+  it("open what else answers 401", async () => {
+    expect(await failure(server.url + "m")).toMatchObject({ code: "network", message: expect.stringContaining("401") });
+    server.requests.length = 0;
+    expect(await weightsOf(server.url + "m", { requestInit: { headers } })).toBe(WEIGHTS);
+    // Both ranges of the weights among them.
+    expect(sent()).toEqual(Array(4).fill(headers.Authorization));
+  });
+
+  it.each([
+    ["a Headers object", new Headers(headers)],
+    ["pairs", Object.entries(headers) as [string, string][]],
+  ])("take them as %s", async (_, given) => {
+    expect(await weightsOf(server.url + "m", { requestInit: { headers: given } })).toBe(WEIGHTS);
+  });
+
+  it("have them again after a connection broke, for shards and for files by their addresses", async () => {
+    Object.assign(server.faults.get("m/model.safetensors")!, { cutAfter: 1_000_000, cuts: 1 });
+    const source = { "config.json": new URL("m/config.json", server.url), "model.safetensors": new URL("m/model.safetensors", server.url) };
+    expect(await weightsOf(source, { requestInit: { headers } })).toBe(WEIGHTS);
+    expect(server.requests.filter(({ path }) => path === "m/model.safetensors").length).toBeGreaterThan(2);
+    server.files.delete("m/model.safetensors");
+    server.faults.clear();
+    server.files.set("m/model.safetensors.index.json", shardIndex);
+    for (const [name, sizes] of Object.entries(shards)) server.files.set(`m/${name}`, safetensors(sizes));
+    expect(await weightsOf(server.url + "m", { requestInit: { headers } })).toBe(shardHash);
+    expect(new Set(sent())).toEqual(new Set([headers.Authorization]));
+  });
+
+  it("have them where only a part is kept", async () => {
+    const cache = new Map<string, Uint8Array<ArrayBuffer>>();
+    Object.assign(server.faults.get("m/model.safetensors")!, { cutAfter: 1_000_000, cuts: 5 });
+    expect(await weightsOf(server.url + "m", { requestInit: { headers }, cache })).toBe(WEIGHTS);
+    for (const key of cache.keys()) if (/safetensors#/.test(key)) cache.delete(key);
+    expect(await weightsOf(server.url + "m", { requestInit: { headers }, cache })).toBe(WEIGHTS);
+    expect(new Set(sent())).toEqual(new Set([headers.Authorization]));
+  });
+
+  it("have the caller's credentials, and the browser's choice without", async () => {
+    const real = globalThis.fetch;
+    const inits: RequestInit[] = [];
+    vi.stubGlobal("fetch", (url: string, init: RequestInit) => (inits.push(init), real(url, init)));
+    await weightsOf(server.url + "m", { requestInit: { headers, credentials: "include" } });
+    expect(new Set(inits.map(({ credentials }) => credentials))).toEqual(new Set(["include"]));
+    inits.length = 0;
+    await weightsOf(server.url + "m", { requestInit: { headers } });
+    expect(inits.every((init) => !("credentials" in init))).toBe(true);
+  });
+});
+
 describe("bad sources", () => {
   it.each([
     ["nothing", undefined],
@@ -245,6 +303,10 @@ describe("bad sources", () => {
     ["dtype", { dtype: "f64" }, "bad-input"],
     ["cache", { cache: "disk" }, "bad-input"],
     ["cache of one's own", { cache: { get() {} } }, "bad-input"],
+    ["requestInit", { requestInit: { method: "POST" } }, "bad-input"],
+    ["name of a header", { requestInit: { headers: { "a b": "c" } } }, "bad-input"],
+    ["header Range", { requestInit: { headers: { range: "bytes=0-" } } }, "bad-input"],
+    ["credentials", { requestInit: { credentials: "yes" } }, "bad-input"],
   ])("refuses an impossible %s", async (_, options, code) => {
     expect(await failure(server.url + "m", options as unknown as LoadOptions)).toMatchObject({ code });
   });

@@ -1,7 +1,7 @@
 // A static server whose faults can be chosen.
 
 import { existsSync, readFileSync, statSync } from "node:fs";
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import { createServer, type IncomingHttpHeaders, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { extname, join } from "node:path";
 
@@ -18,6 +18,8 @@ export interface Fault {
   /** Hide Content-Range, as servers of other sites do. */
   hideContentRange?: boolean;
   status?: number;
+  /** Answer 401 unless the request has this header, as `name: value`. */
+  needs?: string;
   /** Stop sending after so many bytes, and keep the connection open. */
   stallAfter?: number;
   contentType?: string;
@@ -32,7 +34,7 @@ export interface TestServer {
   /** Sent with every answer. */
   headers: Record<string, string>;
   faults: Map<string, Fault>;
-  requests: { path: string; range: string | undefined }[];
+  requests: { path: string; range: string | undefined; headers: IncomingHttpHeaders }[];
   /** Connections that are sending at this moment, and the most there have been. */
   open: number;
   mostOpen: number;
@@ -61,6 +63,7 @@ const TYPES: Record<string, string> = {
   ".wasm": "application/wasm",
   ".png": "image/png",
   ".jpg": "image/jpeg",
+  ".svg": "image/svg+xml",
 };
 
 function fromDisk(folders: Map<string, string>, path: string): Uint8Array | undefined {
@@ -76,11 +79,13 @@ function fromDisk(folders: Map<string, string>, path: string): Uint8Array | unde
 function respond(state: Omit<TestServer, "url" | "close">, request: IncomingMessage, response: ServerResponse): void {
   const path = decodeURIComponent(new URL(request.url!, "http://localhost").pathname.slice(1)).replace(/\/$/, "/index.html");
   const { range } = request.headers;
-  state.requests.push({ path, range });
+  state.requests.push({ path, range, headers: request.headers });
   const stored = state.files.get(path) ?? fromDisk(state.folders, path);
   const fault = state.faults.get(path) ?? {};
-  if (fault.status || stored === undefined) {
-    response.writeHead(fault.status ?? 404, { ...state.headers, "content-type": "text/plain" }).end("no");
+  const [name, value] = fault.needs?.split(": ") ?? [];
+  const status = name && request.headers[name] !== value ? 401 : fault.status;
+  if (status || stored === undefined) {
+    response.writeHead(status ?? 404, { ...state.headers, "content-type": "text/plain" }).end("no");
     return;
   }
   const file = typeof stored === "string" ? new TextEncoder().encode(stored) : stored;

@@ -1,7 +1,9 @@
+import { createHash } from "node:crypto";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Jepa, memoryStore, Trainer, type ImageInput, type SaveStore, type TrainDataset, type TrainerOptions, type TrainMetrics } from "../../www/src/index.js";
 import { ChannelWorker } from "./channel-worker.js";
 import { CONFIG, coded, fake, hashOf, resetFake, safetensors } from "./fake-glue.js";
+import { startServer } from "./server.js";
 
 const place = vi.hoisted(() => ({ inNode: true }));
 vi.mock("../../www/src/glue.js", async () => (await import("./fake-glue.js")).mockGlue());
@@ -570,6 +572,35 @@ describe.each([
       };
       expect(await failure(Trainer.create({ from: from(), backend: "cpu" }))).toMatchObject({ code: "unsupported" });
       expect(await failure(Trainer.create({ from: 3 as never }))).toMatchObject({ code: "bad-input" });
+    });
+
+    it("fetches it with the caller's headers, keeps it, and checks it", async () => {
+      const server = await startServer();
+      try {
+        for (const [name, file] of Object.entries(from())) server.files.set(`m/${name}`, file);
+        server.faults.set("m/model.safetensors", { needs: "authorization: Bearer abc" });
+        const options = { from: `${server.url}m`, backend: "cpu", batchSize: 1 } as const;
+        const requestInit = { headers: { Authorization: "Bearer abc" } };
+        const integrity = { "model.safetensors": `sha256-${createHash("sha256").update(from()["model.safetensors"]).digest("base64")}` };
+        expect(await failure(Trainer.create(options))).toMatchObject({ code: "network", message: expect.stringContaining("401") });
+        expect(await failure(Trainer.create({ ...options, requestInit, integrity: { "model.safetensors": `sha256-${btoa("x".repeat(32))}` } }))).toMatchObject({ code: "integrity" });
+        const cache = new Map<string, Uint8Array<ArrayBuffer>>();
+        for (const requests of [true, false]) {
+          server.requests.length = 0;
+          await using trainer = await Trainer.create({ ...options, requestInit, integrity, cache });
+          expect(trainer.cacheFailure).toBeUndefined();
+          expect((await trainer.step([flat(3)])).loss).toBe(trained(hashOf(SIZES), 3));
+          expect(server.requests.length > 0).toBe(requests);
+        }
+        await using trainer = await Trainer.create({ ...options, requestInit, cache: { get: () => undefined, set: () => Promise.reject(new Error("no room")), delete() {} } });
+        expect(trainer.cacheFailure).toContain("no room");
+      } finally {
+        await server.close();
+      }
+    });
+
+    it.each(["cache", "integrity", "requestInit"])("refuses the option %s without one", async (name) => {
+      expect(await failure(create({ [name]: name === "cache" ? "opfs" : {} }))).toMatchObject({ code: "bad-input", message: expect.stringContaining(name) });
     });
 
     it("can be aborted while it loads", async () => {

@@ -15,6 +15,7 @@ const LOAD: LoadRequest = {
   warmup: false,
   cache: "none",
   integrity: {},
+  init: { headers: [] },
 };
 const request = (value: number): EmbedRequest => ({
   id: 0,

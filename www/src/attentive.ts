@@ -3,7 +3,7 @@
 import { JepaError, throwIfAborted } from "./errors.js";
 import type { GlueProbeInfo } from "./glue.js";
 import { asyncDispose, isolated, Resident, type Advice } from "./host.js";
-import { BACKENDS, customCache, loadRequest, type LoadOptions } from "./jepa.js";
+import { BACKENDS, settled, type LoadOptions } from "./load-options.js";
 import { aBoolean, aFunction, anObject, anything, atLeast, checkFields, moreThan, oneOf, shown, whole, type Rule } from "./options.js";
 import { namesOf, numbered, probed, type Label, type Probed } from "./probes.js";
 import type { Backend } from "./types.js";
@@ -58,7 +58,7 @@ export interface AttentiveProbeOptions extends Pick<LoadOptions, "backend" | "wo
   onProgress?: ((progress: FitProgress) => void) | undefined;
 }
 
-export interface AttentiveProbeLoadOptions<L extends Label = Label> extends Pick<LoadOptions, "backend" | "worker" | "onProgress" | "signal" | "cache" | "integrity"> {
+export interface AttentiveProbeLoadOptions<L extends Label = Label> extends Pick<LoadOptions, "backend" | "worker" | "onProgress" | "signal" | "cache" | "integrity" | "requestInit"> {
   /**
    * Attention heads. Default: what the file says, or `config.json` beside it; 16 for one of the original projects. The encoder's for
    * V-JEPA 1's, where that has another number.
@@ -133,14 +133,11 @@ export class AttentiveProbe<L extends Label = Label> {
    * @throws {@link JepaError} `missing-tensor` where there is no probe, and those of {@link Jepa.load}
    */
   static async load<L extends Label = Label>(source: ModelSource | Uint8Array | ArrayBuffer | Blob, options: AttentiveProbeLoadOptions<L> = {}): Promise<AttentiveProbe<L>> {
-    const { signal, worker = true, onProgress, heads, labels, ...rest } = options;
-    throwIfAborted(signal);
+    const { heads, labels, ...rest } = options;
     checkFields("", options, LOAD);
     const bytes = source instanceof Uint8Array || source instanceof ArrayBuffer || source instanceof Blob;
-    const request = loadRequest(bytes ? { "model.safetensors": source } : source, rest);
-    request.options = { dtype: "f32", predictor: false, probe: true, ...(heads === undefined ? {} : { heads }) };
-    const cache = customCache(options.cache);
-    const resident = await Resident.settle((engine, each) => engine.call("probe", request, { ...each, cache }), { worker, again: true, advice: LOADED, signal, onProgress });
+    const special = { predictor: false, classifier: false, probe: true, ...(heads === undefined ? {} : { heads }) };
+    const resident = await settled("probe", bytes ? { "model.safetensors": source } : source, rest, LOADED, special);
     const { classes } = resident.info;
     const wrong = labels && labels.length !== classes;
     if (wrong) await resident.dispose();
@@ -234,6 +231,7 @@ const LOAD: Record<keyof AttentiveProbeLoadOptions, Rule> = {
   onProgress: aFunction,
   cache: anything,
   integrity: anObject,
+  requestInit: anObject,
   heads: whole(1),
   labels: { what: "an array of labels", allows: Array.isArray },
 };

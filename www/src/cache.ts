@@ -131,7 +131,7 @@ export class ModelCache {
     const record = await abortable(exclusively(url, () => this.#record(url)), options.signal);
     if (record) {
       this.#served = true;
-      return record.absent ? undefined : new CachedFile(this, url, record.pieces, new HttpFile(url, record));
+      return record.absent ? undefined : new CachedFile(this, url, record.pieces, new HttpFile(url, options.init, record));
     }
     const file = await httpSource(url, options);
     if (file) return new CachedFile(this, url, [], file);

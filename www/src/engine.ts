@@ -14,7 +14,7 @@ import { LocalWorld } from "./local-world.js";
 import { opfsStorage } from "./opfs-cache.js";
 import { picturesOf, type CallOptions, type Calls, type Engine, type Loaded, type LoadRequest, type TrainRequest } from "./protocol.js";
 import type { Backend } from "./types.js";
-import { openCheckpoint, type Passage, type Source } from "./weights.js";
+import { openCheckpoint, type Passage } from "./weights.js";
 
 type Operations = { [K in keyof Calls]: (request: Calls[K]["request"], options: CallOptions) => Calls[K]["result"] | Promise<Calls[K]["result"]> };
 
@@ -33,17 +33,17 @@ export class LocalEngine implements Engine {
     embed: ({ id, ...request }, { signal }) => this.#models.get(id)!.embed(request, signal),
     classify: ({ id, ...request }, { signal }) => this.#models.get(id)!.classify(request, signal),
     predict: ({ id, ...request }, { signal }) => this.#models.get(id)!.predict(request, signal),
-    world: (request, { signal, ...options }) => this.#linked(signal, (linked) => this.#world(request, options, linked)),
+    world: (request, { signal, ...options }) => this.#linked(signal, (linked) => this.#fromSource(request, options, (loader) => loader.finishWorld(), (made) => this.#keepWorld(made), linked)),
     encode: ({ id, ...request }, { signal }) => this.#worlds.get(id)!.encode(request, signal),
     rollout: ({ id, ...request }, { signal }) => this.#worlds.get(id)!.rollout(request, signal),
     plan: ({ id, ...request }, { signal, onRound }) => this.#worlds.get(id)!.plan(request, signal, onRound),
-    probe: (request, { signal, ...options }) => this.#linked(signal, (linked) => this.#probe(request, options, linked)),
+    probe: (request, { signal, ...options }) => this.#linked(signal, (linked) => this.#fromSource(request, options, (loader) => loader.finishProbe(), (made) => this.#keepProbe(made), linked)),
     newProbe: (request, { signal }) => this.#linked(signal, (linked) => this.#newProbe(request, linked)),
     samples: ({ id, ...request }) => this.#probes.get(id)!.samples(request),
     fit: ({ id, ...request }, { signal }) => this.#probes.get(id)!.fit(request, signal),
     read: ({ id, ...request }, { signal }) => this.#probes.get(id)!.read(request, signal),
     saveProbe: ({ id }) => this.#probes.get(id)!.save(),
-    train: (request, { signal, onProgress }) => this.#linked(signal, (linked) => this.#train(request, onProgress, linked)),
+    train: (request, { signal, ...options }) => this.#linked(signal, (linked) => this.#train(request, options, linked)),
     indices: ({ id, length }) => this.#trainers.get(id)!.indices(length),
     step: ({ id, ...request }, { signal }) => this.#trainers.get(id)!.step(request, signal),
     masks: ({ id }) => this.#trainers.get(id)!.masks(),
@@ -93,37 +93,14 @@ export class LocalEngine implements Engine {
   }
 
   async #load(request: LoadRequest, callOptions: CallOptions, signal: AbortSignal): Promise<Loaded<GlueModelInfo>> {
-    const { source, backend, options, warmup } = request;
+    const { warmup } = request;
     const report = progressReporter(callOptions.onProgress, { compile: 10, download: 70, upload: warmup ? 10 : 20, warmup: warmup ? 10 : 0 });
-    const { made, ...rest } = await this.#fromSource(source, backend, options, passageOf(request, callOptions), (loader) => loader.finish(), report, signal);
-    const loaded = this.#keepModel(made);
-    throwIfAborted(signal);
-    report("upload", 1);
+    const loaded = await this.#fromSource(request, callOptions, (loader) => loader.finish(), (made) => this.#keepModel(made), signal, report);
     if (warmup) {
       await this.#models.get(loaded.id)!.warmup(signal);
       report("warmup", 1);
     }
-    return { ...loaded, ...rest };
-  }
-
-  async #world(request: LoadRequest, callOptions: CallOptions, signal: AbortSignal): Promise<Loaded<GlueWorldInfo>> {
-    const { source, backend, options } = request;
-    const report = progressReporter(callOptions.onProgress, { compile: 10, download: 70, upload: 20 });
-    const { made, ...rest } = await this.#fromSource(source, backend, options, passageOf(request, callOptions), (loader) => loader.finishWorld(), report, signal);
-    const loaded = this.#keepWorld(made);
-    throwIfAborted(signal);
-    report("upload", 1);
-    return { ...loaded, ...rest };
-  }
-
-  async #probe(request: LoadRequest, callOptions: CallOptions, signal: AbortSignal): Promise<Loaded<GlueProbeInfo>> {
-    const { source, backend, options } = request;
-    const report = progressReporter(callOptions.onProgress, { compile: 10, download: 70, upload: 20 });
-    const { made, ...rest } = await this.#fromSource(source, backend, options, passageOf(request, callOptions), (loader) => loader.finishProbe(), report, signal);
-    const loaded = this.#keepProbe(made);
-    throwIfAborted(signal);
-    report("upload", 1);
-    return { ...loaded, ...rest };
+    return loaded;
   }
 
   async #newProbe({ backend, options }: Calls["newProbe"]["request"], signal: AbortSignal): Promise<Loaded<GlueProbeInfo>> {
@@ -134,17 +111,9 @@ export class LocalEngine implements Engine {
     return { ...this.#keepProbe(instance.call(() => instance.glue.Probe.create(hiddenSize, depth, heads, mlpHidden, JSON.stringify(labels), seed))), ...reason };
   }
 
-  async #train(request: TrainRequest, onProgress: CallOptions["onProgress"], signal: AbortSignal): Promise<Loaded<GlueTrainerInfo>> {
-    if (request.kind === "checkpoint") {
-      const { source, backend, load, options } = request;
-      const report = progressReporter(onProgress, { compile: 10, download: 70, upload: 20 });
-      const { made, ...rest } = await this.#fromSource(source, backend, load, { cache: undefined, integrity: {} }, (loader) => loader.finishTrainer(options), report, signal);
-      const loaded = this.#keepTrainer(made);
-      throwIfAborted(signal);
-      report("upload", 1);
-      return { ...loaded, ...rest };
-    }
-    const report = progressReporter(onProgress, { compile: 50, upload: 50 });
+  async #train(request: TrainRequest, callOptions: CallOptions, signal: AbortSignal): Promise<Loaded<GlueTrainerInfo>> {
+    if (request.kind === "checkpoint") return this.#fromSource(request.load, callOptions, (loader) => loader.finishTrainer(request.options), (made) => this.#keepTrainer(made), signal);
+    const report = progressReporter(callOptions.onProgress, { compile: 50, upload: 50 });
     const reason = await this.#open(request.backend);
     report("compile", 1);
     throwIfAborted(signal);
@@ -158,11 +127,24 @@ export class LocalEngine implements Engine {
     return { ...loaded, ...reason };
   }
 
-  /** Starts the module while the checkpoint is being found, then makes something of it. */
-  async #fromSource<T>(
-    source: Source,
-    backend: Backend | "auto",
-    options: LoadRequest["options"],
+  /** Starts the module while the checkpoint is being found, then makes something of it, and keeps that. */
+  async #fromSource<T, Info>(
+    request: LoadRequest,
+    callOptions: CallOptions,
+    finish: Parameters<typeof fromCheckpoint<T>>[3],
+    keep: (made: T) => Loaded<Info>,
+    signal: AbortSignal,
+    report: Report = progressReporter(callOptions.onProgress, { compile: 10, download: 70, upload: 20 }),
+  ): Promise<Loaded<Info>> {
+    const { made, ...rest } = await this.#made(request, passageOf(request, callOptions), finish, report, signal);
+    const loaded = keep(made);
+    throwIfAborted(signal);
+    report("upload", 1);
+    return { ...loaded, ...rest };
+  }
+
+  async #made<T>(
+    { source, backend, options }: LoadRequest,
     passage: Passage,
     finish: Parameters<typeof fromCheckpoint<T>>[3],
     report: Report,
@@ -275,7 +257,7 @@ export class LocalEngine implements Engine {
   }
 }
 
-function passageOf({ cache, integrity }: LoadRequest, { cache: custom }: CallOptions): Passage {
+function passageOf({ cache, integrity, init }: LoadRequest, { cache: custom }: CallOptions): Passage {
   const store = cache === "opfs" ? opfsStorage() : custom;
-  return { cache: store && new ModelCache(store), integrity };
+  return { cache: store && new ModelCache(store), integrity, init };
 }

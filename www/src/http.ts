@@ -13,15 +13,22 @@ const ABSENT = new Set([404, 410]);
 /** A status that another attempt can heal. */
 const PASSING = new Set([408, 425, 429, 500, 502, 503, 504]);
 
+/** What the caller of a load adds to its requests, in a form that can be posted to a worker. */
+export interface RequestOptions {
+  headers: [name: string, value: string][];
+  credentials?: RequestCredentials;
+}
+
 export interface HttpOptions {
   /** Whether the file may be absent. */
   optional?: boolean;
+  init: RequestOptions;
   signal: AbortSignal | undefined;
 }
 
 /** Undefined when the server says that there is no such file; with `optional` also when it forbids it, or sends a web page instead. */
-export async function httpSource(url: string, { optional = false, signal }: HttpOptions): Promise<HttpFile | undefined> {
-  const file = new HttpFile(url);
+export async function httpSource(url: string, { optional = false, init, signal }: HttpOptions): Promise<HttpFile | undefined> {
+  const file = new HttpFile(url, init);
   const response = await file.request(0, signal);
   const page = response.headers.get("content-type")?.startsWith("text/html") === true;
   // Stores answer 403 for names that do not exist; development servers answer with their start page.
@@ -74,14 +81,16 @@ export function isOther(a: FileVersion, b: FileVersion): boolean {
 
 export class HttpFile implements ByteSource {
   readonly label: string;
+  readonly #init: RequestOptions;
   #size: number | undefined;
   #tag: string | undefined;
   #changed = false;
   #first: Response | undefined;
 
   /** With the version to which other bytes of the file belong, where there are any. */
-  constructor(url: string, { size, tag }: FileVersion = {}) {
+  constructor(url: string, init: RequestOptions, { size, tag }: FileVersion = {}) {
     this.label = url;
+    this.#init = init;
     this.#size = size;
     this.#tag = tag;
   }
@@ -101,7 +110,7 @@ export class HttpFile implements ByteSource {
 
   /** Asks for everything from `start` on; an open end is what lets `Content-Length` give the size where CORS hides `Content-Range`. */
   async request(start: number, signal: AbortSignal | undefined): Promise<Response> {
-    const response = await fetchFrom(this.label, { headers: { Range: `bytes=${start}-` } }, signal);
+    const response = await fetchFrom(this.label, { ...this.#init, headers: [...this.#init.headers, ["Range", `bytes=${start}-`]] }, signal);
     if (response.ok) this.#learn(response, start);
     if (response.status === 416 && start === 0) this.#size = 0;
     if (start === 0) this.#first = response;

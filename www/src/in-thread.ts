@@ -1,6 +1,7 @@
 // Everything that the library exports, and no worker: bundles of it have no code of one, and no file. For pages with a worker of their own.
 
-export { Jepa, type ClassifyOptions, type EmbedOptions, type EmbedStreamOptions, type LoadOptions, type PredictOptions, type WindowEmbedding } from "./jepa.js";
+export { Jepa, type ClassifyOptions, type EmbedOptions, type EmbedStreamOptions, type PredictOptions, type WindowEmbedding } from "./jepa.js";
+export type { LoadOptions } from "./load-options.js";
 export { Trainer, type HuggingFaceFiles, type RunOptions, type StepOptions, type TrainDataset, type TrainSample, type TrainerInfo, type TrainMetrics } from "./trainer.js";
 export type {
   Autosave,

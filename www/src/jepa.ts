@@ -1,60 +1,16 @@
 import { captureClips, capturePictures, type ClipInput, type Inputs } from "./clips.js";
-import type { CustomCache } from "./cache.js";
 import { JepaError, throwIfAborted } from "./errors.js";
 import type { GlueModelInfo } from "./glue.js";
-import { asyncDispose, Resident, type Advice } from "./host.js";
+import { asyncDispose, type Advice, type Resident } from "./host.js";
 import { discard, type ImageInput, type Picture } from "./inputs.js";
-import { parseIntegrity } from "./integrity.js";
+import { settled, type LoadOptions } from "./load-options.js";
 import { tokenIndices } from "./masks.js";
 import { oneOf } from "./options.js";
 import { namesOf, probed, type Label, type Probed } from "./probes.js";
 import { windowed, type FrameSource } from "./stream.js";
-import type { ClassifyRequest, EmbedRequest, LoadRequest, PredictRequest } from "./protocol.js";
-import type { Backend, Dtype, Embedding, Grid, ModelConfig, ModelPreset, Prediction, Progress } from "./types.js";
-import { describeSource, type ModelSource } from "./weights.js";
-
-export interface LoadOptions {
-  /** Default `"auto"`: WebGPU where {@link probeDevice} finds it usable, else the CPU. */
-  backend?: Backend | "auto" | undefined;
-  /** How weights are kept. Default `"auto"`: `"f32"`, which is exact; `"f16"` halves and `"q8"` quarters the memory. */
-  dtype?: Dtype | "auto" | undefined;
-  /** Compute in a dedicated worker, where the runtime has them and the library comes from `webjepa`, not `webjepa/core`. Default true; false computes in this thread. */
-  worker?: boolean | undefined;
-  /** The geometry of a checkpoint that has no `config.json`: a published one by its name, or in numbers. */
-  config?: ModelPreset | ModelConfig | undefined;
-  /** Which encoder of a training checkpoint, which has two. Default `"auto"`: the target encoder where there is one. */
-  encoder?: "auto" | "context" | "target" | undefined;
-  /**
-   * Default `"auto"`: the predictor is loaded where the checkpoint has one, and with it both encoders where there are two, so that
-   * {@link Jepa.predict} works; false saves their memory.
-   */
-  predictor?: "auto" | false | undefined;
-  /**
-   * Default `"auto"`: the attentive probe is loaded where the checkpoint has one, as Hugging Face's V-JEPA 2 classifiers do, so that
-   * {@link Jepa.classify} works; false saves its memory.
-   */
-  classifier?: "auto" | false | undefined;
-  /** Run the model once while loading, so that the first `embed` is as fast as the others. Default false. */
-  warmup?: boolean | undefined;
-  /** Told how far the load has come, about twenty times a second. */
-  onProgress?: ((progress: Progress) => void) | undefined;
-  /** Aborts the load. */
-  signal?: AbortSignal | undefined;
-  /**
-   * Where files that come over HTTP(S) are kept, so that the next load needs no network. `"opfs"`: the origin private file system of the
-   * page; see {@link opfsCache}. Or a place of your own. Default `"none"`: the browser's HTTP cache is all the cache there is.
-   *
-   * What is kept is not compared with the server again, except where a part is missing. A download that broke off is taken up where it
-   * ended. Where a cache cannot be used, as OPFS in Node, the load goes on without it, and {@link Jepa.cacheFailure} says why.
-   */
-  cache?: "opfs" | "none" | CustomCache | undefined;
-  /**
-   * What files must be, by their names without folders: hashes as in W3C Subresource Integrity, such as
-   * `{ "model.safetensors": "sha256-…" }` with the digest in base64. Also `sha384` and `sha512`; of several, separated by spaces, the
-   * strongest kind counts. Such a file is read whole, from wherever it comes, and there is no model before it has been checked.
-   */
-  integrity?: Readonly<Record<string, string>> | undefined;
-}
+import type { ClassifyRequest, EmbedRequest, PredictRequest } from "./protocol.js";
+import type { Backend, Dtype, Embedding, Grid, ModelConfig, Prediction } from "./types.js";
+import type { ModelSource } from "./weights.js";
 
 export interface EmbedOptions {
   /**
@@ -136,12 +92,7 @@ export class Jepa {
    * not read), `integrity` (the file, its hash and the expected one are in the message; a kept copy is dropped), `aborted`
    */
   static async load(source: ModelSource, options: LoadOptions = {}): Promise<Jepa> {
-    const { signal } = options;
-    throwIfAborted(signal);
-    const request = loadRequest(source, options);
-    const { worker = true, onProgress } = options;
-    const cache = customCache(options.cache);
-    return new Jepa(await Resident.settle((engine, each) => engine.call("load", request, { ...each, cache }), { worker, again: true, advice: ADVICE, signal, onProgress }));
+    return new Jepa(await settled("load", source, options, ADVICE));
   }
 
   /** @internal */
@@ -341,45 +292,8 @@ export class Jepa {
   }
 }
 
-/** @internal */
-export const BACKENDS: readonly unknown[] = ["auto", "webgpu", "cpu"];
-const DTYPES: readonly unknown[] = ["auto", "f32", "f16", "q8"];
 const POOLS: readonly unknown[] = ["mean", "none", "last4-mean"];
-const ENCODERS: readonly unknown[] = ["auto", "context", "target"];
 const CONTEXTS: readonly unknown[] = ["visible", "whole-input"];
-const CACHES: readonly unknown[] = ["opfs", "none"];
-const AUTO_OR_NOT: readonly unknown[] = ["auto", false];
-
-/** @internal */
-export function loadRequest(source: ModelSource, options: LoadOptions): LoadRequest {
-  const { backend = "auto", dtype = "auto", encoder = "auto", predictor = "auto", classifier = "auto", config, cache = "none", integrity = {}, warmup = false } = options;
-  oneOf("dtype", dtype, DTYPES);
-  return {
-    source: describeSource(source),
-    backend: oneOf("backend", backend, BACKENDS),
-    options: {
-      dtype: dtype === "auto" ? "f32" : dtype,
-      encoder: oneOf("encoder", encoder, ENCODERS),
-      predictor: oneOf("predictor", predictor, AUTO_OR_NOT) === "auto",
-      classifier: oneOf("classifier", classifier, AUTO_OR_NOT) === "auto",
-      ...(config === undefined ? {} : { preset: config }),
-    },
-    warmup,
-    cache: customCache(cache) ? "custom" : oneOf("cache", cache as "opfs" | "none", CACHES),
-    integrity: parseIntegrity(integrity),
-  };
-}
-
-/**
- * The caller's own cache, where the option is one.
- *
- * @internal
- */
-export function customCache(cache: LoadOptions["cache"]): CustomCache | undefined {
-  if (typeof cache !== "object" || cache === null) return undefined;
-  if ([cache.get, cache.set, cache.delete].every((method: unknown) => typeof method === "function")) return cache;
-  throw new JepaError("bad-input", 'The option cache is "opfs", "none", or an object with the methods get, set and delete.');
-}
 
 function embedRequest({ pool = "mean", normalize = false, imageSize, preprocess = true }: EmbedOptions): Omit<EmbedRequest, "id" | "pictures" | "frames"> {
   oneOf("pool", pool, POOLS);

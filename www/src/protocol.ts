@@ -3,6 +3,7 @@
 import type { CachedBytes, CustomCache } from "./cache.js";
 import type { JepaErrorCode, JepaError } from "./errors.js";
 import type { GlueClassified, GlueFitStep, GlueLoadOptions, GlueModelInfo, GluePlanOptions, GluePrediction, GlueProbeInfo, GlueTrainerInfo, GlueTrainerOptions, GlueTrainStep, GlueWorldInfo } from "./glue.js";
+import type { RequestOptions } from "./http.js";
 import type { Picture } from "./inputs.js";
 import type { Integrity } from "./integrity.js";
 import type { Masks } from "./masks.js";
@@ -81,6 +82,7 @@ export interface LoadRequest {
   /** `"custom"`: that of the {@link CallOptions}. */
   cache: "none" | "opfs" | "custom";
   integrity: Integrity;
+  init: RequestOptions;
 }
 
 export interface Loaded<Info> {
@@ -169,11 +171,10 @@ export interface PlanRound {
 }
 
 /** What a trainer begins with: fresh weights, a checkpoint's, or a save. */
-export type TrainRequest = { backend: Backend | "auto" } & (
-  | { kind: "fresh"; options: GlueTrainerOptions }
-  | { kind: "checkpoint"; source: Source; load: LoadRequest["options"]; options: Omit<GlueTrainerOptions, "model"> }
-  | { kind: "save"; file: Blob }
-);
+export type TrainRequest =
+  | { kind: "fresh"; backend: Backend | "auto"; options: GlueTrainerOptions }
+  | { kind: "checkpoint"; load: LoadRequest; options: Omit<GlueTrainerOptions, "model"> }
+  | { kind: "save"; backend: Backend | "auto"; file: Blob };
 
 export interface StepRequest {
   id: number;

@@ -2,6 +2,7 @@
 
 import { JepaError } from "./errors.js";
 import type { GlueTrainerOptions } from "./glue.js";
+import type { LoadOptions } from "./load-options.js";
 import { strategyOf, type MaskStrategy } from "./masks.js";
 import { aBoolean, aFunction, anObject, anything, atLeast, between, checkFields, moreThan, numbers, oneOf, shown, whole, type Rule } from "./options.js";
 import type { SaveStore } from "./saves.js";
@@ -218,7 +219,8 @@ export interface TrainerHost {
   signal?: AbortSignal | undefined;
 }
 
-export interface TrainerOptions extends TrainerHost {
+/** `cache`, `integrity` and `requestInit` are for the checkpoint `from`. */
+export interface TrainerOptions extends TrainerHost, Pick<LoadOptions, "cache" | "integrity" | "requestInit"> {
   /**
    * The geometry: a published one by its name, or in numbers. With `from`, it stands in place of the checkpoint's `config.json`: where
    * there is none, or to give the sizes of a predictor that the checkpoint lacks and I-JEPA needs.
@@ -298,6 +300,9 @@ const OPTIONS: Record<keyof TrainerOptions, Rule> = {
   ...HOST,
   model: anything,
   from: anything,
+  cache: anything,
+  integrity: anObject,
+  requestInit: anObject,
   objective: anything,
   seed: whole(0),
   batchSize: whole(1),
@@ -314,10 +319,14 @@ const OPTIONS: Record<keyof TrainerOptions, Rule> = {
   normalization: anObject,
 };
 
+const OF_CHECKPOINT = ["cache", "integrity", "requestInit"] as const;
+
 /** The options that Rust knows, in a form that can be posted to a worker. It checks everything; here is checked what it could only ignore. */
 export function trainingOf(options: TrainerOptions): Omit<GlueTrainerOptions, "model"> {
   checkFields("", options, OPTIONS);
   checkAutosave(options);
+  const stray = options.from === undefined ? OF_CHECKPOINT.find((name) => options[name] !== undefined) : undefined;
+  if (stray) throw new JepaError("bad-input", `The option ${stray} is for the files of a checkpoint: give one in the option from.`);
   const { objective = "ijepa", seed = 0, batchSize = 16, accumulate = 1, schedule, optimizer, masks, augmentation, projector, depthRescale, dtype, gradientCheckpointing, train, normalization } = options;
   if (schedule) checkFields("schedule", schedule, SCHEDULE);
   if (optimizer) checkFields("optimizer", optimizer, OPTIMIZER);

@@ -3,7 +3,8 @@ import { abortable, JepaError, messageOf, throwIfAborted } from "./errors.js";
 import type { GlueModelInfo, GlueTrainerInfo, GlueWorldInfo } from "./glue.js";
 import { asyncDispose, discardLater, isolated, Resident, type Advice } from "./host.js";
 import { captureAll, discard, type ImageInput, type Numbering } from "./inputs.js";
-import { BACKENDS, Jepa } from "./jepa.js";
+import { Jepa } from "./jepa.js";
+import { BACKENDS, customCache, loadRequest } from "./load-options.js";
 import { masksOf, type Masks } from "./masks.js";
 import { aBoolean, anObject, anything, checkFields, oneOf, shown, whole } from "./options.js";
 import type { Engine, StepRequest, TrainRequest } from "./protocol.js";
@@ -11,7 +12,6 @@ import type { SaveStore } from "./saves.js";
 import { checkHost, checkStore, trainingOf, type Autosave, type TrainerHost, type TrainerOptions } from "./trainer-options.js";
 import { finite, sized, type ActionWindow } from "./trajectories.js";
 import type { Backend, Grid, ModelConfig } from "./types.js";
-import { describeSource } from "./weights.js";
 import { joined, WorldModel } from "./world.js";
 
 /**
@@ -143,12 +143,13 @@ export class Trainer {
    */
   static async create(options: TrainerOptions): Promise<Trainer> {
     const training = trainingOf(options);
-    const { model, from, backend = "auto" } = options;
+    const { model, from, backend = "auto", cache, integrity, requestInit } = options;
     oneOf("backend", backend, BACKENDS);
     let request: TrainRequest;
     if (from !== undefined) {
-      const load = { dtype: "f32", encoder: "auto", predictor: true, training: true, ...(model === undefined ? {} : { preset: model }) } as const;
-      request = { kind: "checkpoint", backend, source: describeSource(from), load, options: training };
+      const load = loadRequest(from, { backend, cache, integrity, requestInit });
+      load.options = { dtype: "f32", encoder: "auto", predictor: true, training: true, ...(model === undefined ? {} : { preset: model }) };
+      request = { kind: "checkpoint", load, options: training };
     } else if (model !== undefined) {
       request = { kind: "fresh", backend, options: { ...training, model } };
     } else {
@@ -186,9 +187,10 @@ export class Trainer {
     return Trainer.resume(save, options);
   }
 
-  static async #make(request: TrainRequest, options: TrainerHost): Promise<Trainer> {
+  static async #make(request: TrainRequest, options: TrainerHost & Pick<TrainerOptions, "cache">): Promise<Trainer> {
     const { worker = true, signal, onProgress } = options;
-    const resident = await Resident.settle((engine, each) => engine.call("train", request, each), { worker, again: false, advice: TRAINER, signal, onProgress });
+    const cache = customCache(options.cache);
+    const resident = await Resident.settle((engine, each) => engine.call("train", request, { ...each, cache }), { worker, again: false, advice: TRAINER, signal, onProgress });
     return new Trainer(resident, options);
   }
 
@@ -212,6 +214,11 @@ export class Trainer {
   /** Why `backend: "auto"` chose the CPU, as a sentence; undefined when it did not. */
   get fallbackReason(): string | undefined {
     return this.#resident.fallbackReason;
+  }
+
+  /** Why files of the checkpoint were not kept in the cache, or not read from it, as a sentence; undefined when nothing went wrong. */
+  get cacheFailure(): string | undefined {
+    return this.#resident.cacheFailure;
   }
 
   /** The geometry of the model. */

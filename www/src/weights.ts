@@ -5,7 +5,7 @@ import { inNode } from "./environment.js";
 import { JepaError, messageOf } from "./errors.js";
 import { blobSource, locate, readText, Reader, type ByteSource, type Folder, type Location } from "./files.js";
 import type { Glue, GlueArchive, GlueLoadOptions, GlueModelLoader } from "./glue.js";
-import { httpSource, statusError, type HttpOptions } from "./http.js";
+import { httpSource, statusError, type HttpOptions, type RequestOptions } from "./http.js";
 import { Verifier, type Integrity } from "./integrity.js";
 
 /** One file of a model: its bytes, its text, or where it is. */
@@ -79,10 +79,13 @@ function topmost(entries: [string, unknown][]): [string, unknown][] {
 export interface Passage {
   cache: ModelCache | undefined;
   integrity: Integrity;
+  init: RequestOptions;
 }
 
-async function openFolder(source: Source, cache: ModelCache | undefined): Promise<Folder> {
-  const fetched = (href: string, options: HttpOptions) => (cache ? cache.open(href, options) : httpSource(href, options));
+type Fetched = (href: string, options: Omit<HttpOptions, "init">) => Promise<ByteSource | undefined>;
+
+async function openFolder(source: Source, { cache, init }: Passage): Promise<Folder> {
+  const fetched: Fetched = (href, options) => (cache ? cache.open(href, { ...options, init }) : httpSource(href, { ...options, init }));
   switch (source.kind) {
     case "path":
       return (await import("./node.js")).openFolder(source.path);
@@ -110,7 +113,7 @@ async function openFolder(source: Source, cache: ModelCache | undefined): Promis
 }
 
 /** A folder on a web server, which cannot be listed. A query, as in signed addresses, goes with every file. */
-function webFolder(href: string, fetched: (href: string, options: HttpOptions) => Promise<ByteSource | undefined>): Folder {
+function webFolder(href: string, fetched: Fetched): Folder {
   const { pathname } = new URL(href);
   const file = /[^/]+\.(safetensors(\.index\.json)?|pt|pth|pth\.tar|bin|ckpt)$/.exec(pathname)?.[0];
   const folder = file ? pathname.slice(0, -file.length) : pathname.replace(/\/?$/, "/");
@@ -166,9 +169,10 @@ interface Weights {
  *
  * @param options - with `preset`, the configuration that the caller brings, none is looked for; for a `probe` alone there need be none
  */
-export async function openCheckpoint(source: Source, { preset: given, probe }: Pick<GlueLoadOptions, "preset" | "probe">, { cache, integrity }: Passage, signal: AbortSignal): Promise<Checkpoint> {
+export async function openCheckpoint(source: Source, { preset: given, probe }: Pick<GlueLoadOptions, "preset" | "probe">, passage: Passage, signal: AbortSignal): Promise<Checkpoint> {
   const hasConfig = given !== undefined;
-  const folder = await openFolder(source, cache);
+  const { integrity } = passage;
+  const folder = await openFolder(source, passage);
   const read = new Set<string>();
   const verifierOf = verifiers(integrity, read);
   const text = async (name: string) => {

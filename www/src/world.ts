@@ -1,8 +1,8 @@
 import { captureAll, type ImageInput } from "./inputs.js";
 import { JepaError, throwIfAborted } from "./errors.js";
 import type { GluePlanOptions, GlueWorldInfo } from "./glue.js";
-import { asyncDispose, isolated, Resident, type Advice } from "./host.js";
-import { customCache, loadRequest, type LoadOptions } from "./jepa.js";
+import { asyncDispose, isolated, type Advice, type Resident } from "./host.js";
+import { settled, type LoadOptions } from "./load-options.js";
 import { valuesOf, type Vector } from "./math.js";
 import { aFunction, anything, atLeast, checkFields, moreThan, oneOf, whole, type Rule } from "./options.js";
 import type { PlanRound } from "./protocol.js";
@@ -10,7 +10,7 @@ import type { Backend, Dtype, ModelConfig } from "./types.js";
 import type { ModelSource } from "./weights.js";
 
 /** How a world model is loaded. */
-export type WorldOptions = Pick<LoadOptions, "backend" | "dtype" | "worker" | "config" | "onProgress" | "signal" | "cache" | "integrity">;
+export type WorldOptions = Pick<LoadOptions, "backend" | "dtype" | "worker" | "config" | "onProgress" | "signal" | "cache" | "integrity" | "requestInit">;
 
 export interface EncodeOptions {
   /** False: pictures are Float32Array pixel data, resized and normalised by the caller to be the model's very input. Default true. */
@@ -147,12 +147,7 @@ export class WorldModel {
    * @throws {@link JepaError} those of {@link Jepa.load}; `unsupported` for a model that is no world model
    */
   static async load(source: ModelSource, options: WorldOptions = {}): Promise<WorldModel> {
-    const { signal, worker = true, onProgress } = options;
-    throwIfAborted(signal);
-    const request = loadRequest(source, options);
-    request.options.world = true;
-    const cache = customCache(options.cache);
-    return new WorldModel(await Resident.settle((engine, each) => engine.call("world", request, { ...each, cache }), { worker, again: true, advice: ADVICE, signal, onProgress }));
+    return new WorldModel(await settled("world", source, options, ADVICE, { world: true }));
   }
 
   /** @internal */

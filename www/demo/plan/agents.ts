@@ -40,16 +40,25 @@ export async function untrained(): Promise<Agent> {
   return { world: await trainer.world(), scale: ActionScale.fromJSON(JSON.parse(about).actionScale) };
 }
 
+/** A model in training. */
+export interface Learner {
+  /** An agent of the weights of this moment. */
+  agent(): Promise<Agent>;
+  dispose(): Promise<void>;
+}
+
 export interface Learning {
   episodes: number;
   steps: number;
   signal: AbortSignal;
   onCollected(episodes: number): void;
+  /** Told before the first step. */
+  onReady(learner: Learner): void;
   onStep(metrics: TrainMetrics): void;
 }
 
 /** Explores, and learns from what was seen. */
-export async function learn({ episodes, steps, signal, onCollected, onStep }: Learning): Promise<Agent> {
+export async function learn({ episodes, steps, signal, onCollected, onReady, onStep }: Learning): Promise<void> {
   const room = twoRooms({ size: SIDE, repeat: REPEAT, steps: ACTIONS * REPEAT });
   const policy = uniformPolicy([-1, -1], [1, 1], { longest: 3 });
   const records: EpisodeRecord[] = [];
@@ -61,6 +70,6 @@ export async function learn({ episodes, steps, signal, onCollected, onStep }: Le
   }
   const windows = windowsOf(records, { history: 1 });
   const trainer = await Trainer.create({ ...options(steps), signal });
+  onReady({ agent: async () => ({ world: await trainer.world(), scale: windows.scale }), dispose: () => trainer.dispose() });
   for await (const metrics of trainer.run(windows, { signal })) onStep(metrics);
-  return { world: await trainer.world(), scale: windows.scale };
 }

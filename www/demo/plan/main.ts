@@ -1,32 +1,27 @@
 import "../shared/parts.css";
 import "./plan.css";
-import { runEpisode, twoRooms, type Environment, type Place, type PlanIteration } from "webjepa";
+import { runEpisode, twoRooms, type Place, type PlanIteration } from "webjepa";
 import { Chart } from "../shared/charts";
 import { byId, h } from "../shared/dom";
 import { mountLayout } from "../shared/layout";
 import { mountProblem, problemOf, type Problem } from "../shared/problems";
 import { Store } from "../shared/store";
-import { learn, REPEAT, SIDE, trained, untrained, type Agent } from "./agents";
-import { drawMap, drawRoom, imageOf, type Bundle } from "./drawing";
-import { EXTENT, LatentMap, picturesAt } from "./latent";
+import { learn, SIDE, trained, untrained, type Learner } from "./agents";
+import { drawMap, drawRoom, imageOf } from "./drawing";
+import { EXTENT, picturesAt } from "./latent";
+import { bundleOf, DECISIONS, mapped, searchOf, walk, type Mapped } from "./search";
 import { measure, type Measured } from "./surprise";
 
-/** What the model that comes with the site was measured with: docs/world-models.md. */
-const SEARCH = { horizon: 10, samples: 100, elites: 10, iterations: 10, cost: "sum" } as const;
-/** Decisions in which the goal must be reached. */
-const DECISIONS = 15;
-/** Candidates that are drawn, and of those the ones in colour. */
-const [DRAWN, CHEAP] = [40, 10];
 const PAIRS = 100;
 /** Of an arrow key, in units of the room. */
 const NUDGE = 4;
 
 type Name = "trained" | "live" | "untrained";
-/** An agent, and where its embeddings are. */
-type Mapped = Agent & { map: LatentMap };
 
 interface State {
   name: Name;
+  /** Of the run that goes on beside everything else. */
+  training?: { text: string; progress: number } | undefined;
   busy: boolean;
   ready: boolean;
   text: string;
@@ -45,51 +40,86 @@ const charts = {
   std: new Chart({ title: "Standard deviation of embeddings", about: "0 would be a collapse: every picture the same.", format: (value) => value.toFixed(2) }),
 };
 const agents = new Map<Name, Promise<Mapped>>();
+/** What is being trained, or has been. */
+let learner: Learner | undefined;
 const task: { start: Place; goal: Place } = { start: [45, 60], goal: [175, 140] };
 let seed = 0;
 let stopping = new AbortController();
+let stoppingTraining = new AbortController();
+/** What is done with an agent, one thing at a time, so that none is disposed of in its midst. */
+let last: Promise<void> = Promise.resolve();
 
 mountLayout("../");
 mountProblem(byId("problem", HTMLElement), store);
 byId("charts", HTMLElement).append(charts.loss.root, charts.std.root);
-store.subscribe(({ busy, ready, text, progress }) => {
+store.subscribe(({ busy, ready, text, progress, training }) => {
   byId("status-text", HTMLElement).textContent = text;
   byId("lamp", HTMLElement).dataset.state = busy ? "busy" : ready ? "ready" : "none";
-  for (const id of ["go", "another", "measure", "train"]) byId(id, HTMLButtonElement).disabled = busy || (!ready && id !== "train");
+  for (const id of ["go", "another", "measure"]) byId(id, HTMLButtonElement).disabled = busy || !ready;
   byId("stop", HTMLButtonElement).disabled = !busy || !ready;
-  for (const element of [...models, ...Object.values(handles), ...Object.values(inputs)]) element.disabled = busy || (element.value === "live" && !agents.has("live"));
-  const bar = byId("progress", HTMLProgressElement);
-  bar.hidden = progress === undefined;
-  if (progress !== undefined) bar.value = progress;
+  for (const element of [...models, ...Object.values(handles)]) element.disabled = busy || (element.value === "live" && !learner);
+  byId("live-name", HTMLElement).textContent = training ? "Training now" : "Trained here";
+  byId("train", HTMLButtonElement).textContent = training ? "Stop training" : "Collect, train, plan";
+  for (const input of Object.values(inputs)) input.disabled = training !== undefined;
+  byId("training-text", HTMLElement).textContent = training?.text ?? "";
+  showProgress("progress", progress);
+  showProgress("training-progress", training?.progress);
 });
 
+function showProgress(id: string, progress: number | undefined): void {
+  const bar = byId(id, HTMLProgressElement);
+  bar.hidden = progress === undefined;
+  if (progress !== undefined) bar.value = progress;
+}
+
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : ms));
-const mapped = async (agent: Agent): Promise<Mapped> => ({ ...agent, map: await LatentMap.of(agent.world) });
 
 function agentOf(name: Name): Promise<Mapped> {
   const known = agents.get(name);
   if (known) return known;
-  const loading = (name === "untrained" ? untrained() : trained()).then(mapped);
+  const loading = (name === "untrained" ? untrained() : name === "live" ? learner!.agent() : trained()).then(mapped);
   agents.set(name, loading);
   // Tried again when it is asked for again.
   loading.catch(() => agents.delete(name));
   return loading;
 }
 
+/** Forgets what was trained up to a moment that has passed. */
+async function renew(): Promise<void> {
+  const before = agents.get("live");
+  agents.delete("live");
+  await before?.then(({ world }) => world.dispose(), () => {});
+}
+
+/** The agent that is chosen; of one that is in training, as it is now. */
+async function chosen(): Promise<Mapped> {
+  if (store.state.name === "live" && store.state.training) await renew();
+  return agentOf(store.state.name);
+}
+
+/** Waits for its turn, and says what went wrong. */
+function inTurn(task: () => Promise<void>): Promise<void> {
+  return (last = last.then(task).catch((error) => store.change({ problem: problemOf(error) })));
+}
+
 /** Does something that can be stopped, and says what went wrong. */
-async function busy(what: string, body: (signal: AbortSignal) => Promise<string>): Promise<void> {
+function busy(what: string, body: (signal: AbortSignal) => Promise<string>): Promise<void> {
   stopping = new AbortController();
   const { signal } = stopping;
   store.change({ busy: true, text: what, problem: undefined });
-  try {
-    const text = await body(signal);
-    store.change({ text, ready: true });
-  } catch (error) {
-    store.change(signal.aborted ? { text: "Stopped" } : { text: "Failed", problem: problemOf(error) });
-  } finally {
-    store.change({ busy: false, progress: undefined });
-  }
+  return inTurn(async () => {
+    try {
+      const text = await body(signal);
+      store.change({ text, ready: true });
+    } catch (error) {
+      store.change(signal.aborted ? { text: "Stopped" } : { text: "Failed", problem: problemOf(error) });
+    } finally {
+      store.change({ busy: false, progress: undefined });
+    }
+  });
 }
+
+const redraw = () => inTurn(async () => drawTask(await agentOf(store.state.name)));
 
 function placeHandles(): void {
   for (const name of ["start", "goal"] as const) {
@@ -122,67 +152,39 @@ function move(which: "start" | "goal", to: Place): void {
   }
   Object.assign(task, wanted);
   store.change({ problem: undefined });
-  void agentOf(store.state.name).then(drawTask);
-}
-
-/** What the cheapest sequences of a round lead to, as the model predicts it. */
-async function bundleOf({ world, map }: Mapped, from: Float32Array, { samples, costs }: PlanIteration): Promise<Bundle> {
-  const order = Array.from(costs.keys()).sort((a, b) => costs[a]! - costs[b]!).slice(0, DRAWN);
-  const [, horizon, size] = samples.shape;
-  const actions = new Float32Array(order.length * horizon * size);
-  order.forEach((sample, i) => actions.set(samples.data.subarray(sample * horizon * size, (sample + 1) * horizon * size), i * horizon * size));
-  const { data } = await world.rollout(from, { data: actions, shape: [order.length, horizon, size] });
-  const width = from.length;
-  const path = (i: number) => [from, ...Array.from({ length: horizon }, (_, step) => data.subarray((i * horizon + step) * width, (i * horizon + step + 1) * width))];
-  const paths = order.map((_, i) => path(i));
-  return {
-    cheap: CHEAP,
-    places: paths.map((embeddings) => embeddings.map((embedding) => map.placeOf(embedding))),
-    points: paths.map((embeddings) => embeddings.map((embedding): Place => [...map.project(embedding)] as unknown as Place)),
-  };
+  void redraw();
 }
 
 async function go(agent: Mapped, signal: AbortSignal): Promise<string> {
   const { start, goal } = task;
   const aim = await encoded(agent, goal);
   const [goalX, goalY] = agent.map.project(aim);
-  const walked: Place[] = [start];
   let rounds: PlanIteration[] = [];
   let decisions = 0;
   const at = (): Place => walked.at(-1)!;
-  /** The search that was just made, round by round. */
-  const show = async () => {
-    const from = await encoded(agent, at());
-    for (const round of rounds) {
-      signal.throwIfAborted();
-      const bundle = await bundleOf(agent, from, round);
-      drawRoom(canvases.room, { at: at(), goal, walked, bundle });
-      drawMap(canvases.latent, agent.map, [goalX!, goalY!], bundle);
-      await pause(50);
-    }
-    rounds = [];
-  };
-  const environment: Environment = {
-    actionSize: 2,
-    reset: () => room.place(start, goal),
-    step: async (action) => {
-      await show();
-      store.change({ text: `Decision ${++decisions}: carrying it out`, progress: decisions / DECISIONS });
-      for (let i = 1; ; i++) {
-        const step = room.step(action);
-        walked.push([...step.state] as unknown as Place);
-        drawRoom(canvases.room, { at: at(), goal, walked });
-        await pause(20);
-        if (step.terminated || i === REPEAT) return step;
+  const { walked, environment } = walk(room, { start, goal }, {
+    async decision() {
+      // The search that was just made, round by round.
+      const from = await encoded(agent, at());
+      for (const round of rounds) {
+        signal.throwIfAborted();
+        const bundle = await bundleOf(agent, from, round);
+        drawRoom(canvases.room, { at: at(), goal, walked, bundle });
+        drawMap(canvases.latent, agent.map, [goalX!, goalY!], bundle);
+        await pause(50);
       }
+      rounds = [];
+      store.change({ text: `Decision ${++decisions}: carrying it out`, progress: decisions / DECISIONS });
     },
-  };
-  const { std } = agent.scale.toJSON();
-  const axes = std.map((deviation) => ({ limit: 1 / deviation }));
+    async step() {
+      drawRoom(canvases.room, { at: at(), goal, walked });
+      await pause(20);
+    },
+  });
   const { terminated, plans } = await runEpisode(agent.world, environment, aim, {
     steps: DECISIONS,
     scale: agent.scale,
-    plan: { ...SEARCH, axes, onIteration: (round) => rounds.push(round) },
+    plan: { ...searchOf(agent), onIteration: (round) => rounds.push(round) },
     signal,
   });
   return terminated ? `Reached the goal in ${plans.length} decisions` : `Did not reach the goal in ${plans.length} decisions`;
@@ -214,28 +216,50 @@ function numberOf(input: HTMLInputElement, what: string): number {
   return value;
 }
 
-async function learnAndGo(signal: AbortSignal): Promise<string> {
-  const [episodes, steps] = [numberOf(inputs.episodes, "Episodes"), numberOf(inputs.steps, "Steps")];
+/** Trains beside everything else, and plans with the result. */
+async function learnAndGo(): Promise<void> {
+  stoppingTraining = new AbortController();
+  const { signal } = stoppingTraining;
   const [numbers, losses, stds]: [number[], number[], number[]] = [[], [], []];
-  const agent = await learn({
-    episodes,
-    steps,
-    signal,
-    onCollected: (done) => store.change({ text: `Exploring: episode ${done} of ${episodes}`, progress: done / episodes }),
-    onStep: ({ step, loss, std, ms, warning }) => {
-      numbers.push(step);
-      losses.push(loss);
-      stds.push(std);
-      charts.loss.show(numbers, losses);
-      charts.std.show(numbers, stds);
-      store.change({ text: `Training: step ${step} of ${steps}, ${ms.toFixed(0)} ms a step${warning ? `. ${warning}` : ""}`, progress: step / steps });
-    },
+  try {
+    const [episodes, steps] = [numberOf(inputs.episodes, "Episodes"), numberOf(inputs.steps, "Steps")];
+    store.change({ training: { text: "Exploring", progress: 0 }, problem: undefined });
+    await learn({
+      episodes,
+      steps,
+      signal,
+      onCollected: (done) => store.change({ training: { text: `Exploring: episode ${done} of ${episodes}`, progress: done / episodes } }),
+      onReady: (fresh) => {
+        const before = learner;
+        learner = fresh;
+        void inTurn(async () => {
+          await renew();
+          await before?.dispose();
+        });
+      },
+      onStep: ({ step, loss, std, ms, warning }) => {
+        numbers.push(step);
+        losses.push(loss);
+        stds.push(std);
+        charts.loss.show(numbers, losses);
+        charts.std.show(numbers, stds);
+        store.change({ training: { text: `Training: step ${step} of ${steps}, ${ms.toFixed(0)} ms a step${warning ? `. ${warning}` : ""}`, progress: step / steps } });
+      },
+    });
+  } catch (error) {
+    if (!signal.aborted) store.change({ problem: problemOf(error) });
+    return;
+  } finally {
+    store.change({ training: undefined });
+  }
+  await last;
+  await busy("Planning with what was trained", async (stopped) => {
+    await renew();
+    choose("live");
+    const live = await agentOf("live");
+    await drawTask(live);
+    return go(live, stopped);
   });
-  const live = await mapped(agent);
-  agents.set("live", Promise.resolve(live));
-  choose("live");
-  await drawTask(live);
-  return go(live, signal);
 }
 
 function choose(name: Name): void {
@@ -262,23 +286,23 @@ for (const input of models) {
   input.addEventListener("change", () => {
     choose(input.value as Name);
     void busy("Loading the model", async () => {
-      await drawTask(await agentOf(store.state.name));
-      return `Ready to plan with the model that is ${{ trained: "trained", live: "trained here", untrained: "untrained" }[store.state.name]}`;
+      await drawTask(await chosen());
+      return `Ready to plan with the model that is ${{ trained: "trained", live: store.state.training ? "training now" : "trained here", untrained: "untrained" }[store.state.name]}`;
     });
   });
 }
-byId("go", HTMLButtonElement).addEventListener("click", () => busy("Planning", async (signal) => go(await agentOf(store.state.name), signal)));
+byId("go", HTMLButtonElement).addEventListener("click", () => busy("Planning", async (signal) => go(await chosen(), signal)));
 byId("another", HTMLButtonElement).addEventListener("click", () => {
   const { state } = room.reset({ seed: seed++ });
   Object.assign(task, { start: [...state], goal: room.goal });
-  void agentOf(store.state.name).then(drawTask);
+  void redraw();
 });
 byId("stop", HTMLButtonElement).addEventListener("click", () => stopping.abort());
-byId("train", HTMLButtonElement).addEventListener("click", () => busy("Exploring", learnAndGo));
+byId("train", HTMLButtonElement).addEventListener("click", () => (store.state.training ? stoppingTraining.abort() : void learnAndGo()));
 byId("measure", HTMLButtonElement).addEventListener("click", () =>
   busy("Measuring surprise", async (signal) => {
     for (const id of ["rows", "examples"]) byId(id, HTMLElement).replaceChildren();
-    await measure(await agentOf(store.state.name), PAIRS, signal, showMeasured);
+    await measure(await chosen(), PAIRS, signal, showMeasured);
     return `Surprise measured on ${PAIRS} pairs of each kind`;
   }),
 );
