@@ -430,6 +430,15 @@ pub fn tokens_in(name: &str, parts: u32, [heads, head_dim]: [u32; 2]) -> String 
     format!("(arrayLength(&{name}) / {unit}u)")
 }
 
+/// A loop over the quads of a head, after [`depth`]. As many statements would take lavapipe ten times as long to compile, and run no faster.
+pub const CHANNELS: &str = "for (var i = 0u; i < depth; i++) {";
+
+/// The bound of [`CHANNELS`]. It has a name of its own, since a literal lets Dawn prove that indices are within their arrays, and Mesa then
+/// makes statements of the loop.
+pub fn depth(quads: u32) -> String {
+    format!("    let depth = {quads}u;\n")
+}
+
 impl SelfAttention {
     pub fn wgsl(&self) -> String {
         let Self {
@@ -473,8 +482,8 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) gro
                 visible(mask, &format!("token{r}"))
             );
         }
-        // Loops over arrays, not as many statements: lavapipe took twelve times as long to compile those, and they ran no faster.
-        let channels = format!("for (var i = 0u; i < {quads}u; i++) {{");
+        s.push_str(&depth(quads));
+        let channels = CHANNELS;
         let _ = writeln!(s, "    {channels}");
         for r in 0..queries {
             let _ = writeln!(

@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use super::update::SQUARE_LANES;
 use super::wgsl::{
-    ATTENTION_GROUP, Kept, LINEAR_GROUP, ROW_GROUP, heads_of, output_rows, rows_of_f32, tokens_in,
-    visible, weight_rows,
+    ATTENTION_GROUP, CHANNELS, Kept, LINEAR_GROUP, ROW_GROUP, depth, heads_of, output_rows,
+    rows_of_f32, tokens_in, visible, weight_rows,
 };
 use super::{Activation, AttentionMask, gelu};
 use crate::objective::distance::Distance;
@@ -449,7 +449,8 @@ impl AttentionQueries {
         heads_of(&mut s, 4, "d", 3, shape, true);
         s.push_str("@group(0) @binding(5) var<storage, read_write> delta: array<f32>;\n");
         attention_main(&mut s, shape, queries);
-        let channels = format!("for (var i = 0u; i < {quads}u; i++) {{");
+        s.push_str(&depth(quads));
+        let channels = CHANNELS;
         for r in 0..queries {
             let _ = writeln!(
                 s,
@@ -718,7 +719,8 @@ impl AttentionKeys {
         heads_of(&mut s, 3, "dy", 1, shape, false);
         heads_of(&mut s, 4, "d", 3, shape, true);
         attention_main(&mut s, shape, keys);
-        let channels = format!("for (var i = 0u; i < {quads}u; i++) {{");
+        s.push_str(&depth(quads));
+        let channels = CHANNELS;
         // The first query that sees a key.
         let earliest = |key: String| match mask {
             AttentionMask::Full => "0u".to_owned(),
