@@ -437,17 +437,3 @@ fn distances(agent: &Agent, place: &mut Repeated<TwoRooms>) -> Result<()> {
     );
     Ok(())
 }
-
-#[cfg(test)]
-mod tests {
-    use super::area_under_curve;
-
-    #[test]
-    fn the_area_is_the_share_of_pairs_that_are_told_apart() {
-        assert_eq!(area_under_curve(&[3.0, 4.0], &[1.0, 2.0]), 1.0);
-        assert_eq!(area_under_curve(&[1.0, 2.0], &[3.0, 4.0]), 0.0);
-        assert_eq!(area_under_curve(&[1.0, 2.0], &[1.0, 2.0]), 0.5);
-        // 3 beats both, 2 beats 1 and ties with 2.
-        assert_eq!(area_under_curve(&[3.0, 2.0], &[1.0, 2.0]), 0.875);
-    }
-}

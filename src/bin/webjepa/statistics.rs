@@ -103,6 +103,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_area_is_the_share_of_pairs_that_are_told_apart() {
+        assert_eq!(area_under_curve(&[3.0, 4.0], &[1.0, 2.0]), 1.0);
+        assert_eq!(area_under_curve(&[1.0, 2.0], &[3.0, 4.0]), 0.0);
+        assert_eq!(area_under_curve(&[1.0, 2.0], &[1.0, 2.0]), 0.5);
+        // 3 beats both, 2 beats 1 and ties with 2.
+        assert_eq!(area_under_curve(&[3.0, 2.0], &[1.0, 2.0]), 0.875);
+    }
+
+    #[test]
     fn areas_and_pairs_by_hand() {
         // Of nine comparisons 2 > 1, and 4 and 5 win all of theirs but for one tie: 1 + 2.5 + 3.
         let compared = Compared::of(&[2.0, 4.0, 5.0], &[1.0, 3.0, 4.0]);
