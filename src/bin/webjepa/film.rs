@@ -44,6 +44,9 @@ pub struct Filmed {
     /// Clips of each film to measure with, at most.
     #[arg(long, default_value_t = 60)]
     clips: usize,
+    /// Which of the model's mask tokens stands for what is to come: the number of the kind of masks that hides the future.
+    #[arg(long, default_value_t = 0)]
+    mask_index: usize,
 }
 
 /// What is done to a clip.
@@ -81,7 +84,7 @@ pub fn run(arguments: &Filmed) -> Result<()> {
     }
     let (frames, stride) = (model.frames, arguments.stride as usize);
     let clips = Clip::all(&films.train, frames, stride);
-    let judge = Judge::new(&films.test, &trainer, stride, arguments.clips)?;
+    let judge = Judge::new(&films.test, &trainer, arguments)?;
     let mut log = arguments.run.log()?;
     log.write(&json!({
         "films": films.train.iter().map(|film| &film.name).collect::<Vec<_>>(),
@@ -125,11 +128,13 @@ struct Judge<'a> {
     frames: usize,
     /// Frames of the first half, which is of whole tubelets.
     half: usize,
+    mask_index: usize,
     processor: Processor,
 }
 
 impl<'a> Judge<'a> {
-    fn new(films: &'a [Film], trainer: &Trainer, stride: usize, most: usize) -> Result<Self> {
+    fn new(films: &'a [Film], trainer: &Trainer, arguments: &Filmed) -> Result<Self> {
+        let (stride, mask_index) = (arguments.stride as usize, arguments.mask_index);
         let recipe = trainer.recipe();
         let (frames, tubelet) = (recipe.model.frames, recipe.model.tubelet);
         let half = frames / tubelet / 2 * tubelet;
@@ -145,7 +150,7 @@ impl<'a> Judge<'a> {
         let clips: Vec<Clip> = (0..films.len())
             .flat_map(|film| {
                 let of: Vec<Clip> = all.iter().filter(|c| c.film == film).copied().collect();
-                let count = of.len().min(most);
+                let count = of.len().min(arguments.clips);
                 (0..count)
                     .map(move |i| of[i * of.len() / count])
                     .collect::<Vec<_>>()
@@ -161,6 +166,7 @@ impl<'a> Judge<'a> {
             clips,
             frames,
             half,
+            mask_index,
             processor,
         })
     }
@@ -270,7 +276,7 @@ impl<'a> Judge<'a> {
                 &pictures,
                 &masks,
                 ContextFrom::Visible,
-                0,
+                self.mask_index,
             ))?;
             all.extend(prediction.error.chunks_exact(count - seen).map(|error| {
                 error.iter().map(|&e| f64::from(e)).sum::<f64>() / error.len() as f64
