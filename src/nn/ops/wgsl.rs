@@ -506,13 +506,17 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) gro
             }
         }
         let _ = writeln!(s, "        {channels}");
+        // SwiftShader takes half as long again where every use loads it.
+        for r in 0..queries {
+            let _ = writeln!(s, "            let own{r} = q{r}[i];");
+        }
         for k in 0..keys {
             let _ = writeln!(s, "            let k{k} = qkv_at(at{k}, 1u, head, i);");
             for r in 0..queries {
                 for lane in ["x", "y", "z", "w"] {
                     let _ = writeln!(
                         s,
-                        "            s{r}_{k} = fma(q{r}[i].{lane}, k{k}.{lane}, s{r}_{k});"
+                        "            s{r}_{k} = fma(own{r}.{lane}, k{k}.{lane}, s{r}_{k});"
                     );
                 }
             }

@@ -408,11 +408,13 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) gro
     }
 }
 
-/// `{sum} += dot(a, b)`.
+/// `{sum} += dot(a, b)`, each of them loaded once.
 fn add_dot(s: &mut String, sum: &str, a: &str, b: &str) {
+    let _ = writeln!(s, "            {{ let a = {a}; let b = {b};");
     for lane in ["x", "y", "z", "w"] {
-        let _ = writeln!(s, "            {sum} = fma({a}.{lane}, {b}.{lane}, {sum});");
+        let _ = writeln!(s, "            {sum} = fma(a.{lane}, b.{lane}, {sum});");
     }
+    s.push_str("            }\n");
 }
 
 /// `let {name} = dot({a}, {b})` over the quads of a head.
