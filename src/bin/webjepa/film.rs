@@ -174,20 +174,21 @@ impl<'a> Judge<'a> {
     /// How surprise at each breach compares to surprise at the same clip as it was filmed.
     fn measured(&self, trainer: &Trainer) -> Result<Value> {
         let mut measured = Map::new();
+        let filmed: Vec<_> = self.clips.iter().map(|clip| self.shown(clip)).collect();
+        let filmed = self.surprise(trainer, &filmed)?;
         for (name, breach) in BREACHES {
             let mut random = Stream::new(MEASURE_SEED, name, 0);
-            let (mut filmed, mut broken) = (Vec::new(), Vec::new());
-            for clip in &self.clips {
+            let (mut possible, mut broken) = (Vec::new(), Vec::new());
+            for (clip, &surprise) in self.clips.iter().zip(&filmed) {
                 if let Some(changed) = self.changed(clip, breach, &mut random) {
-                    filmed.push(self.shown(clip));
+                    possible.push(surprise);
                     broken.push(changed);
                 }
             }
-            if filmed.is_empty() {
+            if broken.is_empty() {
                 continue;
             }
             let impossible = self.surprise(trainer, &broken)?;
-            let possible = self.surprise(trainer, &filmed)?;
             let compared = Compared::of(&impossible, &possible);
             let control = Control::of(&impossible, &possible, MEASURE_SEED);
             measured.insert(

@@ -483,8 +483,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) gro
             );
         }
         s.push_str(&depth(quads));
-        let channels = CHANNELS;
-        let _ = writeln!(s, "    {channels}");
+        let _ = writeln!(s, "    {CHANNELS}");
         for r in 0..queries {
             let _ = writeln!(
                 s,
@@ -505,7 +504,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) gro
                 let _ = writeln!(s, "        var s{r}_{k} = 0.0;");
             }
         }
-        let _ = writeln!(s, "        {channels}");
+        let _ = writeln!(s, "        {CHANNELS}");
         // SwiftShader takes half as long again where every use loads it.
         for r in 0..queries {
             let _ = writeln!(s, "            let own{r} = q{r}[i];");
@@ -545,7 +544,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) gro
                 );
             }
         }
-        let _ = writeln!(s, "        {channels}");
+        let _ = writeln!(s, "        {CHANNELS}");
         for k in 0..keys {
             let _ = writeln!(s, "            let v{k} = qkv_at(at{k}, 2u, head, i);");
         }
@@ -560,7 +559,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) gro
             let _ = writeln!(
                 s,
                 "    if (token + {r}u < tokens) {{
-        {channels} put_y(first + token{r}, 0u, head, i, y{r}[i] / total{r}); }}"
+        {CHANNELS} put_y(first + token{r}, 0u, head, i, y{r}[i] / total{r}); }}"
             );
             if sums {
                 let _ = writeln!(

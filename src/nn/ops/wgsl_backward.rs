@@ -452,7 +452,6 @@ impl AttentionQueries {
         s.push_str("@group(0) @binding(5) var<storage, read_write> delta: array<f32>;\n");
         attention_main(&mut s, shape, queries);
         s.push_str(&depth(quads));
-        let channels = CHANNELS;
         for r in 0..queries {
             let _ = writeln!(
                 s,
@@ -462,7 +461,7 @@ impl AttentionQueries {
     var q{r}: array<vec4<f32>, {quads}>;
     var g{r}: array<vec4<f32>, {quads}>;
     var d{r}: array<vec4<f32>, {quads}>;
-    {channels}
+    {CHANNELS}
         q{r}[i] = qkv_at(own{r}, 0u, head, i) * {scale:?};
         g{r}[i] = dy_at(own{r}, 0u, head, i);
         delta{r} += dot(g{r}[i], y_at(own{r}, 0u, head, i));
@@ -486,7 +485,7 @@ impl AttentionQueries {
                 );
             }
         }
-        let _ = writeln!(s, "        {channels}");
+        let _ = writeln!(s, "        {CHANNELS}");
         for k in 0..OTHERS {
             let _ = writeln!(
                 s,
@@ -516,7 +515,7 @@ impl AttentionQueries {
                 );
             }
         }
-        let _ = writeln!(s, "        {channels}");
+        let _ = writeln!(s, "        {CHANNELS}");
         for k in 0..OTHERS {
             let _ = writeln!(s, "            let k{k} = qkv_at(at{k}, 1u, head, i);");
             for r in 0..queries {
@@ -531,7 +530,7 @@ impl AttentionQueries {
             let _ = writeln!(
                 s,
                 "    if (token + {r}u < tokens) {{
-        {channels} put_d(own{r}, 0u, head, i, d{r}[i] * {scale:?}); }}
+        {CHANNELS} put_d(own{r}, 0u, head, i, d{r}[i] * {scale:?}); }}
     }}"
             );
         }
@@ -722,7 +721,6 @@ impl AttentionKeys {
         heads_of(&mut s, 4, "d", 3, shape, true);
         attention_main(&mut s, shape, keys);
         s.push_str(&depth(quads));
-        let channels = CHANNELS;
         // The first query that sees a key.
         let earliest = |key: String| match mask {
             AttentionMask::Full => "0u".to_owned(),
@@ -736,7 +734,7 @@ impl AttentionKeys {
     var v{r}: array<vec4<f32>, {quads}>;
     var dk{r}: array<vec4<f32>, {quads}>;
     var dv{r}: array<vec4<f32>, {quads}>;
-    {channels}
+    {CHANNELS}
         k{r}[i] = qkv_at(own{r}, 1u, head, i) * {scale:?};
         v{r}[i] = qkv_at(own{r}, 2u, head, i);
     }}",
@@ -763,7 +761,7 @@ impl AttentionKeys {
             let g{k} = dy_at(first + query{k}, 0u, head, i);"
             );
         };
-        let _ = writeln!(s, "        {channels}");
+        let _ = writeln!(s, "        {CHANNELS}");
         for k in 0..OTHERS {
             load(&mut s, k);
             for r in 0..keys {
@@ -795,7 +793,7 @@ impl AttentionKeys {
                 );
             }
         }
-        let _ = writeln!(s, "        {channels}");
+        let _ = writeln!(s, "        {CHANNELS}");
         for k in 0..OTHERS {
             load(&mut s, k);
             for r in 0..keys {
@@ -811,7 +809,7 @@ impl AttentionKeys {
             let _ = writeln!(
                 s,
                 "    if (token + {r}u < tokens) {{
-        {channels}
+        {CHANNELS}
             put_d(own{r}, 1u, head, i, dk{r}[i] * {scale:?});
             put_d(own{r}, 2u, head, i, dv{r}[i]);
         }}
