@@ -2,7 +2,6 @@
 //! of order.
 
 use std::path::PathBuf;
-use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 use webjepa::data::Picture;
@@ -16,7 +15,7 @@ use webjepa::rng::{Generator, Stream};
 use webjepa::train::trainer::Trainer;
 use webjepa::{Error, Result};
 
-use super::run::{Log, Run};
+use super::run::{Measured, Run};
 use super::statistics::{Compared, Control};
 
 /// Clips whose surprise is computed together.
@@ -35,12 +34,8 @@ pub struct Filmed {
     /// From one frame of a clip to the next, in frames of the film.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     stride: u32,
-    /// Stop after so many steps of the schedule.
-    #[arg(long)]
-    stop_after: Option<u64>,
-    /// Measure after every so many steps, and at the start and the end; with --resume and --stop-after 0 nothing else is done.
-    #[arg(long, default_value_t = 500)]
-    measure_every: u64,
+    #[command(flatten)]
+    measured: Measured,
     /// Clips of each film to measure with, at most.
     #[arg(long, default_value_t = 60)]
     clips: usize,
@@ -90,33 +85,20 @@ pub fn run(arguments: &Filmed) -> Result<()> {
         "films": films.train.iter().map(|film| &film.name).collect::<Vec<_>>(),
         "clips": clips.len(), "measuredWith": judge.clips.len(),
     }))?;
-    let start = Instant::now();
-    let measure = |trainer: &Trainer, log: &mut Log| -> Result<()> {
-        let mut line = judge.measured(trainer)?;
-        line["step"] = trainer.step_count().into();
-        line["seconds"] = start.elapsed().as_secs_f64().into();
-        log.write(&line)
-    };
-    let steps = trainer.recipe().schedule.steps;
-    let last = arguments.stop_after.unwrap_or(steps).min(steps);
-    measure(&trainer, &mut log)?;
-    while trainer.step_count() < last {
-        let mut batch = trainer.new_batch();
-        for clip in trainer.next_indices(clips.len())? {
-            for time in 0..frames {
-                trainer.push(&mut batch, &clips[clip].frame(&films.train, time).view())?;
+    arguments.measured.train(
+        &arguments.run,
+        &mut trainer,
+        &mut log,
+        |trainer, batch| {
+            for clip in trainer.next_indices(clips.len())? {
+                for time in 0..frames {
+                    trainer.push(batch, &clips[clip].frame(&films.train, time).view())?;
+                }
             }
-        }
-        let report = pollster::block_on(trainer.step(&batch))?;
-        let done = report.step;
-        if done.is_multiple_of(100) || report.warning.is_some() || done == last {
-            log.write(&serde_json::to_value(&report).unwrap_or_default())?;
-        }
-        if done.is_multiple_of(arguments.measure_every) || done == last {
-            measure(&trainer, &mut log)?;
-            arguments.run.save(&trainer)?;
-        }
-    }
+            Ok(())
+        },
+        |trainer| judge.measured(trainer),
+    )?;
     let original = pollster::block_on(trainer.export_original())?;
     arguments.run.write("original", &original).map(drop)
 }

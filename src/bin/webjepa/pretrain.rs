@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use burn::tensor::Device;
 use serde_json::json;
@@ -24,7 +23,7 @@ use webjepa::train::trainer::{Loaded, Trainer};
 use webjepa::{Error, Result};
 
 use super::Model;
-use super::run::{Log, Run};
+use super::run::{Measured, Run};
 
 /// Pictures whose embeddings are computed together.
 const AT_ONCE: usize = 32;
@@ -46,12 +45,8 @@ pub struct Pretrain {
     /// objective has one. The options may give the sizes of a predictor that it lacks in `model`.
     #[arg(long)]
     from: Option<PathBuf>,
-    /// Stop after so many steps of the schedule.
-    #[arg(long)]
-    stop_after: Option<u64>,
-    /// Measure after every so many steps, and at the start and the end; with --resume and --stop-after 0 nothing else is done.
-    #[arg(long, default_value_t = 1000)]
-    measure_every: u64,
+    #[command(flatten)]
+    measured: Measured,
     /// Labelled training pictures to measure with, at most.
     #[arg(long, default_value_t = 10_000)]
     measure_with: usize,
@@ -116,44 +111,35 @@ pub fn run(arguments: &Pretrain) -> Result<()> {
             )?;
         }
     }
-    let steps = trainer.recipe().schedule.steps;
-    let last = arguments.stop_after.unwrap_or(steps).min(steps);
-    let start = Instant::now();
-    let measure = |trainer: &Trainer, log: &mut Log| -> Result<()> {
-        let (accuracy, direction) = probe.embeddings(trainer)?;
-        let mut line = json!({
-            "step": trainer.step_count(), "seconds": start.elapsed().as_secs_f64(),
-            "knn": accuracy.knn, "linear": accuracy.linear, "linearLast4": accuracy.linear_last4,
-        });
-        if let Some(direction) = direction {
-            line["direction"] = json!({
-                "knn": direction.knn, "linear": direction.linear, "linearLast4": direction.linear_last4,
-            });
-        }
-        log.write(&line)
-    };
-    measure(&trainer, &mut log)?;
-    while trainer.step_count() < last {
-        let mut batch = trainer.new_batch();
-        for index in trainer.next_indices(pictures.len())? {
-            let (frames, _) = frames_of(&pictures.pictures[index], index, moving.as_ref())?;
-            // A model of pictures takes one of them, another in each step.
-            let native = trainer.recipe().model.frames;
-            let first = (trainer.step_count() as usize + index) % (frames.len() - native + 1);
-            for frame in &frames[first..first + native] {
-                trainer.push(&mut batch, &frame.view())?;
+    arguments.measured.train(
+        &arguments.run,
+        &mut trainer,
+        &mut log,
+        |trainer, batch| {
+            for index in trainer.next_indices(pictures.len())? {
+                let (frames, _) = frames_of(&pictures.pictures[index], index, moving.as_ref())?;
+                // A model of pictures takes one of them, another in each step.
+                let native = trainer.recipe().model.frames;
+                let first = (trainer.step_count() as usize + index) % (frames.len() - native + 1);
+                for frame in &frames[first..first + native] {
+                    trainer.push(batch, &frame.view())?;
+                }
             }
-        }
-        let report = pollster::block_on(trainer.step(&batch))?;
-        let done = report.step;
-        if done.is_multiple_of(100) || report.warning.is_some() || done == last {
-            log.write(&serde_json::to_value(&report).unwrap_or_default())?;
-        }
-        if done.is_multiple_of(arguments.measure_every) || done == last {
-            measure(&trainer, &mut log)?;
-            arguments.run.save(&trainer)?;
-        }
-    }
+            Ok(())
+        },
+        |trainer| {
+            let (accuracy, direction) = probe.embeddings(trainer)?;
+            let mut line = json!({
+                "knn": accuracy.knn, "linear": accuracy.linear, "linearLast4": accuracy.linear_last4,
+            });
+            if let Some(direction) = direction {
+                line["direction"] = json!({
+                    "knn": direction.knn, "linear": direction.linear, "linearLast4": direction.linear_last4,
+                });
+            }
+            Ok(line)
+        },
+    )?;
     let original = pollster::block_on(trainer.export_original())?;
     arguments.run.write("original", &original)?;
     match pollster::block_on(trainer.export_hugging_face()) {

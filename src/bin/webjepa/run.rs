@@ -3,15 +3,19 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use burn::tensor::Device;
 use serde_json::{Map, Value, json};
 use webjepa::train::recipe::Options;
 use webjepa::train::save::Files;
-use webjepa::train::trainer::Trainer;
+use webjepa::train::trainer::{Batch, Trainer};
 use webjepa::{Error, Result};
 
 use super::unwritable;
+
+/// Steps between two lines of the log of a run that is measured.
+const LOG_EVERY: u64 = 100;
 
 /// Arguments of a run.
 #[derive(clap::Args)]
@@ -97,6 +101,54 @@ impl Run {
             fs::write(&path, bytes).map_err(|e| unwritable(&path, &e))?;
         }
         Ok(folder)
+    }
+}
+
+/// How far a run that is measured on its way goes.
+#[derive(clap::Args)]
+pub struct Measured {
+    /// Stop after so many steps of the schedule.
+    #[arg(long)]
+    stop_after: Option<u64>,
+    /// Measure after every so many steps, and at the start and the end; with --resume and --stop-after 0 nothing else is done.
+    #[arg(long, default_value_t = 1000)]
+    measure_every: u64,
+}
+
+impl Measured {
+    /// Trains on the batches that `fill` makes, writes what `measure` gives to the log, and saves the run after it.
+    pub fn train(
+        &self,
+        run: &Run,
+        trainer: &mut Trainer,
+        log: &mut Log,
+        fill: impl Fn(&Trainer, &mut Batch) -> Result<()>,
+        measure: impl Fn(&Trainer) -> Result<Value>,
+    ) -> Result<()> {
+        let steps = trainer.recipe().schedule.steps;
+        let last = self.stop_after.unwrap_or(steps).min(steps);
+        let start = Instant::now();
+        let measure = |trainer: &Trainer, log: &mut Log| -> Result<()> {
+            let mut line = measure(trainer)?;
+            line["step"] = trainer.step_count().into();
+            line["seconds"] = start.elapsed().as_secs_f64().into();
+            log.write(&line)
+        };
+        measure(trainer, log)?;
+        while trainer.step_count() < last {
+            let mut batch = trainer.new_batch();
+            fill(trainer, &mut batch)?;
+            let report = pollster::block_on(trainer.step(&batch))?;
+            let done = report.step;
+            if done.is_multiple_of(LOG_EVERY) || report.warning.is_some() || done == last {
+                log.write(&serde_json::to_value(&report).unwrap_or_default())?;
+            }
+            if done.is_multiple_of(self.measure_every) || done == last {
+                measure(trainer, log)?;
+                run.save(trainer)?;
+            }
+        }
+        Ok(())
     }
 }
 
