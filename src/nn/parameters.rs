@@ -124,7 +124,9 @@ impl Parameters {
                 } else {
                     let length = values.len();
                     let data = TensorData::new(values, [length]);
-                    self.vectors.insert(name, ops::uploaded(data, &self.device));
+                    let vector =
+                        ops::lasting(&self.device, data, |data| ops::uploaded(data, &self.device));
+                    self.vectors.insert(name, vector);
                 }
             }
             Room::Weight(weight) => {
@@ -148,7 +150,7 @@ impl Parameters {
                 Precision::F16 => Weight::Half(self.matrix::<f16, _>(name, dims, ops::uploaded)?),
                 Precision::Q8 => Weight::Quantized {
                     values: self.matrix::<i8, _>(name, dims, ops::uploaded_whole)?,
-                    scales: Tensor::empty([dims[1]], (&self.device, DType::F32)),
+                    scales: self.empty([dims[1]], DType::F32),
                 },
             })
         };
@@ -168,7 +170,13 @@ impl Parameters {
                 let values: Vec<E> = zeros(dims[0] * dims[1], name)?;
                 upload(TensorData::new(values, dims), &self.device)
             }
-            Backend::WebGpu => Tensor::empty(dims, (&self.device, E::dtype())),
+            Backend::WebGpu => self.empty(dims, E::dtype()),
+        })
+    }
+
+    fn empty<const D: usize, K: Basic>(&self, dims: [usize; D], dtype: DType) -> Tensor<D, K> {
+        ops::lasting(&self.device, dims, |dims| {
+            Tensor::empty(dims, (&self.device, dtype))
         })
     }
 

@@ -320,12 +320,12 @@ impl Value {
     pub fn upload(shape: &[usize], data: Vec<f32>, device: &Device) -> Self {
         if is_vector(shape) {
             let length = data.len();
-            return Self::Vector(ops::uploaded(TensorData::new(data, [length]), device));
+            return Self::Vector(lasting(TensorData::new(data, [length]), device));
         }
         let d_out = shape[0];
         let d_in = data.len() / d_out;
         let data = exchanged(&data, d_in);
-        Self::Matrix(ops::uploaded(TensorData::new(data, [d_in, d_out]), device))
+        Self::Matrix(lasting(TensorData::new(data, [d_in, d_out]), device))
     }
 
     /// To the host, in the original project's layout.
@@ -413,5 +413,9 @@ impl Value {
 
 fn host_zeros<const D: usize>(like: &Tensor<D>) -> Tensor<D> {
     let zeros = vec![0f32; like.shape().num_elements()];
-    ops::uploaded(TensorData::new(zeros, like.dims()), &like.device())
+    lasting(TensorData::new(zeros, like.dims()), &like.device())
+}
+
+fn lasting<const D: usize>(data: TensorData, device: &Device) -> Tensor<D> {
+    ops::lasting(device, data, |data| ops::uploaded(data, device))
 }

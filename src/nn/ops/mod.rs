@@ -264,6 +264,13 @@ pub fn uploaded_whole<const D: usize>(data: TensorData, device: &Device) -> Tens
     Tensor::from_dispatch(Dispatch::int_from_data(data, device.as_dispatch()))
 }
 
+/// What `make` makes of `input`, in buffers of the very size where the device is a GPU: for parameters and what an optimizer keeps of
+/// them. Other tensors take any free buffer that is large enough, and what keeps such a buffer has another one made for whatever
+/// needed it.
+pub fn lasting<I: Send, T: Send>(device: &Device, input: I, make: impl Fn(I) -> T + Send) -> T {
+    device.memory_persistent_allocations(input, make)
+}
+
 /// See [`Ops::linear`].
 pub fn linear<const D: usize>(
     x: Tensor<D>,

@@ -4,7 +4,7 @@ use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{DType, TensorMetadata};
 use burn::cubecl::prelude::{CubeCount, CubeDim, KernelId};
-use burn::cubecl::server::KernelArguments;
+use burn::cubecl::server::{Handle, KernelArguments};
 use burn::tensor::Shape;
 use burn_wgpu::{CubeBackend, CubeTensor, KernelSource, SourceKernel, SourceTemplate};
 
@@ -267,6 +267,20 @@ pub(super) fn attention_groups(tokens: usize, heads: usize, batch: usize) -> (u3
 pub(super) fn empty(like: &CubeTensor, dims: Vec<usize>) -> CubeTensor {
     let shape = Shape::from(dims);
     let handle = like.client.empty(shape.num_elements() * size_of::<f32>());
+    in_buffer(handle, like, shape)
+}
+
+/// An f32 tensor of the shape of `like`, of no particular contents and as [`super::lasting`].
+pub(super) fn lasting(like: &CubeTensor) -> CubeTensor {
+    let shape = like.shape();
+    let bytes = shape.num_elements() * size_of::<f32>();
+    let handle = like
+        .client
+        .memory_persistent_allocation(bytes, |bytes| like.client.empty(bytes));
+    in_buffer(handle, like, shape)
+}
+
+fn in_buffer(handle: Handle, like: &CubeTensor, shape: Shape) -> CubeTensor {
     CubeTensor::new_contiguous(
         like.client.clone(),
         like.device.clone(),

@@ -8,7 +8,7 @@ use burn_wgpu::{CubeBackend, CubeTensor};
 use super::backward::BackwardOps;
 use super::update::{SQUARE_LANES, UpdateOps};
 use super::webgpu::{
-    attention, attention_groups, empty, grid, kept, launch, launch_into, row_grid,
+    attention, attention_groups, empty, grid, kept, lasting, launch, launch_into, row_grid,
 };
 use super::wgsl::{ATTENTION_GROUP, LINEAR_GROUP, Linear, ROW_GROUP};
 use super::wgsl_backward::{
@@ -468,9 +468,8 @@ impl UpdateOps for CubeBackend {
         numbers: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let width = flat_width(&parameter);
-        let dims = parameter.shape().to_vec();
-        let outputs = [0, 1, 2].map(|_| empty(&parameter, dims.clone()));
-        let count = row_grid(quads_of(dims.iter().product(), width as usize));
+        let outputs = [0, 1, 2].map(|_| lasting(&parameter));
+        let count = row_grid(quads_of(parameter.shape().num_elements(), width as usize));
         let inputs = vec![parameter, gradient, first, second, numbers];
         let [parameter, first, second] =
             launch_into(AdamWStep { width }, ROWS, count, inputs, outputs);
@@ -482,13 +481,12 @@ impl UpdateOps for CubeBackend {
         value: FloatTensor<Self>,
         momentum: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        let (width, dims) = (flat_width(&average), average.shape().to_vec());
-        each_quad(
-            Averaged { width },
-            width as usize,
-            vec![average, value, momentum],
-            dims,
-        )
+        let width = flat_width(&average);
+        let outputs = [lasting(&average)];
+        let count = row_grid(quads_of(average.shape().num_elements(), width as usize));
+        let inputs = vec![average, value, momentum];
+        let [average] = launch_into(Averaged { width }, ROWS, count, inputs, outputs);
+        average
     }
 
     fn add_squares(

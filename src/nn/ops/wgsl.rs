@@ -261,27 +261,30 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
             }
         }
         s.push_str("    }\n");
-        for c in 0..tile_quads {
-            for r in 0..tile_rows {
-                if self.weight == Kept::Quantized {
-                    let _ = writeln!(s, "    y{r}{c} *= scale_at(0u, n{c});");
-                }
-                let _ = writeln!(s, "    y{r}{c} += bias_at(0u, n{c});");
-                if self.gelu {
-                    let _ = writeln!(s, "    y{r}{c} = gelu(y{r}{c});");
-                }
-                if self.residual {
-                    let _ = writeln!(
-                        s,
-                        "    y{r}{c} += residual_at(m{r} % residual_rows(), n{c});"
-                    );
-                }
-                let _ = writeln!(
-                    s,
-                    "    if (row + {r}u <= last && column + {c}u < {quads}u) {{ put_y(row + {r}u, column + {c}u, y{r}{c}); }}"
-                );
-            }
-        }
+        let scaled = if self.weight == Kept::Quantized {
+            "value *= scale_at(0u, c); "
+        } else {
+            ""
+        };
+        let activated = if self.gelu {
+            "value = gelu(value); "
+        } else {
+            ""
+        };
+        let added = if self.residual {
+            "value += residual_at(r % residual_rows(), c); "
+        } else {
+            ""
+        };
+        each_of_tile(
+            &mut s,
+            tile_rows,
+            tile_quads,
+            |r, c| format!("y{r}{c}"),
+            ["row", "y_rows()"],
+            ["column", &format!("{quads}u")],
+            &format!("{scaled}value += bias_at(0u, c); {activated}{added}put_y(r, c, value);"),
+        );
         s.push_str("}\n");
         if self.residual {
             let unit = if d_out.is_multiple_of(4) {
@@ -296,6 +299,42 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
         }
         s
     }
+}
+
+/// A loop over a tile of `rows` × `quads` vec4s in registers, `name`d by row and column, as far as the output goes: `body` has the
+/// `value` at row `r` and column `c`. Of rows and of columns the tile's first and the number of the output's are given.
+///
+/// No compiler can tell how often the loops run, so that none makes statements of them: lavapipe takes up to 30 ms to compile
+/// each load and store.
+pub fn each_of_tile(
+    source: &mut String,
+    rows: u32,
+    quads: u32,
+    name: impl Fn(u32, u32) -> String,
+    [row, all_rows]: [&str; 2],
+    [column, all_quads]: [&str; 2],
+    body: &str,
+) {
+    let name = &name;
+    let tile: Vec<_> = (0..rows)
+        .flat_map(|r| (0..quads).map(move |c| name(r, c)))
+        .collect();
+    let _ = write!(
+        source,
+        "    var tile = array({tile});
+    let first_row = {row};
+    let first_column = {column};
+    let end = min(first_row + {rows}u, {all_rows});
+    let side = min(first_column + {quads}u, {all_quads});
+    for (var r = first_row; r < end; r++) {{
+        for (var c = first_column; c < side; c++) {{
+            var value = tile[(r - first_row) * {quads}u + c - first_column];
+            {body}
+        }}
+    }}
+",
+        tile = tile.join(", ")
+    );
 }
 
 /// Row of the weight for lane `lane` of the inner loop; past the end it repeats the last row, against which `x` is zero.

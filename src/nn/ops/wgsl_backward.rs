@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use super::update::SQUARE_LANES;
 use super::wgsl::{
-    ATTENTION_GROUP, CHANNELS, Kept, LINEAR_GROUP, ROW_GROUP, depth, heads_of, output_rows,
-    rows_of_f32, tokens_in, visible, weight_rows,
+    ATTENTION_GROUP, CHANNELS, Kept, LINEAR_GROUP, ROW_GROUP, depth, each_of_tile, heads_of,
+    output_rows, rows_of_f32, tokens_in, visible, weight_rows,
 };
 use super::{Activation, AttentionMask, gelu};
 use crate::objective::distance::Distance;
@@ -111,16 +111,18 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
             }
         }
         s.push_str("    }\n");
-        for r in 0..tile_rows {
-            for quad in 0..INPUT_COLUMNS / 4 {
+        each_of_tile(
+            &mut s,
+            tile_rows,
+            INPUT_COLUMNS / 4,
+            |r, quad| {
                 let [a, b, c, d] = [0, 1, 2, 3].map(|lane| format!("y{r}_{}", 4 * quad + lane));
-                let _ = writeln!(
-                    s,
-                    "    if (row + {r}u <= last && column + {first}u < {d_in}u) {{ put_y(row + {r}u, column / 4u + {quad}u, vec4<f32>({a}, {b}, {c}, {d})); }}",
-                    first = 4 * quad
-                );
-            }
-        }
+                format!("vec4<f32>({a}, {b}, {c}, {d})")
+            },
+            ["row", "y_rows()"],
+            ["column / 4u", &format!("{}u", d_in.div_ceil(4))],
+            "put_y(r, c, value);",
+        );
         s.push_str("}\n");
         s
     }
@@ -188,21 +190,20 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
         }
         s.push_str("    }\n");
         for c in 0..PARAMETER_QUADS {
-            let _ = writeln!(s, "    if (column + {c}u < {out_quads}u) {{");
             let _ = writeln!(
                 s,
-                "        if (row == 0u) {{ put_bias(0u, column + {c}u, b{c}); }}"
+                "    if (row == 0u && column + {c}u < {out_quads}u) {{ put_bias(0u, column + {c}u, b{c}); }}"
             );
-            for q in 0..PARAMETER_QUADS {
-                for lane in 0..4 {
-                    let _ = writeln!(
-                        s,
-                        "        if (4u * (row + {q}u) + {lane}u < {d_in}u) {{ put_y(4u * (row + {q}u) + {lane}u, column + {c}u, y{q}{lane}{c}); }}"
-                    );
-                }
-            }
-            s.push_str("    }\n");
         }
+        each_of_tile(
+            &mut s,
+            4 * PARAMETER_QUADS,
+            PARAMETER_QUADS,
+            |r, c| format!("y{}{}{c}", r / 4, r % 4),
+            ["4u * row", &format!("{d_in}u")],
+            ["column", &format!("{out_quads}u")],
+            "put_y(r, c, value);",
+        );
         s.push_str("}\n");
         s
     }
