@@ -21,8 +21,8 @@ const path = (relative: string) => fileURLToPath(new URL(relative, import.meta.u
 export const FIXTURES = path("../fixtures");
 export const DIST = path("../../pkg/dist");
 
-// A name that is no secure context, unlike localhost.
-const ARGUMENTS = [...CHROMIUM_FLAGS, "--host-resolver-rules=MAP plain.test 127.0.0.1"];
+// A name that is no secure context, unlike localhost; a camera that shows a test picture, to pages that are allowed to use it.
+const ARGUMENTS = [...CHROMIUM_FLAGS, "--host-resolver-rules=MAP plain.test 127.0.0.1", "--use-fake-device-for-media-stream"];
 
 export interface TestPage {
   page: Page;

@@ -1,8 +1,9 @@
-// Clips in a real browser: both backends agree, in embedding, prediction and training; frames of video elements; the demo's page.
+// Clips in a real browser: both backends agree, in embedding, prediction and training; frames of video elements, files and cameras, and who closes them.
 
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { recordFilm } from "./film.js";
 import { useLab, type TestPage } from "./harness.js";
 
 /** Its own types are of another edition of the DOM than this compiler knows. */
@@ -159,37 +160,12 @@ describe("a file", () => {
 
 describe("a video element", () => {
   it("gives frames at even distances, which are embedded in windows", async () => {
-    const { windows, frames } = await test.page.evaluate(async () => {
-      // A film of the page's own: two seconds in which a bar crosses the picture.
-      const canvas = document.createElement("canvas");
-      Object.assign(canvas, { width: 64, height: 48 });
-      const context = canvas.getContext("2d")!;
-      const recorder = new MediaRecorder(canvas.captureStream(25), { mimeType: "video/webm" });
-      const parts: Blob[] = [];
-      recorder.ondataavailable = ({ data }) => parts.push(data);
-      const stopped = new Promise((resolve) => (recorder.onstop = resolve));
-      recorder.start();
-      const start = performance.now();
-      while (performance.now() - start < 2000) {
-        context.fillStyle = "black";
-        context.fillRect(0, 0, 64, 48);
-        context.fillStyle = "white";
-        context.fillRect(((performance.now() - start) / 2000) * 60, 0, 8, 48);
-        await new Promise(requestAnimationFrame);
-      }
-      recorder.stop();
-      await stopped;
+    // Two seconds in which a bar crosses the picture, as MediaRecorder writes them: without their duration.
+    const film = await recordFilm(test.page, 2000);
+    const { windows, frames } = await test.page.evaluate(async (film) => {
       const video = document.createElement("video");
       video.muted = true;
-      video.src = URL.createObjectURL(new Blob(parts, { type: "video/webm" }));
-      await new Promise((resolve) => (video.onloadedmetadata = resolve));
-      // A recorded film says how long it is once its end has been looked for.
-      if (!Number.isFinite(video.duration)) {
-        video.currentTime = 1e6;
-        await new Promise((resolve) => (video.ondurationchange = resolve));
-        video.currentTime = 0;
-        await new Promise((resolve) => (video.onseeked = resolve));
-      }
+      video.src = URL.createObjectURL(new Blob([Uint8Array.from(film)], { type: "video/webm" }));
       const jepa = await webjepa.Jepa.load(new URL("/fixtures/vjepa2_pan/", location.href), { backend: "cpu" });
       const windows: [number, number, number[]][] = [];
       for await (const { first, last, shape, data } of jepa.embedStream(webjepa.videoFrames(video, { fps: 6 }), { window: 4, hop: 2 })) {
@@ -198,11 +174,12 @@ describe("a video element", () => {
       }
       await jepa.dispose();
       return { windows, frames: Math.floor(video.duration * 6) };
-    });
+    }, film);
     const last = windows.at(-1)![1];
     expect(last + 1).toBeGreaterThanOrEqual(frames);
     expect(windows[1]).toEqual([2, 5, [192]]);
     expect(windows.length).toBeGreaterThanOrEqual(4);
+    expect(frames).toBeLessThan(20);
   });
 
   it("says what is wrong with a damaged film", async () => {
@@ -220,3 +197,178 @@ describe("a video element", () => {
     expect(error).toMatchObject({ code: "bad-input", message: expect.stringContaining("cannot be played") });
   });
 });
+
+describe("a camera", () => {
+  it("gives its frames until it is unplugged, which is an error", async () => {
+    await test.page.context().grantPermissions(["camera"]);
+    const { size, frames, error } = await test.page.evaluate(async () => {
+      const stream = await navigator.mediaDevices.getUserMedia({ video: { width: 320, height: 240 } });
+      const video = document.createElement("video");
+      Object.assign(video, { muted: true, srcObject: stream });
+      await video.play();
+      const size: number[] = [];
+      let frames = 0;
+      try {
+        for await (const frame of webjepa.videoFrames(video, { fps: 20 })) {
+          size.splice(0, 2, frame.width, frame.height);
+          frame.close();
+          if (++frames === 5) stream.getTracks()[0]!.stop();
+        }
+        return { size, frames, error: undefined };
+      } catch (error) {
+        const { code, message } = error as InstanceType<typeof webjepa.JepaError>;
+        return { size, frames, error: { code, message } };
+      }
+    });
+    expect(size).toEqual([320, 240]);
+    // A frame that was on its way may still come.
+    expect([5, 6]).toContain(frames);
+    expect(error).toMatchObject({ code: "bad-input", message: expect.stringMatching(/switched off or unplugged/) });
+  });
+});
+
+describe("frames are closed", () => {
+  beforeEach(async () => {
+    lab.server.files.set("mediabunny.js", readFileSync(MEDIABUNNY, "utf8"));
+    await test.page.addScriptTag({ type: "module", content: 'globalThis.mediabunny = await import("/mediabunny.js");' });
+    await test.page.waitForFunction(() => "mediabunny" in globalThis);
+    await test.page.evaluate(async () => {
+      // Every bitmap that is made, until it is closed.
+      const open = new Set<ImageBitmap>();
+      const counts = { made: 0, most: 0 };
+      const counted = <B extends ImageBitmap>(bitmap: B): B => {
+        counts.made++;
+        open.add(bitmap);
+        counts.most = Math.max(counts.most, open.size);
+        return bitmap;
+      };
+      const { createImageBitmap: create } = globalThis;
+      globalThis.createImageBitmap = (async (...args: Parameters<typeof create>) => counted(await create(...args))) as typeof create;
+      const { transferToImageBitmap: transfer } = OffscreenCanvas.prototype;
+      OffscreenCanvas.prototype.transferToImageBitmap = function () {
+        return counted(transfer.call(this));
+      };
+      const { close } = ImageBitmap.prototype;
+      ImageBitmap.prototype.close = function () {
+        open.delete(this);
+        close.call(this);
+      };
+      /** Frames of 64 × 48, 20 a second, stored upright or turned. */
+      const film = async (frames: number, rotation: number) => {
+        const canvas = new OffscreenCanvas(64, 48);
+        const context = canvas.getContext("2d")!;
+        const output = new mediabunny.Output({ format: new mediabunny.Mp4OutputFormat(), target: new mediabunny.BufferTarget() });
+        const source = new mediabunny.CanvasSource(canvas, { codec: "vp9", bitrate: 1e6 });
+        output.addVideoTrack(source, { rotation });
+        await output.start();
+        for (let i = 0; i < frames; i++) {
+          context.fillStyle = `rgb(${2 * i} 0 0)`;
+          context.fillRect(0, 0, 64, 48);
+          await source.add(i / 20, 1 / 20);
+        }
+        await output.finalize();
+        return new Blob([output.target.buffer!], { type: "video/mp4" });
+      };
+      const jepa = await webjepa.Jepa.load(new URL("/fixtures/vjepa2_tiny_hf/", location.href), { backend: "cpu" });
+      Object.assign(globalThis, { open, counts, film, jepa });
+    });
+  });
+
+  it.each([
+    ["by the element", 0, false],
+    ["by WebCodecs, stored turned", 90, true],
+  ] as const)("that videoFrames made for embedStream: a hundred, read %s", async (_, rotation, decoded) => {
+    const found = await test.page.evaluate(
+      async ({ rotation, decoded }) => {
+        const { open, counts, film, jepa } = globalThis as unknown as Counted;
+        const file = await film(100, rotation);
+        Object.assign(counts, { made: 0, most: 0 });
+        let last = 0;
+        for await (const window of jepa.embedStream(webjepa.videoFrames(file, { fps: 20, ...(decoded ? { demuxer: mediabunny } : {}) }), { window: 4, hop: 4 })) last = window.last;
+        const whole = { ...counts, last, left: open.size };
+        // One frame of three is taken; the stream is left in its middle.
+        for await (const window of jepa.embedStream(webjepa.videoFrames(file, { fps: 20, ...(decoded ? { demuxer: mediabunny } : {}) }), { window: 2, hop: 2, stride: 3 })) if (window.last > 4) break;
+        return { ...whole, leftAfterBreak: open.size };
+      },
+      { rotation, decoded },
+    );
+    // Each frame is a bitmap, and another when its pixels are read.
+    expect(found).toEqual({ made: 200, most: 2, last: 99, left: 0, leftAfterBreak: 0 });
+  });
+
+  it("but not those that are the caller's", async () => {
+    const found = await test.page.evaluate(async () => {
+      const { open, film, jepa } = globalThis as unknown as Counted;
+      const file = await film(8, 0);
+      // Read by the caller.
+      const read: ImageBitmap[] = [];
+      for await (const frame of webjepa.videoFrames(file, { fps: 20 })) read.push(frame as ImageBitmap);
+      const widths = read.map(({ width }) => width);
+      read.forEach((frame) => frame.close());
+      // Embedded through an iterator of the caller's, who keeps them.
+      const kept: ImageBitmap[] = [];
+      async function* through() {
+        for await (const frame of webjepa.videoFrames(file, { fps: 20 })) {
+          kept.push(frame as ImageBitmap);
+          yield frame;
+        }
+      }
+      for await (const _ of jepa.embedStream(through(), { window: 4, hop: 4 }));
+      const passed = kept.map(({ width }) => width);
+      kept.forEach((frame) => frame.close());
+      // The first frames are taken by the caller, the others by the stream.
+      const frames = webjepa.videoFrames(file, { fps: 20 });
+      const first = (await frames.next()).value as ImageBitmap;
+      for await (const _ of jepa.embedStream(frames, { window: 4, hop: 4 }));
+      const [left, width] = [open.size, first.width];
+      first.close();
+      return { widths, passed, left, width };
+    });
+    expect(found).toEqual({ widths: Array(8).fill(64), passed: Array(8).fill(64), left: 1, width: 64 });
+  });
+
+  it("when they are VideoFrames of a stream: read, passed over, and when the stream is aborted", async () => {
+    const found = await test.page.evaluate(async () => {
+      const { jepa } = globalThis as unknown as Counted;
+      const canvas = new OffscreenCanvas(64, 48);
+      canvas.getContext("2d")!.fillRect(0, 0, 64, 48);
+      const embed = async (options: object, onWindow: (windows: number) => void = () => {}) => {
+        const made: VideoFrame[] = [];
+        const stream = new ReadableStream<VideoFrame>(
+          {
+            pull(controller) {
+              if (made.length === 100) return controller.close();
+              made.push(new VideoFrame(canvas, { timestamp: made.length * 40_000 }));
+              controller.enqueue(made.at(-1)!);
+            },
+          },
+          { highWaterMark: 0 },
+        );
+        let windows = 0;
+        let code = "";
+        try {
+          for await (const _ of jepa.embedStream(stream, { window: 4, hop: 4, ...options })) onWindow(++windows);
+        } catch (error) {
+          code = (error as InstanceType<typeof webjepa.JepaError>).code;
+        }
+        // A frame that is closed has no format.
+        return { made: made.length, open: made.filter(({ format }) => format !== null).length, windows, code };
+      };
+      const controller = new AbortController();
+      return [await embed({}), await embed({ stride: 5 }), await embed({ signal: controller.signal }, (windows) => windows === 2 && controller.abort())];
+    });
+    expect(found).toEqual([
+      { made: 100, open: 0, windows: 25, code: "" },
+      { made: 100, open: 0, windows: 5, code: "" },
+      { made: 9, open: 0, windows: 2, code: "aborted" },
+    ]);
+  });
+});
+
+/** What the page of the tests above has besides the library. */
+interface Counted {
+  open: Set<ImageBitmap>;
+  counts: { made: number; most: number };
+  film(frames: number, rotation: number): Promise<Blob>;
+  jepa: Awaited<ReturnType<typeof webjepa.Jepa.load>>;
+}

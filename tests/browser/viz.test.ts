@@ -80,6 +80,31 @@ it("draws points with one scale for both axes, and clips frame by frame", async 
   expect(found.clip).toEqual([4 * 12, 2 * 10]);
 });
 
+it("shades a clip by frame and patch, each frame with the masks of its time step", async () => {
+  const found = await test.page.evaluate(() => {
+    const frames = Array.from({ length: 4 }, () => {
+      const frame = new OffscreenCanvas(40, 40);
+      const context = frame.getContext("2d")!;
+      context.fillStyle = "rgb(128 128 128)";
+      context.fillRect(0, 0, 40, 40);
+      return frame;
+    });
+    const canvas = new OffscreenCanvas(1, 1);
+    // Two time steps of 1 × 2 patches: left and right change places.
+    viz.drawClip(canvas, frames, { masks: { grid: [2, 1, 2], context: [0, 3], targets: [Uint32Array.of(2)] }, columns: 2, side: 80 });
+    const context = canvas.getContext("2d")!;
+    const at = (frame: number, x: number, y: number) => [...context.getImageData((frame % 2) * 84 + 2 + x, Math.floor(frame / 2) * 84 + 2 + y, 1, 1).data.slice(0, 3)];
+    return { size: [canvas.width, canvas.height], middles: frames.map((_, i) => [at(i, 20, 40), at(i, 60, 40)]), edges: frames.map((_, i) => at(i, 20, 0)) };
+  });
+  expect(found.size).toEqual([168, 168]);
+  // As of drawMasks: 36 % of (0, 158, 115) over grey, 66 % of nearly black.
+  const [seen, hidden] = [[82, 139, 123], [49, 50, 51]];
+  found.middles.forEach((middles, i) =>
+    (i < 2 ? [seen, hidden] : [hidden, seen]).forEach((wanted, k) => middles[k]!.forEach((value, c) => expect(Math.abs(value - wanted[c]!), `frame ${i}, patch ${k}`).toBeLessThanOrEqual(2))),
+  );
+  found.edges.forEach((edge, i) => (i < 2 ? expect(edge).not.toEqual([0xe6, 0x9f, 0x00]) : expect(edge).toEqual([0xe6, 0x9f, 0x00])));
+});
+
 it("refuses what cannot be drawn, with a sentence", async () => {
   const found = await test.page.evaluate(() => {
     const { drawMasks, drawScatter, drawClip, featureMap, heatMap, predictionErrors } = viz;
@@ -96,6 +121,9 @@ it("refuses what cannot be drawn, with a sentence", async () => {
       () => drawScatter(picture, { data: Float32Array.of(1, NaN), shape: [1, 2] }),
       () => drawScatter(picture, { data: Float32Array.of(1, 2), shape: [1, 2] }, { groups: [1, 2] }),
       () => drawClip(picture, [], { seen: 0 }),
+      () => drawClip(picture, [picture], {}),
+      () => drawClip(picture, [picture, picture, picture], { masks: { grid: [2, 1, 1], context: [0], targets: [] } }),
+      () => drawClip(picture, [picture], { masks: { grid: [1, 1, 1], context: [0], targets: [[1]] } }),
       () => drawMasks(taken, picture, { rows: 1, columns: 1, context: [0], targets: [] }),
     ];
     return calls.map((call) => {
@@ -107,6 +135,6 @@ it("refuses what cannot be drawn, with a sentence", async () => {
       }
     });
   });
-  const codes = ["bad-input", "bad-input", "bad-input", "bad-mask", "bad-mask", "bad-input", "bad-input", "bad-input", "unsupported"];
+  const codes = ["bad-input", "bad-input", "bad-input", "bad-mask", "bad-mask", "bad-input", "bad-input", "bad-input", "bad-input", "bad-input", "bad-mask", "unsupported"];
   found.forEach((message, i) => expect(message).toMatch(new RegExp(`^${codes[i]}: .{20}`)));
 });

@@ -44,20 +44,24 @@ async function* iterated(source: FrameSource): AsyncGenerator<ImageInput> {
   }
 }
 
-/** Pixels of a frame, which is closed if it can be: frames of a camera are few, and it stops until they are given back. */
 async function pixelsOf(frame: ImageInput, number: number, signal: AbortSignal | undefined): Promise<PixelData> {
   try {
     return await decode(await capture(frame), signal);
   } catch (error) {
     throw namePicture(error, `Frame ${number}`);
-  } finally {
-    release(frame);
   }
 }
 
-/** Gives a frame of a camera back. */
-function release(frame: ImageInput): void {
-  if (Object.prototype.toString.call(frame) === "[object VideoFrame]") (frame as VideoFrame).close();
+/**
+ * What {@link videoFrames} gave. Their ImageBitmaps are closed by whoever takes them: who hands the generator on has not seen what is
+ * still to come from it, while frames that come through an iterator of the caller's may be in use there, and stay open.
+ */
+const made = new WeakSet<object>();
+
+/** Closes a frame: memory that is not given back otherwise until garbage is collected, and frames of a camera are few, so that it stops until it has them again. */
+function release(frame: ImageInput, source: FrameSource): void {
+  const kind = Object.prototype.toString.call(frame);
+  if (kind === "[object VideoFrame]" || (kind === "[object ImageBitmap]" && made.has(source))) (frame as VideoFrame | ImageBitmap).close();
 }
 
 /**
@@ -71,12 +75,13 @@ export async function* windowed(source: FrameSource, { window, hop, stride, tube
   let next = window;
   let given = 0;
   for await (const frame of iterated(source)) {
-    throwIfAborted(signal);
-    if (seen++ % stride > 0) {
-      release(frame);
-      continue;
+    try {
+      throwIfAborted(signal);
+      if (seen++ % stride > 0) continue;
+      held.push(await pixelsOf(frame, seen - 1, signal));
+    } finally {
+      release(frame, source);
     }
-    held.push(await pixelsOf(frame, seen - 1, signal));
     taken++;
     if (held.length > window) held = held.slice(-window);
     if (taken === next) {
@@ -144,7 +149,9 @@ export interface DemuxedSample {
  * an element as they come, the newest whenever the next is asked for, until it ends.
  *
  * With `demuxer` a file is decoded by WebCodecs, where the browser has them: each frame once and in order, which is faster than seeking,
- * and works in workers. The frames are VideoFrames then, which `embedStream` closes; who reads them otherwise closes them.
+ * and works in workers. The frames are VideoFrames then.
+ *
+ * `embedStream` closes what it takes from this generator; who reads the frames otherwise closes each with `close()`.
  *
  * @throws {@link JepaError} `bad-input` when the video cannot be read or played, has no picture, comes from another site, or its camera is
  * switched off; `unsupported` for a codec that the browser does not decode; `aborted`
@@ -158,7 +165,13 @@ export interface DemuxedSample {
  */
 export function videoFrames(video: HTMLVideoElement, options?: VideoFramesOptions): AsyncGenerator<ImageBitmap, void, undefined>;
 export function videoFrames(video: HTMLVideoElement | Blob | string | URL, options?: VideoFramesOptions): AsyncGenerator<ImageBitmap | VideoFrame, void, undefined>;
-export async function* videoFrames(video: HTMLVideoElement | Blob | string | URL, options: VideoFramesOptions = {}): AsyncGenerator<ImageBitmap | VideoFrame, void, undefined> {
+export function videoFrames(video: HTMLVideoElement | Blob | string | URL, options: VideoFramesOptions = {}): AsyncGenerator<ImageBitmap | VideoFrame, void, undefined> {
+  const frames = framesOf(video, options);
+  made.add(frames);
+  return frames;
+}
+
+async function* framesOf(video: HTMLVideoElement | Blob | string | URL, options: VideoFramesOptions): AsyncGenerator<ImageBitmap | VideoFrame, void, undefined> {
   checkFields("", options, { fps: FPS, start: atLeast(0), end: moreThan(0), demuxer: anObject, signal: anObject });
   const { demuxer, signal } = options;
   throwIfAborted(signal);
@@ -235,8 +248,13 @@ function upright(sample: DemuxedSample): ImageBitmap {
 }
 
 async function* soughtFrames(video: HTMLVideoElement, { fps, start, end }: { fps: number; start: number; end: number | undefined }, signal: AbortSignal | undefined): AsyncGenerator<ImageBitmap> {
-  if (!Number.isFinite(video.duration)) throw new JepaError("bad-input", "The video does not say how long it is; play it, and read it as a live source.");
   video.pause();
+  if (!Number.isFinite(video.duration)) {
+    // What MediaRecorder wrote says how long it is once its end has been looked for.
+    video.currentTime = Number.MAX_SAFE_INTEGER;
+    await until(video, () => !video.seeking, ["seeked"], signal);
+  }
+  if (!Number.isFinite(video.duration)) throw new JepaError("bad-input", "The video does not say how long it is; play it, and read it as a live source.");
   const last = Math.min(end ?? Infinity, video.duration);
   for (let i = 0; start + i / fps < last; i++) {
     throwIfAborted(signal);

@@ -1,7 +1,7 @@
 import "../shared/parts.css";
 import "./video.css";
 import { Jepa, videoFrames, type PixelData } from "webjepa";
-import { drawClip, heatMap, INFERNO_CSS } from "webjepa/viz";
+import { drawClip, drawOverlay, heatMap, INFERNO_CSS, type ClipMasks } from "webjepa/viz";
 import { closeCamera, openCamera } from "../shared/camera";
 import { Chart } from "../shared/charts";
 import { byId, h } from "../shared/dom";
@@ -11,6 +11,7 @@ import { Store } from "../shared/store";
 import config from "../models/moving-vjepa/config.json?raw";
 import weights from "../models/moving-vjepa/model.safetensors?url";
 import preprocessor from "../models/moving-vjepa/video_preprocessor_config.json?raw";
+import { clipMasks } from "./masks";
 import { scene } from "./scene";
 import { alike, Watcher, type Sight } from "./watcher";
 
@@ -22,6 +23,9 @@ const MOST_KEPT = 60;
 const MOST_SHOWN = 8;
 const ABOUT_FRAME = "As the model sees it: its own size, and grey.";
 
+/** Pixels of a frame's side where its masks are drawn, so that outlines are thin. */
+const MASKS_SIDE = 144;
+
 interface Shown {
   canvas: CanvasImageSource & { width: number; height: number };
   note?: string;
@@ -29,6 +33,8 @@ interface Shown {
 
 interface State {
   jepa?: Jepa;
+  /** What is hidden of the clips from now on. */
+  masks?: ClipMasks;
   running: boolean;
   text: string;
   problem?: Problem | undefined;
@@ -40,6 +46,9 @@ const file = byId("file", HTMLInputElement);
 const note = byId("frame-note", HTMLElement);
 const canvases = { frame: byId("frame", HTMLCanvasElement), map: byId("map", HTMLCanvasElement), surprise: byId("surprise", HTMLCanvasElement), masks: byId("masks", HTMLCanvasElement) };
 const line = new Chart({ title: "Surprise", about: "Mean distance of the predicted embeddings from the real ones, over the newest clip; at frame numbers.", format: (value) => value.toFixed(3) });
+const hidden = byId("hidden", HTMLSelectElement);
+const again = byId("masks-again", HTMLButtonElement);
+let seed = 0;
 let stopping = new AbortController();
 
 note.textContent = ABOUT_FRAME;
@@ -54,12 +63,12 @@ store.subscribe(({ jepa, running, text }) => {
   byId("stop", HTMLButtonElement).disabled = !running;
 });
 
-/** Colours one value for each patch; the ends of the scale belong to the whole run. */
+/** Colours one value for each patch; the ends of the scale belong to all clips with the same masks. */
 class Heat {
   #high = 0;
 
   image(errors: Float32Array, columns: number): ImageData {
-    this.#high = Math.max(this.#high, ...errors);
+    this.#high = Math.max(this.#high, ...errors.filter((error) => !Number.isNaN(error)));
     return heatMap(errors, columns, { low: 0, high: this.#high });
   }
 }
@@ -107,8 +116,9 @@ async function watch(name: string, signal: AbortSignal, frames: AsyncIterable<Sh
   if (!jepa) return;
   const [side] = [jepa.config.imageSize].flat() as [number];
   const watcher = new Watcher(jepa);
-  const heat = new Heat();
+  let heat = new Heat();
   const [numbers, values, recent, kept]: [number[], number[], OffscreenCanvas[], Kept[]] = [[], [], [], []];
+  let predicted: ClipMasks | undefined;
   let clips = 0;
   let number = 0;
   note.textContent = ABOUT_FRAME;
@@ -121,11 +131,19 @@ async function watch(name: string, signal: AbortSignal, frames: AsyncIterable<Sh
       put(canvases.frame, square);
       if (shown.note) note.textContent = shown.note;
       const started = performance.now();
-      const sight = await watcher.see(pixelsOf(square), ++number);
+      const masks = store.state.masks!;
+      const sight = await watcher.see(pixelsOf(square), ++number, masks);
       if (!sight) continue;
+      if (masks !== predicted) {
+        // Distances under other masks do not compare.
+        predicted = masks;
+        heat = new Heat();
+        numbers.length = values.length = 0;
+        byId("masks-note", HTMLElement).textContent = summary(masks);
+      }
       put(canvases.map, sight.map);
-      put(canvases.surprise, heat.image(sight.errors, sight.columns));
-      drawClip(canvases.masks, recent, { seen: watcher.window / 2 });
+      drawOverlay(canvases.surprise, square, heat.image(sight.errors, sight.columns), { opacity: 0.65 });
+      drawClip(canvases.masks, recent, { masks, side: MASKS_SIDE });
       numbers.push(number);
       values.push(sight.surprise);
       line.show(numbers, values);
@@ -141,6 +159,10 @@ async function watch(name: string, signal: AbortSignal, frames: AsyncIterable<Sh
   } finally {
     store.change({ running: false });
   }
+}
+
+function summary({ context, targets, grid }: ClipMasks): string {
+  return `seen ${context.length}, predicted ${targets.reduce((sum, { length }) => sum + length, 0)} of ${grid.reduce((a, b) => a * b)}`;
 }
 
 /** Frames of the page's video element, closed when the next is asked for. */
@@ -159,12 +181,22 @@ async function* builtIn(side: number, signal: AbortSignal): AsyncGenerator<Shown
   }
 }
 
+function choose(): void {
+  again.disabled = hidden.value === "future";
+  if (store.state.jepa) store.change({ masks: clipMasks(hidden.value, store.state.jepa.grid, seed) });
+}
+
 function begin(): AbortSignal {
   stopping.abort();
   stopping = new AbortController();
   return stopping.signal;
 }
 
+hidden.addEventListener("change", choose);
+again.addEventListener("click", () => {
+  seed++;
+  choose();
+});
 byId("scene", HTMLButtonElement).addEventListener("click", () => {
   const [side] = [store.state.jepa!.config.imageSize].flat() as [number];
   const signal = begin();
@@ -197,6 +229,7 @@ byId("stop", HTMLButtonElement).addEventListener("click", () => begin());
 try {
   const jepa = await Jepa.load({ "config.json": config, "video_preprocessor_config.json": preprocessor, "model.safetensors": new URL(weights, document.baseURI) }, { warmup: true });
   store.change({ jepa, text: `Built-in V-JEPA on ${jepa.backend === "webgpu" ? "WebGPU" : "the CPU"}: ready` });
+  choose();
 } catch (error) {
   store.change({ problem: problemOf(error), text: "The built-in model could not be loaded" });
 }

@@ -1,15 +1,14 @@
 import { cosineSimilarity, pca, type Jepa, type Pca, type PixelData } from "webjepa";
-import { featureMap } from "webjepa/viz";
+import { featureMap, predictionErrors, type ClipMasks } from "webjepa/viz";
 
 /** What the model makes of the newest clip. */
 export interface Sight {
   /** Of the last time step: RGB of each patch. */
   map: ImageData;
-  /** Of the last time step: the error of each patch. */
+  /** Of the last time step: the error of each patch, NaN where it was not predicted. */
   errors: Float32Array;
-  rows: number;
   columns: number;
-  /** The mean error over the predicted half. */
+  /** The mean error over all that was predicted. */
   surprise: number;
   /** The mean over all tokens. */
   embedding: Float32Array;
@@ -27,7 +26,7 @@ export class Watcher {
   }
 
   /** Adds a frame; undefined until there are enough for a clip, and for the frames between two looks. */
-  async see(frame: PixelData, number: number): Promise<Sight | undefined> {
+  async see(frame: PixelData, number: number, { context, targets }: ClipMasks): Promise<Sight | undefined> {
     this.#frames.push(frame);
     if (this.#frames.length > this.window) this.#frames.shift();
     const { tubelet = 1 } = this.jepa.config;
@@ -35,23 +34,22 @@ export class Watcher {
     const clip = [...this.#frames];
     const [steps, rows, columns] = this.jepa.grid;
     const places = rows * columns;
-    const half = Math.ceil(steps / 2) * places;
-    const tokens = Uint32Array.from({ length: steps * places }, (_, i) => i);
+    const tokens = steps * places;
     const [{ data, shape, grid }, { error }] = await Promise.all([
       this.jepa.embed(clip, { pool: "none" }),
-      this.jepa.predict(clip, { context: tokens.subarray(0, half), targets: [tokens.subarray(half)] }),
+      this.jepa.predict(clip, { context, targets }),
     ]);
     const dim = shape[1]!;
     const embedding = new Float32Array(dim);
-    data.forEach((value, i) => (embedding[i % dim]! += value / tokens.length));
-    const all = { data, shape: [tokens.length, dim], grid };
+    data.forEach((value, i) => (embedding[i % dim]! += value / tokens));
+    const all = { data, shape: [tokens, dim], grid };
     const projected = this.#palette?.project(all) ?? (this.#palette = pca(all));
+    const { values, mean } = predictionErrors(error, targets, tokens);
     return {
       map: featureMap(projected, { step: steps - 1 }),
-      errors: error.slice(error.length - places),
-      rows,
+      errors: values.subarray(tokens - places),
       columns,
-      surprise: error.reduce((sum, value) => sum + value, 0) / error.length,
+      surprise: mean,
       embedding,
     };
   }

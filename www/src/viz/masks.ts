@@ -28,9 +28,7 @@ export const TARGET_COLOURS: readonly string[] = ["#e69f00", "#56b4e9", "#f0e442
 export function drawMasks(canvas: Canvas, picture: Drawable, masks: DrawnMasks, side: number = Math.max(picture.width, picture.height)): void {
   const { rows, columns } = masks;
   checkSize("side", side);
-  for (const token of [masks.context, ...masks.targets].flatMap((tokens) => [...tokens])) {
-    if (!(token < rows * columns)) throw new JepaError("bad-mask", `Token ${token} is outside of a grid of ${rows} × ${columns}.`);
-  }
+  checkTokens([masks.context, ...masks.targets], [rows, columns]);
   const scale = side / Math.max(picture.width, picture.height);
   const [width, height] = [Math.max(1, Math.round(picture.width * scale)), Math.max(1, Math.round(picture.height * scale))];
   const context = sized(canvas, width, height);
@@ -81,4 +79,10 @@ export function drawMasks(canvas: Canvas, picture: Drawable, masks: DrawnMasks, 
     context.strokeStyle = cycled(TARGET_COLOURS, i);
     context.stroke();
   });
+}
+
+export function checkTokens(lists: readonly ArrayLike<number>[], grid: readonly number[]): void {
+  const tokens = grid.reduce((a, b) => a * b, 1);
+  const wrong = lists.flatMap((list) => Array.from(list)).find((token) => !(token < tokens));
+  if (wrong !== undefined) throw new JepaError("bad-mask", `Token ${wrong} is outside of a grid of ${grid.join(" × ")}.`);
 }
