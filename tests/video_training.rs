@@ -354,6 +354,11 @@ fn what_is_given_counts_and_what_was_constant_stays_so() {
     let schedule = recipe("vjepa2", json!({ "schedule": falling })).schedule;
     assert_eq!((schedule.lr(800), schedule.ema(800)), (1e-6, 1.0));
 
+    // V-JEPA 2's cooldown, which stops before its end: specification, section 4.
+    let cooldown = json!({ "steps": 12_000, "warmupSteps": 0, "annealSteps": 15_000, "finalLr": 1e-6, "ipeScale": 1.25 });
+    let schedule = recipe("vjepa2", json!({ "schedule": cooldown })).schedule;
+    assert!((schedule.lr(12_000) - 1.058e-4).abs() < 1e-12);
+
     let clipped = |optimizer| {
         let optimizer = recipe("vjepa", json!({ "optimizer": optimizer })).optimizer;
         (optimizer.clip, optimizer.clip_each)
