@@ -1374,6 +1374,87 @@ mod tests {
     }
 
     #[test]
+    fn presets_of_released_models_have_the_published_shapes() {
+        // Encoder: width, layers, heads, MLP. Predictor: layers, heads, mask tokens, levels, width of what it predicts.
+        let [large, huge] = [[1024, 24, 16, 4096], [1280, 32, 16, 5120]];
+        let giant = [1408, 40, 22, 6144];
+        for (names, encoder, predictor) in [
+            (
+                &["ijepa-vith14", "ijepa-vith16@448"][..],
+                huge,
+                [12, 16, 1, 1, 1280],
+            ),
+            (
+                &["ijepa-vitg16"],
+                [1408, 40, 16, 6144],
+                [16, 16, 1, 1, 1408],
+            ),
+            (&["vjepa-vitl16"], large, [12, 16, 2, 1, 1024]),
+            (
+                &["vjepa-vith16", "vjepa-vith16-384"],
+                huge,
+                [12, 16, 2, 1, 1280],
+            ),
+            (
+                &[
+                    "vjepa2-vitl-fpc64-256",
+                    "vjepa2-vitl-fpc16-256",
+                    "vjepa2-vitl-fpc32-256",
+                ],
+                large,
+                [12, 12, 10, 1, 1024],
+            ),
+            (&["vjepa2-vith-fpc64-256"], huge, [12, 12, 10, 1, 1280]),
+            (
+                &[
+                    "vjepa2-vitg-fpc64-256",
+                    "vjepa2-vitg-fpc64-384",
+                    "vjepa2-vitg-fpc32-384",
+                ],
+                giant,
+                [12, 12, 10, 1, 1408],
+            ),
+            (
+                &["vjepa2_1_vitb_dist_vitG_384"],
+                [768, 12, 12, 3072],
+                [12, 12, 8, 1, 1664],
+            ),
+            (
+                &["vjepa2_1_vitl_dist_vitG_384"],
+                large,
+                [12, 12, 8, 1, 1664],
+            ),
+            (&["vjepa2_1_vitg_384"], giant, [24, 12, 8, 4, 4 * 1408]),
+            (
+                &["vjepa2_1_vitG_384"],
+                [1664, 48, 26, 8192],
+                [24, 12, 8, 4, 4 * 1664],
+            ),
+        ] {
+            for name in names {
+                let config = ModelConfig::preset(name).unwrap();
+                let sizes = [
+                    config.hidden_size,
+                    config.layers,
+                    config.heads,
+                    config.mlp_hidden,
+                ];
+                assert_eq!(sizes, encoder, "{name}");
+                let p = config.predictor.unwrap();
+                let sizes = [p.layers, p.heads, p.mask_tokens, p.levels, p.output_size];
+                assert_eq!(sizes, predictor, "{name}");
+                assert_eq!((p.hidden_size, p.mlp_hidden), (384, 1536), "{name}");
+            }
+        }
+        let acting = ModelConfig::preset("vjepa2-ac-vitg").unwrap();
+        let p = acting.predictor.unwrap();
+        assert_eq!(
+            [p.hidden_size, p.layers, p.heads, p.mlp_hidden],
+            [1024, 24, 16, 4096]
+        );
+    }
+
+    #[test]
     fn the_predictor_with_actions_has_the_published_parameter_count() {
         let config = ModelConfig::preset("vjepa2-ac-vit-giant").unwrap();
         assert_eq!(config.validate(), Ok(()));

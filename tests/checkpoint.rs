@@ -259,6 +259,89 @@ fn every_layout_gives_the_same_parameters() {
     }
 }
 
+/// How the original projects wrap a network.
+const WRAPS: [&str; 4] = ["", "module.", "backbone.", "module.backbone."];
+
+fn clips(system: &str) -> ModelConfig {
+    config(&format!(
+        r#"{{"system":"{system}","imageSize":[16,24],"patchSize":8,"frames":4,"channels":2,"hiddenSize":12,"layers":4,"heads":2,
+            "predictor":{{"hiddenSize":12,"layers":1,"heads":2}}}}"#
+    ))
+}
+
+#[test]
+fn every_prefix_of_the_video_models_gives_the_same_parameters() {
+    for system in ["vjepa", "vjepa2", "vjepa2.1"] {
+        let config = clips(system);
+        let parameters = parameters(&config);
+        for (network, choice) in [
+            ("", EncoderChoice::Auto),
+            ("encoder.", EncoderChoice::Context),
+            ("target_encoder.", EncoderChoice::Target),
+            ("ema_encoder.", EncoderChoice::Target),
+        ] {
+            for wrap in WRAPS {
+                let prefix = format!("{network}{wrap}");
+                let mut tensors = original(&parameters, &prefix, Dtype::F32);
+                // Files of models with rotary positions still have a table, which means nothing.
+                if system != "vjepa" {
+                    tensors.push(Tensor {
+                        name: format!("{prefix}pos_embed"),
+                        dtype: Dtype::F32,
+                        shape: vec![1, 7, 12],
+                        data: vec![255; 4 * 7 * 12],
+                    });
+                }
+                for choice in [choice, EncoderChoice::Auto] {
+                    let loaded = load(&[write(&tensors)], &config, encoder(choice));
+                    let loaded = loaded.unwrap_or_else(|e| panic!("{system}, {prefix}: {e}"));
+                    assert_eq!(loaded.len(), parameters.len(), "{system}, {prefix}");
+                    assert_loaded(&loaded, &parameters);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_video_models_own_average_goes_before_its_encoder_and_its_predictor_comes_along() {
+    for system in ["vjepa", "vjepa2", "vjepa2.1"] {
+        let config = clips(system);
+        let parameters = parameters(&config);
+        for average in ["target_encoder.", "ema_encoder."] {
+            for wrap in WRAPS {
+                let mut context = original(&parameters, &format!("encoder.{wrap}"), Dtype::F32);
+                for tensor in &mut context {
+                    tensor.data.fill(0);
+                }
+                let target = original(&parameters, &format!("{average}{wrap}"), Dtype::F32);
+                let names = predictor_parameters(&config);
+                let predictor = original(&names, &format!("predictor.{wrap}"), Dtype::F32);
+                let files = [write(&[context, target, predictor].concat())];
+                let selection = Selection {
+                    predictor: true,
+                    ..Selection::default()
+                };
+                let loaded = load(&files, &config, selection).unwrap();
+                assert_eq!(loaded.len(), parameters.len() + names.len());
+                assert_loaded(&loaded, &parameters);
+                for (index, parameter) in names.iter().enumerate() {
+                    let own = match parameter.name.ends_with("_mod_embed") {
+                        true => format!("{PREDICTOR}{}", parameter.name),
+                        false => parameter.name.clone(),
+                    };
+                    let found = &loaded[&own];
+                    let expected = (0..found.data.len()).map(|element| value(index, element));
+                    assert!(found.data.iter().copied().eq(expected), "{system}, {own}");
+                }
+                let context = load(&files, &config, encoder(EncoderChoice::Context)).unwrap();
+                let values = context.values().flat_map(|whole| &whole.data);
+                assert!(values.into_iter().all(|&value| value == 0.0));
+            }
+        }
+    }
+}
+
 #[test]
 fn tensors_may_be_spread_over_files_in_any_order() {
     let config = tiny();

@@ -11,7 +11,8 @@ use webjepa::device::Precision;
 use webjepa::input::ImageView;
 use webjepa::model::{Encoder, Pictures};
 use webjepa::rng::{Generator, Stream};
-use webjepa::train::recipe::{ContextLoss, Options};
+use webjepa::train::recipe::{ContextLoss, Options, Recipe};
+use webjepa::train::schedule::Schedule;
 use webjepa::train::trainer::{Batch, StepReport, Trainer};
 use webjepa::{Error, Result};
 
@@ -86,7 +87,7 @@ fn run(trainer: &mut Trainer, steps: usize) -> Vec<StepReport> {
 fn every_generation_lowers_its_loss() {
     for system in SYSTEMS {
         // A target that stays, so that the loss says how well it is learned.
-        let quick = json!({ "schedule": { "steps": 300, "warmupSteps": 4, "lr": 6e-3, "ema": 1, "finalEma": 1 } });
+        let quick = json!({ "schedule": { "steps": 300, "warmupSteps": 4, "lr": 6e-3, "finalLr": 1e-6, "finalWeightDecay": 0.4, "ema": 1, "finalEma": 1, "ipeScale": 1 } });
         let mut trainer = trainer(system, quick).unwrap();
         let reports = run(&mut trainer, 300);
         let mean = |reports: &[StepReport]| {
@@ -292,6 +293,85 @@ fn exported_models_embed_as_the_trained_one() {
             .unwrap();
         assert_eq!(tokens.shape, [10, 1, 1, 24]);
     }
+}
+
+#[test]
+fn defaults_are_those_of_the_system() {
+    let recipe = |system, change| trainer(system, change).unwrap().recipe().clone();
+    // Epochs of one step. V-JEPA 1's last learning rate: specification, section 1.
+    for (system, steps, rates) in [
+        (
+            "vjepa",
+            300,
+            [(20, 4.125e-4), (40, 6.25e-4), (300, 7.50422e-5)],
+        ),
+        (
+            "vjepa2",
+            800,
+            [(20, 3.125e-4), (40, 5.25e-4), (800, 5.25e-4)],
+        ),
+        ("vjepa2.1", 1000, [(20, 3.5e-4), (40, 6e-4), (1000, 6e-4)]),
+    ] {
+        let Recipe {
+            schedule,
+            optimizer,
+            ..
+        } = recipe(system, json!({ "schedule": { "steps": steps } }));
+        for (step, rate) in rates {
+            let got = schedule.lr(step);
+            assert!((got - rate).abs() < 1e-10, "{system}, {step}: {got}");
+        }
+        let of_first = system == "vjepa";
+        let [ema, decay] = [schedule.ema(steps - 1), schedule.weight_decay(steps)];
+        // The momentum of V-JEPA 1 goes 299/375 of its way, its weight decay (1 − cos(4π/5)) / 2 of it.
+        let wanted = match of_first {
+            true => [
+                0.998 + 0.002 * 299.0 / 375.0,
+                0.04 + 0.36 * (5.0 + 5f64.sqrt()) / 8.0,
+            ],
+            false => [0.99925, 0.04],
+        };
+        for (got, wanted) in [ema, decay].into_iter().zip(wanted) {
+            assert!((got - wanted).abs() < 1e-12, "{system}: {got} for {wanted}");
+        }
+        let clipped = (
+            optimizer.clip,
+            optimizer.clip_each,
+            optimizer.clip_after_warmup,
+        );
+        assert_eq!(clipped, (of_first.then_some(10.0), of_first, of_first));
+    }
+}
+
+#[test]
+fn what_is_given_counts_and_what_was_constant_stays_so() {
+    let recipe = |system, change| trainer(system, change).unwrap().recipe().clone();
+    let given = json!({ "steps": 800, "lr": 1e-3, "weightDecay": 0.1, "ema": 0.9 });
+    let schedule = recipe("vjepa2", json!({ "schedule": given })).schedule;
+    assert_eq!(schedule.lr(800), 1e-3);
+    assert_eq!((schedule.weight_decay(800), schedule.ema(799)), (0.1, 0.9));
+    let falling = json!({ "steps": 800, "lr": 1e-3, "finalLr": 1e-6, "ema": 0.9, "finalEma": 1 });
+    let schedule = recipe("vjepa2", json!({ "schedule": falling })).schedule;
+    assert_eq!((schedule.lr(800), schedule.ema(800)), (1e-6, 1.0));
+
+    // V-JEPA 2's cooldown, which stops before its end: specification, section 4.
+    let cooldown = json!({ "steps": 12_000, "warmupSteps": 0, "annealSteps": 15_000, "finalLr": 1e-6, "ipeScale": 1.25 });
+    let schedule = recipe("vjepa2", json!({ "schedule": cooldown })).schedule;
+    assert!((schedule.lr(12_000) - 1.058e-4).abs() < 1e-12);
+
+    let clipped = |optimizer| {
+        let optimizer = recipe("vjepa", json!({ "optimizer": optimizer })).optimizer;
+        (optimizer.clip, optimizer.clip_each)
+    };
+    assert_eq!(clipped(json!({ "clip": 1 })), (Some(1.0), true));
+    assert_eq!(clipped(json!({ "clip": null })), (None, false));
+
+    // A run of a version that had I-JEPA's schedule for all goes on with it.
+    let mut saved = serde_json::to_value(recipe("vjepa2", json!({}))).unwrap();
+    saved["schedule"] = serde_json::to_value(Schedule::default()).unwrap();
+    let resumed = Recipe::from_json(&saved.to_string()).unwrap();
+    assert_eq!(resumed.schedule, Schedule::default());
+    assert_eq!(serde_json::to_value(resumed).unwrap(), saved);
 }
 
 #[test]

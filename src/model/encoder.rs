@@ -21,6 +21,7 @@ use crate::device::{Precision, read_values};
 use crate::nn::ops::{self, AttentionMask, Rows, Weight};
 use crate::nn::rope::Rope;
 use crate::nn::{Block, LayerNorm, Linear, Parameters, patch, positions};
+use crate::probe::pool::{Pool, pool};
 use crate::{Error, Result};
 
 /// An encoder of any system.
@@ -358,6 +359,26 @@ impl Encoder {
             outputs.push(read(x).await?);
         }
         Ok(outputs)
+    }
+
+    /// The embeddings of a batch and their shape, with a leading batch axis: pooled, and scaled to unit length where `unit` says so.
+    ///
+    /// # Errors
+    /// Those of [`encode`](Self::encode) and of [`Pool::check`].
+    pub async fn embed(
+        &self,
+        pictures: &Pictures,
+        how: Pool,
+        unit: bool,
+    ) -> Result<(Vec<f32>, Vec<usize>)> {
+        how.check(&self.config)?;
+        let tokens = match how {
+            Pool::Levels => vec![read(self.levels(pictures, None, LEVELS)?).await?],
+            _ => self.encode(pictures, None, how.layers()).await?,
+        };
+        let shape = tokens[0].shape;
+        let tokens = tokens.into_iter().map(|layer| layer.data).collect();
+        Ok(pool(tokens, shape, how, unit))
     }
 
     /// Patches, the layer that embeds them, and what is added to all of them.

@@ -269,6 +269,8 @@ impl Predictor {
 pub struct Prediction {
     /// The predictor's output.
     pub predicted: Vec<f32>,
+    /// V-JEPA 2.1: its output at the places of the context, `[blocks, n, d]`, as each block's queries were there with it.
+    pub at_context: Option<Vec<f32>>,
     /// The target encoder's output, normalised.
     pub target: Vec<f32>,
     /// The distance of each token's prediction, `[blocks, k]`: the training loss before averaging.
@@ -355,7 +357,13 @@ pub async fn predict(
             )
         }
     };
-    let predicted = predictor.forward(seen, masked)?;
+    let (predicted, at_context) = match predictor.proj_context {
+        None => (predictor.forward(seen, masked)?, None),
+        Some(_) => {
+            let [predicted, at_context] = predictor.forward_with_context(seen, masked)?;
+            (predicted, Some(at_context))
+        }
+    };
     let every_token = target.levels(pictures, None, levels)?;
     let wanted = taken(
         normalised(every_token, levels, device),
@@ -368,6 +376,10 @@ pub async fn predict(
     let shape = predicted.dims();
     Ok(Prediction {
         predicted: read_values(predicted).await?,
+        at_context: match at_context {
+            None => None,
+            Some(at_context) => Some(read_values(at_context).await?),
+        },
         target: read_values(wanted).await?,
         error: read_values(error).await?,
         shape,

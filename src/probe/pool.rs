@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use crate::config::{LEVELS, ModelConfig};
 use crate::{Error, Result};
 
 /// How tokens are pooled.
@@ -14,21 +15,30 @@ pub enum Pool {
     /// The means over all tokens of the last four layers, each after the final norm, concatenated from the earliest to
     /// the last: `[4·d]`. The I-JEPA paper's second evaluation protocol.
     Last4Mean,
+    /// No pooling, and every token as V-JEPA 2.1's predictor sees it: its four levels, each after its own norm, concatenated from the
+    /// earliest to the last: `[tokens, 4·d]`.
+    Levels,
 }
 
 impl Pool {
-    /// How many of the last layers are needed.
+    /// How many of the last layers are needed, where it is these that are pooled.
     pub fn layers(self) -> usize {
         match self {
             Self::Last4Mean => 4,
-            _ => 1,
+            Self::Mean | Self::None | Self::Levels => 1,
         }
     }
 
     /// # Errors
-    /// [`Error::BadInput`] when a model of `layers` blocks is too shallow for this pooling.
-    pub fn check(self, layers: usize) -> Result<()> {
-        let needed = self.layers();
+    /// [`Error::BadInput`] when a model is too shallow for this pooling, or has not the levels that it is of.
+    pub fn check(self, config: &ModelConfig) -> Result<()> {
+        if self == Self::Levels && config.level_layers().len() != LEVELS {
+            return Err(Error::BadInput(format!(
+                "only V-JEPA 2.1 has levels, and the model is of the system {}; use \"none\" or \"last4-mean\"",
+                config.system.name()
+            )));
+        }
+        let (needed, layers) = (self.layers(), config.layers);
         if layers < needed {
             return Err(Error::BadInput(format!(
                 "this pooling needs {needed} layers and the model has {layers}; use \"mean\" or \"none\""
@@ -46,8 +56,9 @@ impl FromStr for Pool {
             "mean" => Ok(Self::Mean),
             "none" => Ok(Self::None),
             "last4-mean" => Ok(Self::Last4Mean),
+            "levels" => Ok(Self::Levels),
             _ => Err(Error::BadInput(format!(
-                "pool \"{name}\" is unknown; use \"mean\", \"none\" or \"last4-mean\""
+                "pool \"{name}\" is unknown; use \"mean\", \"none\", \"last4-mean\" or \"levels\""
             ))),
         }
     }
@@ -83,7 +94,7 @@ pub fn normalize(data: &mut [f32], d: usize) {
     }
 }
 
-/// Pools the last layers' tokens, the earliest layer first, and optionally normalises the embeddings. Returns the data
+/// Pools the last layers' tokens, the earliest layer first, or the levels, which are side by side already, and optionally normalises the embeddings. Returns the data
 /// and its shape with a leading batch axis.
 pub fn pool(
     layers: Vec<Vec<f32>>,
@@ -93,7 +104,7 @@ pub fn pool(
 ) -> (Vec<f32>, Vec<usize>) {
     let [batch, tokens, d] = shape;
     let (mut data, shape) = match how {
-        Pool::None => (
+        Pool::None | Pool::Levels => (
             layers.into_iter().next_back().unwrap_or_default(),
             vec![batch, tokens, d],
         ),
@@ -131,5 +142,23 @@ mod tests {
         let (data, shape) = pool(vec![vec![3., 4., 0., 0.]], [1, 2, 2], Pool::None, true);
         assert_eq!(shape, [1, 2, 2]);
         assert_eq!(data, [0.6, 0.8, 0., 0.]);
+    }
+
+    #[test]
+    fn only_models_that_have_levels_give_them() {
+        let model = |name| ModelConfig::preset(name).unwrap();
+        let levels: Pool = "levels".parse().unwrap();
+        assert_eq!(levels.check(&model("vjepa2.1-vit-base")), Ok(()));
+        let refused = levels.check(&model("vjepa2-vit-base")).unwrap_err();
+        assert_eq!(refused.code(), "bad-input");
+        assert!(refused.to_string().contains("vjepa2"), "{refused}");
+        let shallow = ModelConfig {
+            layers: 3,
+            ..model("vit-tiny")
+        };
+        let refused = Pool::Last4Mean.check(&shallow).unwrap_err();
+        assert!(refused.to_string().contains("needs 4 layers"), "{refused}");
+        let (data, shape) = pool(vec![vec![3., 4., 0., 2.]], [1, 1, 4], levels, false);
+        assert_eq!((data, shape), (vec![3., 4., 0., 2.], vec![1, 1, 4]));
     }
 }

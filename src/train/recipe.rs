@@ -203,7 +203,7 @@ pub struct Optimizer {
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub eps: f64,
-    /// Largest norm of all gradients together; none as I-JEPA has it.
+    /// Largest norm of all gradients together; none as I-JEPA and V-JEPA 2 have it.
     pub clip: Option<f64>,
     /// Whether the limit is for the gradients of each network by itself, as V-JEPA 1 has it.
     pub clip_each: bool,
@@ -220,6 +220,26 @@ impl Default for Optimizer {
             clip: None,
             clip_each: false,
             clip_after_warmup: false,
+        }
+    }
+}
+
+impl Optimizer {
+    /// V-JEPA 1's: the gradients of each network are clipped to 10 once the warm-up is over.
+    fn vjepa() -> Self {
+        Self {
+            clip: Some(10.0),
+            clip_each: true,
+            clip_after_warmup: true,
+            ..Self::default()
+        }
+    }
+
+    /// LeWorldModel's: all gradients together are clipped to 1.
+    fn lewm() -> Self {
+        Self {
+            clip: Some(1.0),
+            ..Self::default()
         }
     }
 }
@@ -405,16 +425,25 @@ impl Options {
         };
         let steps = self.schedule.as_ref().and_then(|s| s["steps"].as_u64());
         let steps = steps.unwrap_or(Schedule::default().steps);
-        let (schedule, optimizer) = match objective {
-            Objective::Lewm { .. } => {
-                let clipped = Optimizer {
-                    clip: Some(1.0),
-                    ..Optimizer::default()
-                };
-                (Schedule::lewm(steps), clipped)
+        let (schedule, optimizer) = match (objective, model.system) {
+            (Objective::Lewm { .. }, _) => (Schedule::lewm(steps), Optimizer::lewm()),
+            (Objective::VJepa2Ac { .. }, _) => (Schedule::vjepa2_ac(steps), Optimizer::default()),
+            (Objective::Vjepa { .. }, System::VJepa) => {
+                (Schedule::vjepa(steps), Optimizer::vjepa())
             }
-            Objective::VJepa2Ac { .. } => (Schedule::vjepa2_ac(steps), Optimizer::default()),
+            (Objective::Vjepa { .. }, System::VJepa2) => {
+                (Schedule::vjepa2(steps), Optimizer::default())
+            }
+            (Objective::Vjepa { .. }, System::VJepa21) => {
+                (Schedule::vjepa21(steps), Optimizer::default())
+            }
             _ => Default::default(),
+        };
+        // Without a limit there is nothing to say of how it is meant.
+        let unlimited = |given: &Json| given.get("clip").is_some_and(Json::is_null);
+        let optimizer = match self.optimizer.as_ref().is_some_and(unlimited) {
+            true => Optimizer::default(),
+            false => optimizer,
         };
         let rescales = matches!(model.system, System::VJepa2 | System::VJepa21);
         let recipe = Recipe {
@@ -426,7 +455,7 @@ impl Options {
             seed: self.seed,
             batch_size,
             accumulate: self.accumulate.unwrap_or(1),
-            schedule: changed("schedule", schedule, self.schedule)?,
+            schedule: scheduled(schedule, self.schedule)?,
             optimizer: changed("optimizer", optimizer, self.optimizer)?,
             masks: self.masks.unwrap_or_else(|| match objective {
                 Objective::Vjepa { .. } => Strategy::Multiblock3d(Multiblock3d {
@@ -464,6 +493,27 @@ fn changed<T: Serialize + serde::de::DeserializeOwned>(
         numbers[key] = value;
     }
     serde_json::from_value(numbers).map_err(|e| unreadable(&e))
+}
+
+/// The published schedule with what of an object is in its place. What is constant as published stays so where another value is given.
+fn scheduled(published: Schedule, mut given: Option<Json>) -> Result<Schedule> {
+    let ends = [
+        ("lr", "finalLr", published.lr == published.final_lr),
+        (
+            "weightDecay",
+            "finalWeightDecay",
+            published.weight_decay == published.final_weight_decay,
+        ),
+        ("ema", "finalEma", published.ema == published.final_ema),
+    ];
+    if let Some(Json::Object(given)) = &mut given {
+        for (first, last, constant) in ends {
+            if let (true, Some(value)) = (constant, given.get(first).cloned()) {
+                given.entry(last).or_insert(value);
+            }
+        }
+    }
+    changed("schedule", published, given)
 }
 
 fn objective(json: Option<Json>, model: &ModelConfig) -> Result<(Objective, Vec<ViewGroup>)> {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Result};
 
 /// The schedules of a run. What is absent has the values of I-JEPA's released configurations, which warm up in 40 of 300
-/// epochs; for the constant values of V-JEPA 2, give final values that are equal to the first.
+/// epochs; what is constant has final values that are equal to the first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Schedule {
@@ -56,6 +56,45 @@ impl Default for Schedule {
 }
 
 impl Schedule {
+    /// V-JEPA 1's: I-JEPA's, but up to a learning rate of 6.25e-4, with a momentum from 0.998, and stretched to 1.25 times the run.
+    pub fn vjepa(steps: u64) -> Self {
+        Self {
+            steps,
+            lr: 6.25e-4,
+            ema: 0.998,
+            ipe_scale: 1.25,
+            ..Self::default()
+        }
+    }
+
+    /// V-JEPA 2's before its cooldown: from 1e-4 up to 5.25e-4 in 40 of 800 epochs (those of ViT-g), and constant; a constant weight decay
+    /// of 0.04 and a constant momentum of 0.99925. Its `ipe_scale` of 1.25 would stretch nothing, and is 1 here, so that a run reaches the
+    /// final values that are given.
+    pub fn vjepa2(steps: u64) -> Self {
+        Self {
+            steps,
+            lr: 5.25e-4,
+            start_lr: 1e-4,
+            final_lr: 5.25e-4,
+            warmup_steps: Some(steps * 40 / 800),
+            weight_decay: 0.04,
+            final_weight_decay: 0.04,
+            ema: 0.99925,
+            final_ema: 0.99925,
+            ..Self::default()
+        }
+    }
+
+    /// V-JEPA 2.1's: as V-JEPA 2's, but up to 6e-4 in 40 of 1000 epochs.
+    pub fn vjepa21(steps: u64) -> Self {
+        Self {
+            lr: 6e-4,
+            final_lr: 6e-4,
+            warmup_steps: Some(steps * 40 / 1000),
+            ..Self::vjepa2(steps)
+        }
+    }
+
     /// LeWorldModel's: 5e-5 after a warm-up in a hundredth of the steps, and down to 0 in half a cosine; a constant weight decay of 1e-3;
     /// no target encoder.
     pub fn lewm(steps: u64) -> Self {
@@ -265,18 +304,43 @@ mod tests {
     #[test]
     fn a_stretched_run_ends_before_the_final_values() {
         // V-JEPA 1: 300 epochs of 300 steps, warm-up of 40 epochs. Its last learning rate and momentum: specification.
-        let schedule = Schedule {
-            steps: 90_000,
-            lr: 6.25e-4,
-            ema: 0.998,
-            ipe_scale: 1.25,
-            ..Schedule::default()
-        };
+        let schedule = Schedule::vjepa(90_000);
+        schedule.check().unwrap();
+        close(schedule.lr(6_000), 4.125e-4, 12);
         close(schedule.lr(12_000), 6.25e-4, 15);
         close(schedule.lr(90_000), 7.50422e-5, 10);
         close(schedule.ema(90_000), 0.9996, 12);
         assert_eq!(schedule.lr(112_500), 1e-6);
         assert_eq!(schedule.ema(112_500), 1.0);
+    }
+
+    #[test]
+    fn v_jepa_1_is_stretched_in_everything_but_its_warm_up() {
+        let schedule = Schedule::vjepa(90_000);
+        // Half a cosine over 112,500 steps: half-way at 56,250, and cos(4π/5) = −(1 + √5)/4 at the run's end.
+        close(schedule.weight_decay(56_250), 0.22, 12);
+        let end = 0.4 - 0.36 * 0.5 * (1.0 - (1.0 + 5f64.sqrt()) / 4.0);
+        close(schedule.weight_decay(90_000), end, 12);
+        // Straight: half of 0.002 in half of it.
+        close(schedule.ema(56_250), 0.999, 12);
+        assert_eq!(schedule.ema(0), 0.998);
+    }
+
+    #[test]
+    fn v_jepa_2_is_constant_once_it_is_warm() {
+        for (schedule, lr, warmup) in [
+            (Schedule::vjepa2(240_000), 5.25e-4, 12_000),
+            (Schedule::vjepa21(300_000), 6e-4, 12_000),
+        ] {
+            schedule.check().unwrap();
+            assert_eq!(schedule.warmup(), warmup);
+            close(schedule.lr(warmup / 2), (1e-4 + lr) / 2.0, 12);
+            for step in [1, warmup, 100_000, schedule.steps] {
+                close(schedule.weight_decay(step), 0.04, 15);
+                close(schedule.ema(step - 1), 0.99925, 15);
+                close(schedule.lr(step.max(warmup)), lr, 15);
+            }
+        }
     }
 
     #[test]

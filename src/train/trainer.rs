@@ -1227,3 +1227,28 @@ pub(super) fn collected(
         .map(|leaves| leaves.iter().map(&mut of).collect())
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Kind;
+
+    #[test]
+    fn the_dense_loss_weighs_tokens_by_the_root_of_their_distance_to_what_is_hidden() {
+        // Two clips of 2 × 3 × 5 tokens: hidden are (0, 0, 0) and, in a second block, (1, 2, 2) of the first, (0, 1, 4) and (0, 1, 3) of
+        // the second.
+        let kind = Kind {
+            context: vec![vec![1, 4, 10, 29], vec![4, 18, 25, 8]],
+            targets: vec![vec![vec![0], vec![9]], vec![vec![27], vec![8]]],
+            mask_index: 0,
+        };
+        // Square distances: (0, 0, 1) 1; (0, 0, 4) 1 + 4 + 4; (0, 2, 0) 4 from the first; (1, 2, 4) 4. Then (0, 0, 4) 1; (1, 0, 3) 1 + 1;
+        // (1, 2, 0) 1 + 1 + 9; and (0, 1, 3), which is hidden itself.
+        let squares = [1.0f64, 9.0, 4.0, 4.0, 1.0, 2.0, 11.0, 1.0];
+        let weights = kind.closeness([2, 3, 5]);
+        assert_eq!(weights.len(), squares.len());
+        for (weight, square) in weights.into_iter().zip(squares) {
+            let wanted = square.powf(-0.25);
+            assert!((weight - wanted).abs() < 1e-12, "{weight} for {wanted}");
+        }
+    }
+}

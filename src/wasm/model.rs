@@ -20,7 +20,7 @@ use crate::mask::Masks;
 use crate::model::world::Sizes;
 use crate::model::{AttentiveProbe, Encoder, Pictures, Predictor, ProbeConfig, predict};
 use crate::nn::Parameters;
-use crate::probe::pool::{Pool, pool};
+use crate::probe::pool::Pool;
 use crate::train::probe::{self, About};
 use crate::train::trainer::{Batch as RunBatch, Loaded, Trainer as Run};
 use crate::{Error, Result};
@@ -510,17 +510,9 @@ impl Model {
     ) -> Result<JsValue, JsValue> {
         let encoder = Rc::clone(&self.encoder);
         let how: Pool = how.parse()?;
-        how.check(encoder.config().layers)?;
         let pictures = batch.into_pictures()?;
         let grid = encoder.grid(&pictures)?;
-        let layers = encoder.encode(&pictures, None, how.layers()).await?;
-        let shape = layers[0].shape;
-        let (data, shape) = pool(
-            layers.into_iter().map(|l| l.data).collect(),
-            shape,
-            how,
-            normalize,
-        );
+        let (data, shape) = encoder.embed(&pictures, how, normalize).await?;
         let result = Object::new();
         Reflect::set(
             &result,
@@ -546,7 +538,8 @@ impl Model {
         classified(read_values(scores).await?, classifier.classes)
     }
 
-    /// Predicts the tokens of one picture or clip in each of `targets` from those in `context`. `{ predicted, target, error, shape }`.
+    /// Predicts the tokens of one picture or clip in each of `targets` from those in `context`. `{ predicted, target, error, shape }`, and
+    /// `contextPredicted` where the predictor says something of the context, too.
     pub async fn predict(
         &self,
         batch: Batch,
@@ -594,6 +587,10 @@ impl Model {
             ("error", &prediction.error),
         ] {
             Reflect::set(&result, &name.into(), &Float32Array::from(data.as_slice()))?;
+        }
+        if let Some(data) = &prediction.at_context {
+            let data = Float32Array::from(data.as_slice());
+            Reflect::set(&result, &"contextPredicted".into(), &data)?;
         }
         Reflect::set(&result, &"shape".into(), &to_js(&prediction.shape)?)?;
         Ok(result.into())

@@ -2,9 +2,10 @@
 
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { pseudoRandom } from "../../www/bench/models.mjs";
 import { Jepa, Trainer, sampleMasks, type ClipInput, type ImageInput, type PixelData, type TrainerOptions } from "../../www/src/index.js";
+import { startServer, type Fault, type TestServer } from "./server.js";
 
 const fixture = (path: string) => fileURLToPath(new URL(`../fixtures/${path}`, import.meta.url));
 const json = (path: string) => JSON.parse(readFileSync(fixture(path), "utf8"));
@@ -34,8 +35,8 @@ const load = () => Jepa.load(fixture("vjepa2_tiny_hf"), { backend: "cpu" });
 const prepared = { preprocess: false } as const;
 const flat = (value: number): ImageInput => ({ data: new Uint8Array(3 * 64).fill(value), width: 8, height: 8, channels: 3 });
 
-it("predicts as the published V-JEPA 2.1 does, from a file with encoder and predictor", async () => {
-  const { pred, config: masks } = json("vjepa21_tiny.json");
+describe("V-JEPA 2.1, from a file with encoder and predictor", () => {
+  const { pred, pred_ctx, enc_hier, config: masks } = json("vjepa21_tiny.json");
   const { inputs, params } = json("manifest.json").files["vjepa21_tiny.json"];
   const config = {
     system: "vjepa2.1",
@@ -48,10 +49,61 @@ it("predicts as the published V-JEPA 2.1 does, from a file with encoder and pred
     ropeGrid: params.rope_pretrained_grid,
     predictor: { hiddenSize: params.pred_dim, layers: params.pred_depth, heads: params.pred_heads },
   } as const;
-  await using jepa = await Jepa.load(fixture("vjepa21_tiny.safetensors"), { backend: "cpu", config });
-  const { predicted } = await jepa.predict(clips("clip", inputs.clip)[0]!, { context: masks.ctx[0][0], targets: [masks.tgt[0][0]], ...prepared });
-  expect(predicted.shape).toEqual([1, pred.shape[1], pred.shape[2]]);
-  expect(difference(predicted.data.subarray(0, pred.first.length), pred.first)).toBeLessThan(5e-5);
+  const load = () => Jepa.load(fixture("vjepa21_tiny.safetensors"), { backend: "cpu", config });
+  const sum = (values: ArrayLike<number>) => Array.from(values).reduce((all, value) => all + value, 0);
+
+  it("predicts what is hidden and what is seen as published", async () => {
+    await using jepa = await load();
+    const both = [];
+    for (const [b, clip] of clips("clip", inputs.clip).entries()) {
+      both.push(await jepa.predict(clip, { context: masks.ctx[0][b], targets: [masks.tgt[0][b]], ...prepared }));
+    }
+    for (const [name, published] of [["predicted", pred], ["contextPredicted", pred_ctx]] as const) {
+      const [first, second] = both.map((prediction) => prediction[name]!);
+      expect(first!.shape, name).toEqual([1, published.shape[1], published.shape[2]]);
+      expect(difference(first!.data.subarray(0, published.first.length), published.first), name).toBeLessThan(5e-5);
+      expect(difference(second!.data.subarray(-published.last.length), published.last), name).toBeLessThan(5e-5);
+      const all = [...first!.data, ...second!.data];
+      expect(Math.abs(sum(all) - published.sum), name).toBeLessThan(5e-5 * all.length);
+      expect(Math.abs(sum(all.map(Math.abs)) - published.abs_sum), name).toBeLessThan(5e-5 * all.length);
+    }
+  });
+
+  it("says something of the context beside each block", async () => {
+    await using jepa = await load();
+    const [context, targets] = [masks.ctx[0][0], masks.tgt[0][0]];
+    const clip = clips("clip", inputs.clip)[0]!;
+    const { contextPredicted } = await jepa.predict(clip, { context, targets: [targets.slice(0, 4), targets.slice(4)], ...prepared });
+    const alone = await jepa.predict(clip, { context, targets: [targets.slice(4)], ...prepared });
+    const size = alone.contextPredicted!.data.length;
+    expect(contextPredicted!.shape).toEqual([2, context.length, pred_ctx.shape[2]]);
+    expect(difference(contextPredicted!.data.subarray(size), alone.contextPredicted!.data)).toBeLessThan(1e-6);
+    expect(difference(contextPredicted!.data.subarray(0, size), alone.contextPredicted!.data)).toBeGreaterThan(1e-3);
+  });
+
+  it("gives its four levels as published, the last of which is its embedding", async () => {
+    await using jepa = await load();
+    const batch = clips("clip", inputs.clip);
+    const { data, shape, grid } = await jepa.embed(batch, { pool: "levels", ...prepared });
+    expect(shape).toEqual(enc_hier.shape);
+    expect(grid).toEqual([2, 4, 4]);
+    expect(difference(data.subarray(0, enc_hier.first.length), enc_hier.first)).toBeLessThan(5e-5);
+    expect(difference(data.subarray(-enc_hier.last.length), enc_hier.last)).toBeLessThan(5e-5);
+    expect(Math.abs(sum(data.map(Math.abs)) - enc_hier.abs_sum)).toBeLessThan(5e-5 * data.length);
+    const d = params.embed;
+    const { data: last } = await jepa.embed(batch, { pool: "none", ...prepared });
+    expect(last.length).toBe(data.length / 4);
+    expect(difference(last, data.filter((_, i) => i % (4 * d) >= 3 * d))).toBeLessThan(1e-6);
+    const { data: unit } = await jepa.embed(batch[0]!, { pool: "levels", normalize: true, ...prepared });
+    expect(Math.hypot(...unit.subarray(0, 4 * d))).toBeCloseTo(1, 5);
+  });
+
+  it("alone has levels, and says something of the context", async () => {
+    await using other = await Jepa.load(fixture("vjepa2_tiny_hf"), { backend: "cpu" });
+    const clip = clips("clip")[0]!;
+    expect(await failure(other.embed(clip, { pool: "levels", ...prepared }))).toMatchObject({ code: "bad-input", message: expect.stringMatching(/only V-JEPA 2\.1 has levels.*vjepa2/) });
+    expect(await other.predict(clip, { context: [0, 1], targets: [[2]], ...prepared })).not.toHaveProperty("contextPredicted");
+  });
 });
 
 describe("embedding clips", () => {
@@ -115,6 +167,48 @@ describe("embedding clips", () => {
     const nan = { ...square, data: new Float32Array(3 * 32 * 32).fill(NaN) };
     expect(await failure(jepa.embed([nan, nan], prepared))).toMatchObject({ code: "bad-input", message: expect.stringMatching(/finite|NaN/) });
   });
+
+  it("resizes and crops each frame by itself", async () => {
+    await using jepa = await load();
+    // Of 36 pixels on the shortest edge, which is what they are resized to: the middle 32 of each side are seen.
+    const sample = (x: number, y: number, channel: number) => (x * 37 + y * 59 + channel * 83) % 256;
+    const frame = (width: number, height: number): ImageInput => {
+      const [left, top] = [(width - 36) / 2, (height - 36) / 2];
+      const data = Uint8Array.from({ length: width * height * 3 }, (_, i) => sample((Math.floor(i / 3) % width) - left + 100, Math.floor(i / 3 / width) - top + 100, i % 3));
+      return { data, width, height, channels: 3 };
+    };
+    const square = frame(36, 36);
+    const alike = await jepa.embed([square, square], { pool: "none" });
+    expect((await jepa.embed([frame(60, 36), frame(36, 44)], { pool: "none" })).data).toEqual(alike.data);
+    const other = await jepa.embed([square, frame(72, 72)], { pool: "none" });
+    expect(other.shape).toEqual(alike.shape);
+    expect(difference(other.data, alike.data)).toBeGreaterThan(1e-2);
+  });
+
+  it("refuses numbers that are none, in clips and in streams", async () => {
+    await using jepa = await load();
+    const frame = (value: number): ImageInput => ({ data: new Float32Array(3 * 64).fill(0.5).fill(value, 5, 6), width: 8, height: 8, channels: 3 });
+    for (const bad of [NaN, Infinity]) {
+      const message = expect.stringMatching(new RegExp(`^The clip, frame 1: Sample 5 of the picture is ${bad === Infinity ? "inf" : "NaN"}; samples must be finite`));
+      expect(await failure(jepa.embed([frame(0), frame(bad)]))).toMatchObject({ code: "bad-input", message });
+      const windows: number[] = [];
+      const stream = (async () => {
+        for await (const { first } of jepa.embedStream([frame(0), frame(1), frame(0), frame(bad)], { window: 2, hop: 2 })) windows.push(first);
+      })();
+      expect(await failure(stream)).toMatchObject({ code: "bad-input", message });
+      expect(windows).toEqual([0]);
+    }
+    expect((await jepa.embed([frame(0), frame(1)])).shape).toEqual([64]);
+  });
+
+  it("embeds the last frames of a stream that is shorter than a window", async () => {
+    await using jepa = await load();
+    const frames = [flat(10), flat(200), flat(90)];
+    const windows = [];
+    for await (const window of jepa.embedStream(frames)) windows.push(window);
+    expect(windows).toMatchObject([{ first: 1, last: 2 }]);
+    expect(windows[0]!.data).toEqual((await jepa.embed(frames.slice(1))).data);
+  });
 });
 
 describe("predicting what happens", () => {
@@ -153,7 +247,7 @@ describe("predicting what happens", () => {
 });
 
 describe("a PyTorch archive", () => {
-  it("is the same model, as a file and in a folder", async () => {
+  it("is the same model, as a file and as bytes", async () => {
     await using hf = await load();
     const { predictor, ...config } = hf.config;
     const bytes = readFileSync(fileURLToPath(new URL("../data/vjepa2_tiny.pt", import.meta.url)));
@@ -164,6 +258,41 @@ describe("a PyTorch archive", () => {
       expect((await jepa.embed(clip, { pool: "none", ...prepared })).data).toEqual(wanted.data);
     }
     expect(await failure(Jepa.load({ "cut.pt": bytes.subarray(0, bytes.length - 100) }, { backend: "cpu", config }))).toMatchObject({ code: "bad-checkpoint" });
+  });
+
+  describe("on a server", () => {
+    const bytes = readFileSync(fileURLToPath(new URL("../data/vjepa2_tiny.pt", import.meta.url)));
+    let server: TestServer;
+    beforeAll(async () => {
+      server = await startServer();
+      server.files.set("vjepa2.pt", bytes);
+    });
+    afterAll(() => server.close());
+
+    const FAULTS: [string, Fault][] = [
+      ["that gives ranges", {}],
+      ["that gives none", { noRanges: true }],
+      ["that gives none, at a connection that breaks", { noRanges: true, cutAfter: 300_000, cuts: 1 }],
+      ["whose connection breaks all the time", { cutAfter: 100_000 }],
+    ];
+    it.each(FAULTS)("%s is the same model", async (_, fault) => {
+      await using hf = await load();
+      const { config } = hf;
+      const clip = clips("clip")[0]!;
+      await using given = await Jepa.load({ "vjepa2.pt": bytes }, { backend: "cpu", config });
+      server.faults.set("vjepa2.pt", fault);
+      await using jepa = await Jepa.load(`${server.url}vjepa2.pt`, { backend: "cpu", config });
+      expect((await jepa.embed(clip, { pool: "none", ...prepared })).data).toEqual((await given.embed(clip, { pool: "none", ...prepared })).data);
+      const masks = { context: [0, 5, 9], targets: [[2, 30]], ...prepared };
+      expect(await jepa.predict(clip, masks)).toEqual(await given.predict(clip, masks));
+    });
+
+    it("that does not say how long the file is cannot be read from", async () => {
+      await using hf = await load();
+      server.faults.set("vjepa2.pt", { noRanges: true, chunked: true });
+      const error = await failure(Jepa.load(`${server.url}vjepa2.pt`, { backend: "cpu", config: hf.config }));
+      expect(error).toMatchObject({ code: "unsupported", message: expect.stringContaining("does not say how long the file is") });
+    });
   });
 });
 
@@ -197,6 +326,19 @@ describe("training on clips", () => {
     const { context, targets } = sampleMasks(model.grid, { strategy: "vjepa-multiblock3d", seed: 1 });
     const { error } = await model.predict(CLIPS[0]!, { context: context[0]!, targets: targets.map(([block]) => block!) });
     expect(error.every(Number.isFinite)).toBe(true);
+  });
+
+  it("has the schedule of the model's generation unless it is told another", async () => {
+    // The first of 40 steps of warm-up, and of 375 over which V-JEPA 1 stretches half a cosine.
+    for (const [system, steps, lr] of [["vjepa", 300, 6.25e-4], ["vjepa2", 800, 5.25e-4], ["vjepa2.1", 1000, 6e-4]] as const) {
+      const model = { ...MODEL, system, layers: 4 };
+      await using trainer = await Trainer.create({ model, objective: "vjepa", backend: "cpu", batchSize: 2, schedule: { steps }, optimizer: { clip: null } });
+      const { lr: first, weightDecay, ema } = await trainer.step([CLIPS[0]!, CLIPS[1]!]);
+      const start = system === "vjepa" ? 2e-4 : 1e-4;
+      expect(first, system).toBeCloseTo(start + (lr - start) / 40, 12);
+      expect(weightDecay, system).toBeCloseTo(system === "vjepa" ? 0.4 - 0.18 * (1 + Math.cos(Math.PI / 375)) : 0.04, 12);
+      expect(ema, system).toBeCloseTo(system === "vjepa" ? 0.998 : 0.99925, 12);
+    }
   });
 
   it("refuses pictures, clips of another length and pictures' objectives", async () => {

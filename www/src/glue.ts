@@ -105,6 +105,8 @@ export interface GluePrediction {
   target: Float32Array;
   /** `[blocks, K]`. */
   error: Float32Array;
+  /** V-JEPA 2.1: `[blocks, context tokens, D]`. */
+  contextPredicted?: Float32Array;
   shape: [blocks: number, tokens: number, d: number];
 }
 

@@ -85,4 +85,4 @@ export type { ClipData, ClipInput } from "./clips.js";
 export { videoFrames, type DemuxedInput, type DemuxedSample, type DemuxedTrack, type FrameSource, type VideoDemuxer, type VideoFramesOptions } from "./stream.js";
 export type { ImageInput, PixelData } from "./inputs.js";
 export type { ModelFile, ModelSource } from "./weights.js";
-export type { Backend, Dtype, Embedding, Grid, ModelConfig, ModelPreset, PredictorConfig, LeWmConfig, Prediction, Progress, System } from "./types.js";
+export type { Backend, Dtype, Embedding, Grid, ModelConfig, ModelPreset, Pooling, PredictorConfig, LeWmConfig, Prediction, Progress, System } from "./types.js";

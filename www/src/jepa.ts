@@ -9,15 +9,16 @@ import { oneOf } from "./options.js";
 import { namesOf, probed, type Label, type Probed } from "./probes.js";
 import { windowed, type FrameSource } from "./stream.js";
 import type { ClassifyRequest, EmbedRequest, PredictRequest } from "./protocol.js";
-import type { Backend, Dtype, Embedding, Grid, ModelConfig, Prediction } from "./types.js";
+import type { Backend, Dtype, Embedding, Grid, ModelConfig, Pooling, Prediction } from "./types.js";
 import type { ModelSource } from "./weights.js";
 
 export interface EmbedOptions {
   /**
    * `"mean"` (default): the mean over all tokens, `[D]`. `"none"`: every token, `[N, D]`.
    * `"last4-mean"`: the means of the last four layers, each after the final norm, from the earliest to the last, `[4·D]`.
+   * `"levels"`, of V-JEPA 2.1 only: every token at its four levels, each after a norm of its own, from the earliest to the last, `[N, 4·D]`.
    */
-  pool?: "mean" | "none" | "last4-mean" | undefined;
+  pool?: Pooling | undefined;
   /** Scale each vector to length 1. Default false. */
   normalize?: boolean | undefined;
   /** Height and width in pixels that pictures are resized to, each a multiple of the patch size. Default: the model's own. */
@@ -142,7 +143,7 @@ export class Jepa {
    *
    * Pictures are taken as they are when this is called; the caller's objects are never changed, closed or transferred.
    *
-   * @returns row-major data of shape `[D]`, or `[N, D]` with `pool: "none"`; with a leading `B` when there are several
+   * @returns row-major data of shape `[D]`, or what else `pool` says; with a leading `B` when there are several
    * @throws {@link JepaError} `bad-input`, `network`, `aborted`, `disposed`, `device-lost`, `out-of-memory`, `internal`
    */
   embed(images: ImageInput | readonly ImageInput[] | ClipInput | readonly ClipInput[], options: EmbedOptions = {}): Promise<Embedding> {
@@ -169,7 +170,8 @@ export class Jepa {
    * Embeds frames as they come, in windows that overlap.
    *
    * The source is asked for frames only when the next embedding is, and one window of frames is held, so that neither a fast source nor
-   * a long one takes more memory. The last window ends with the last frame.
+   * a long one takes more memory. The last window ends with the last frame. A source that is shorter than a window is one window of all
+   * its frames, but for its first ones where they are too many for whole tubelets: of three frames and tubelets of two the last two.
    *
    * @throws {@link JepaError} those of {@link Jepa.embed}; `bad-input` also for a source without frames
    *
@@ -257,8 +259,10 @@ export class Jepa {
     return this.#resident.callWith(
       capturing(),
       async (engine, request) => {
-        const { predicted, target, error, shape } = await engine.call("predict", request, { signal });
-        return { predicted: { data: predicted, shape: [...shape] }, target: { data: target, shape: [...shape] }, error };
+        const { predicted, target, error, contextPredicted, shape } = await engine.call("predict", request, { signal });
+        const [blocks, , d] = shape;
+        const atContext: Pick<Prediction, "contextPredicted"> = contextPredicted ? { contextPredicted: { data: contextPredicted, shape: [blocks, request.context.length, d] } } : {};
+        return { predicted: { data: predicted, shape: [...shape] }, target: { data: target, shape: [...shape] }, error, ...atContext };
       },
       signal,
     );
@@ -292,7 +296,7 @@ export class Jepa {
   }
 }
 
-const POOLS: readonly unknown[] = ["mean", "none", "last4-mean"];
+const POOLS: readonly Pooling[] = ["mean", "none", "last4-mean", "levels"];
 const CONTEXTS: readonly unknown[] = ["visible", "whole-input"];
 
 function embedRequest({ pool = "mean", normalize = false, imageSize, preprocess = true }: EmbedOptions): Omit<EmbedRequest, "id" | "pictures" | "frames"> {

@@ -21,6 +21,7 @@ export const aBoolean: Rule = { what: "true or false", allows: (value) => typeof
 export const aFunction: Rule = { what: "a function", allows: (value) => typeof value === "function" };
 export const atLeast = (least: number): Rule => ({ what: `a number of at least ${least}`, allows: (value) => isNumber(value) && value >= least });
 export const moreThan = (bound: number): Rule => ({ what: `a number greater than ${bound}`, allows: (value) => isNumber(value) && value > bound });
+export const orNull = ({ what, allows }: Rule): Rule => ({ what: `${what}, or null`, allows: (value) => value === null || allows(value) });
 export const between = (least: number, most: number): Rule => ({
   what: `a number from ${least} to ${most}`,
   allows: (value) => isNumber(value) && value >= least && value <= most,

@@ -7,7 +7,7 @@ import type { RequestOptions } from "./http.js";
 import type { Picture } from "./inputs.js";
 import type { Integrity } from "./integrity.js";
 import type { Masks } from "./masks.js";
-import type { Backend, Embedding, Progress } from "./types.js";
+import type { Backend, Embedding, Pooling, Progress } from "./types.js";
 import type { Source } from "./weights.js";
 
 /** Computes. After a fatal failure `lost` is set, everything in it is gone, and another engine must be made. */
@@ -100,7 +100,7 @@ export interface EmbedRequest {
   pictures: Picture[];
   /** Frames of each clip; 1 for pictures. */
   frames: number;
-  pool: "mean" | "none" | "last4-mean";
+  pool: Pooling;
   normalize: boolean;
   imageSize?: [height: number, width: number];
   preprocess: boolean;

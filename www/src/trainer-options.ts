@@ -4,7 +4,7 @@ import { JepaError } from "./errors.js";
 import type { GlueTrainerOptions } from "./glue.js";
 import type { LoadOptions } from "./load-options.js";
 import { strategyOf, type MaskStrategy } from "./masks.js";
-import { aBoolean, aFunction, anObject, anything, atLeast, between, checkFields, moreThan, numbers, oneOf, shown, whole, type Rule } from "./options.js";
+import { aBoolean, aFunction, anObject, anything, atLeast, between, checkFields, moreThan, numbers, oneOf, orNull, shown, whole, type Rule } from "./options.js";
 import type { SaveStore } from "./saves.js";
 import type { TrainMetrics } from "./trainer.js";
 import type { Backend, ModelConfig, ModelPreset, Progress } from "./types.js";
@@ -103,9 +103,19 @@ export type Objective =
   | VJepa2AcObjective;
 
 /**
- * How learning rate, weight decay and momentum of the target encoder change from step to step. The defaults are those of I-JEPA's
- * released configurations, for any objective, and were chosen for batches of 2048 pictures. LeJEPA's minimal example has a learning
- * rate of 2e-3 and a constant weight decay of 0.05. `"lewm"` and `"vjepa2-ac"` have the schedules of their systems.
+ * How learning rate, weight decay and momentum of the target encoder change from step to step. The defaults below are those of I-JEPA's
+ * released configurations, and were chosen for batches of 2048 pictures. LeJEPA's minimal example has a learning rate of 2e-3 and a
+ * constant weight decay of 0.05. `"lewm"` and `"vjepa2-ac"` have the schedules of their systems, and `"vjepa"` those of the model's:
+ *
+ * | | V-JEPA 1 | V-JEPA 2 | V-JEPA 2.1 |
+ * |---|---|---|---|
+ * | `startLr`, `lr`, `finalLr` | 2e-4, 6.25e-4, 1e-6 | 1e-4, 5.25e-4, constant | 1e-4, 6e-4, constant |
+ * | `warmupSteps` | 40/300 of all | 40/800 | 40/1000 |
+ * | `weightDecay`, `finalWeightDecay` | 0.04, 0.4 | 0.04, constant | 0.04, constant |
+ * | `ema`, `finalEma` | 0.998, 1 | 0.99925, constant | 0.99925, constant |
+ * | `ipeScale` | 1.25 | 1 | 1 |
+ *
+ * What is constant stays so where another first value is given without a final one.
  */
 export interface TrainSchedule {
   /** Steps of the whole run, to which the curves are stretched. Default 1000. */
@@ -131,7 +141,7 @@ export interface TrainSchedule {
   ema?: number | undefined;
   /** The same at the end; the way there is straight. Default 1. */
   finalEma?: number | undefined;
-  /** By how much the curves are longer than the run, so that their ends are not reached. Default 1; V-JEPA 1.25. */
+  /** By how much the curves are longer than the run, so that their ends are not reached. Default 1. */
   ipeScale?: number | undefined;
 }
 
@@ -143,11 +153,11 @@ export interface TrainOptimizer {
   beta2?: number | undefined;
   /** Added to the root of the latter. Default 1e-8. */
   eps?: number | undefined;
-  /** Longest gradient, to which longer ones are scaled. Default: any length. */
-  clip?: number | undefined;
-  /** Whether `clip` is for the gradient of each network by itself, as V-JEPA 1 was trained, with 10. Default false: of all together. */
+  /** Longest gradient, to which longer ones are scaled; null for any length. Default: 10 for V-JEPA 1, 1 for LeWorldModel, null for others. */
+  clip?: number | null | undefined;
+  /** Whether `clip` is for the gradient of each network by itself. Default true for V-JEPA 1, else false: of all together. */
   clipEach?: boolean | undefined;
-  /** Whether gradients are clipped after the warm-up only, as V-JEPA 1's were. Default false. */
+  /** Whether gradients are clipped after the warm-up only. Default true for V-JEPA 1, else false. */
   clipAfterWarmup?: boolean | undefined;
 }
 
@@ -285,7 +295,7 @@ const SCHEDULE: Record<keyof TrainSchedule, Rule> = {
   ipeScale: atLeast(1),
 };
 
-const OPTIMIZER: Record<keyof TrainOptimizer, Rule> = { beta1: between(0, 1), beta2: between(0, 1), eps: moreThan(0), clip: moreThan(0), clipEach: aBoolean, clipAfterWarmup: aBoolean };
+const OPTIMIZER: Record<keyof TrainOptimizer, Rule> = { beta1: between(0, 1), beta2: between(0, 1), eps: moreThan(0), clip: orNull(moreThan(0)), clipEach: aBoolean, clipAfterWarmup: aBoolean };
 
 const HOST: Record<keyof TrainerHost, Rule> = {
   backend: anything,

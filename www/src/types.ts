@@ -104,11 +104,14 @@ export interface PredictorConfig {
 /** Patches along time, height and width. */
 export type Grid = [t: number, h: number, w: number];
 
+/** What becomes of tokens in {@link Jepa.embed}, whose option `pool` says what each is. */
+export type Pooling = "mean" | "none" | "last4-mean" | "levels";
+
 /** What {@link Jepa.embed} gives. */
 export interface Embedding {
   /** Row-major. */
   data: Float32Array;
-  /** `[D]` for one pooled picture, `[N, D]` unpooled, with a leading `B` when an array of pictures was given. */
+  /** `[D]` for one pooled picture, `[N, D]` unpooled, `4·D` in place of `D` where there are four layers; with a leading `B` when an array of pictures was given. */
   shape: number[];
   /** Patches along time, height and width; N = t·h·w, in raster order. */
   grid: Grid;
@@ -116,12 +119,17 @@ export interface Embedding {
 
 /** What {@link Jepa.predict} gives. */
 export interface Prediction {
-  /** What the predictor says of the masked tokens: row-major, `[blocks, K, D]`. */
+  /** What the predictor says of the masked tokens: row-major, `[blocks, K, D]`; of V-JEPA 2.1 all four levels, `4·D` in place of `D`. */
   predicted: { data: Float32Array; shape: [blocks: number, tokens: number, d: number] };
   /** What the target encoder, which sees the whole picture, makes of them, layer-normed: row-major, `[blocks, K, D]`. */
   target: { data: Float32Array; shape: [blocks: number, tokens: number, d: number] };
   /** The distance of the two for each token, which averaged is the training loss: `[blocks, K]`. */
   error: Float32Array;
+  /**
+   * Of V-JEPA 2.1 only: what its predictor, which has seen the whole context, says of each token of the context, as its dense loss compares
+   * it with the target encoder's view of the token. Row-major, `[blocks, context tokens, D]`.
+   */
+  contextPredicted?: { data: Float32Array; shape: [blocks: number, tokens: number, d: number] };
 }
 
 /** How far a load has come. */

@@ -22,7 +22,7 @@ use webjepa::device::{Backend, Precision};
 use webjepa::input::{Processor, file_name};
 use webjepa::model::{Encoder, Pictures};
 use webjepa::nn::Parameters;
-use webjepa::probe::pool::{Pool, pool};
+use webjepa::probe::pool::Pool;
 use webjepa::{Error, Result};
 
 /// JEPA models on the command line.
@@ -45,7 +45,7 @@ enum Command {
         /// The pictures are the frames of one clip, for a model of video.
         #[arg(long)]
         clip: bool,
-        /// How to pool tokens: mean, none or last4-mean.
+        /// How to pool tokens: mean, none, last4-mean or levels.
         #[arg(long, default_value = "mean", value_parser = parsed::<Pool>)]
         pool: Pool,
         /// Scale every embedding to unit length.
@@ -141,7 +141,7 @@ fn embed(
     let mut opened = model.open(false, false)?;
     let device = pollster::block_on(Backend::Cpu.device())?;
     let mut parameters = Parameters::new(device.clone(), dtype);
-    how.check(opened.config.layers)?;
+    how.check(&opened.config)?;
     assemble(opened.plan, &mut opened.files, |piece| {
         parameters.put(piece)
     })?;
@@ -174,14 +174,7 @@ fn embed(
         }
         let grid = encoder.grid(&pictures)?;
         let names: Vec<_> = frames.iter().map(|path| path.to_string_lossy()).collect();
-        let layers = pollster::block_on(encoder.encode(&pictures, None, how.layers()))?;
-        let shape = layers[0].shape;
-        let (data, shape) = pool(
-            layers.into_iter().map(|l| l.data).collect(),
-            shape,
-            how,
-            unit,
-        );
+        let (data, shape) = pollster::block_on(encoder.embed(&pictures, how, unit))?;
         if json {
             let image = match names.as_slice() {
                 [name] => json!(name),
