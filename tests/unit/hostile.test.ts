@@ -103,3 +103,19 @@ it.each<[string, () => Promise<unknown>, string]>([
   expect(memory.buffer.byteLength - before.wasm).toBeLessThan(WASM);
   expect(process.memoryUsage().arrayBuffers - before.buffers).toBeLessThan(BUFFERS);
 });
+
+it.each(["checkpoint/original", "pytorch/original", "save/lora", "probe/fitted"])("a file that is cut off is refused, whatever the byte: %s", { timeout: 120_000 }, async (name) => {
+  const file = new Uint8Array(corpus(name));
+  const memory = library.memories.at(-1);
+  const read = (bytes: Uint8Array<ArrayBuffer>): Promise<{ dispose(): Promise<void> }> => {
+    if (name.startsWith("save")) return library.Trainer.resume(bytes, cpu);
+    if (name.startsWith("probe")) return library.AttentiveProbe.load(bytes, cpu);
+    return library.Jepa.load({ [name.startsWith("pytorch") ? "model.pt" : "model.safetensors"]: bytes }, { config: CONFIG, ...cpu });
+  };
+  await (await read(file)).dispose();
+  for (let length = 0; length < file.length; length++) {
+    const outcome = await read(file.slice(0, length)).then(() => "read", ({ code }) => code);
+    expect(outcome, `${length} bytes`).toBe("bad-checkpoint");
+  }
+  expect(library.memories.at(-1)).toBe(memory);
+});
