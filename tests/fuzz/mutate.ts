@@ -11,9 +11,8 @@ const INTEGERS = [0, 1, 0x100, 0x7fffffff, 0x80000000, 0xffffffff];
 /** Numbers that one mutation draws at most. */
 const DRAWS = 64;
 
-/** Input `i` of a target: one of the corpus as it is, then corpora with one to four faults. */
+/** Input `i` of a target: one of the corpus with one to four faults. */
 export function mutated(target: string, corpus: readonly Uint8Array[], i: number): Uint8Array<ArrayBuffer> {
-  if (i < corpus.length) return new Uint8Array(corpus[i]!);
   const draws = pseudoRandom(`${target}/${i}`, DRAWS, 0.5);
   let drawn = 0;
   const below = (end: number) => Math.floor((draws[drawn++]! + 0.5) * end);

@@ -87,7 +87,8 @@ it.each<[string, () => Promise<unknown>, string]>([
   ["an archive with a directory of gigabytes", () => load(archive((file) => endOf(file) + 12, 0xfffffff0)), "bad-checkpoint"],
   ["an archive whose pickle has gigabytes", () => load(archive((file) => firstOf(file) + 24, 0xfffffff0)), "unsupported"],
   ["an archive whose pickle is stored as gigabytes", () => load(archive((file) => firstOf(file) + 20, 0xfffffff0)), "unsupported"],
-  ["a configuration of 50 gigabytes", () => load(new Uint8Array(corpus("checkpoint/original")), { ...CONFIG, hiddenSize: 4096, heads: 8, layers: 64, mlpRatio: 4 }), "shape-mismatch|missing-tensor"],
+  ["a configuration of 50 gigabytes", () => load(new Uint8Array(corpus("checkpoint/original")), { ...CONFIG, hiddenSize: 4096, heads: 8, layers: 64, mlpRatio: 4 }), "bad-config"],
+  ["a configuration of 4 gigabytes", () => load(new Uint8Array(corpus("checkpoint/original")), { ...CONFIG, hiddenSize: 2048, heads: 8, layers: 20, mlpRatio: 4 }), "shape-mismatch|missing-tensor"],
   ["a PNG with more pixels than anybody has", () => jepa.embed(png(60_000, 60_000)), "bad-input"],
   ["a PNG with as many pixels as are allowed, which are not there", () => jepa.embed(png(13_000, 13_000)), "bad-input"],
   ["a JPEG with more pixels than anybody has", () => jepa.embed(jpeg(65_535, 65_535)), "bad-input"],
@@ -113,7 +114,9 @@ it.each(["checkpoint/original", "pytorch/original", "save/lora", "probe/fitted"]
     return library.Jepa.load({ [name.startsWith("pytorch") ? "model.pt" : "model.safetensors"]: bytes }, { config: CONFIG, ...cpu });
   };
   await (await read(file)).dispose();
-  for (let length = 0; length < file.length; length++) {
+  // The last two bytes of an archive are the length of a comment, which nobody reads.
+  const end = file.length - (name.startsWith("pytorch") ? 2 : 0);
+  for (let length = 0; length < end; length++) {
     const outcome = await read(file.slice(0, length)).then(() => "read", ({ code }) => code);
     expect(outcome, `${length} bytes`).toBe("bad-checkpoint");
   }
