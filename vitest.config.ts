@@ -11,6 +11,7 @@ export default defineConfig({
       { test: { name: "browser", include: ["tests/browser/**/*.test.ts"], fileParallelism: false, testTimeout: 300_000, hookTimeout: 300_000 } },
       { test: { name: "packaging", include: ["tests/packaging/*.test.ts"], exclude: FULL, fileParallelism: false, testTimeout: 300_000, hookTimeout: 300_000 } },
       { test: { name: "docs", include: ["tests/docs/*.test.ts"], fileParallelism: false, testTimeout: 120_000, hookTimeout: 120_000 } },
+      { test: { name: "fuzz", include: ["tests/fuzz/*.test.ts"] } },
       { test: { name: "reliability", include: ["tests/reliability/*.test.ts"], fileParallelism: false, testTimeout: 900_000, hookTimeout: 300_000 } },
       { test: { name: "packaging-full", include: FULL, fileParallelism: false, testTimeout: 300_000, hookTimeout: 300_000 } },
     ],

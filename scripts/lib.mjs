@@ -2,7 +2,7 @@
 // Node's own modules only, here and in setup.mjs: both run before `npm ci`.
 
 import { spawnSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -22,6 +22,17 @@ export function stop(message) {
 export const say = (line) => console.log(`webjepa: ${line}`);
 export const seconds = (since) => `${((performance.now() - since) / 1000).toFixed(1)} s`;
 export const read = (...path) => readFileSync(join(root, ...path), "utf8");
+
+/** A table of Markdown; the first row is its head. */
+export const markdownTable = ([head, ...rows]) => [head, head.map(() => "---"), ...rows].map((row) => `| ${row.join(" | ")} |`).join("\n");
+
+/** Replaces what stands in a document between the lines `<!-- name -->` and `<!-- /name -->`. */
+export function putMarked(file, name, text) {
+  const marked = new RegExp(`(<!-- ${name} -->\n)[^]*(\n<!-- /${name} -->)`);
+  const document = readFileSync(file, "utf8");
+  if (!marked.test(document)) stop(`${file} has no place for the table: the lines <!-- ${name} --> and <!-- /${name} -->`);
+  writeFileSync(file, document.replace(marked, (_, before, after) => `${before}\n${text}\n${after}`));
+}
 
 /** Runs a program in the repository with its output shown; anything but success ends the script. */
 export function run(command, args, { env, cwd = root } = {}) {

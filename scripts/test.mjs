@@ -1,6 +1,7 @@
 // Sets up what is missing and runs every test, cheapest first: npm test [-- --only STAGE], npm run test:full for those of FULL, too
 
 import { parseArgs } from "node:util";
+import { agreement } from "./agreement.mjs";
 import { buildPackage } from "./build-package.mjs";
 import { buildWasm } from "./build-wasm.mjs";
 import { conformance } from "./conformance.mjs";
@@ -27,6 +28,7 @@ const STAGES = {
   wasm: (rust) => ["core", "cpu", "cpu-relaxed", "webgpu"].forEach((kind) => buildWasm(kind, rust)),
   size: sizeReport,
   unit: () => vitest("unit"),
+  fuzz: () => vitest("fuzz"),
   package: buildPackage,
   docs() {
     buildDocs();
@@ -37,10 +39,11 @@ const STAGES = {
   reliability: () => vitest("reliability"),
   browser: () => vitest("browser"),
   conformance: (rust) => conformance(["--fixtures", "tests/fixtures"], rust),
+  agreement: () => agreement(["--markdown", "docs/numerics.md"]),
 };
 
 /** Stages that run when they are asked for. */
-const FULL = ["packaging-full", "reliability"];
+const FULL = ["packaging-full", "reliability", "agreement"];
 
 await main(import.meta, async (args) => {
   const { only, full } = parseArgs({ args, options: { only: { type: "string" }, full: { type: "boolean", default: false } } }).values;

@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { chromium } from "playwright-core";
 import { CHROMIUM, CHROMIUM_FLAGS, LAVAPIPE } from "../../scripts/hosts.mjs";
+import { markdownTable, putMarked } from "../../scripts/lib.mjs";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const { values } = parseArgs({
@@ -124,11 +125,9 @@ function intoMarkdown(file, number) {
   const row = (key) => {
     const cells = columns.map((backend) => compared.find((c) => c.backend === backend && `${c.file}\0${c.check}` === key));
     const shown = cells.map((c) => (c ? `${number(c.difference)} of ${number(c.tolerance)}${c.verdict === "pass" ? "" : " **fails**"}` : "–"));
-    return `| ${[...key.split("\0"), ...shown].join(" | ")} |`;
+    return [...key.split("\0"), ...shown];
   };
-  const table = [`| file | check | ${columns.join(" | ")} |`, `|${" --- |".repeat(columns.length + 2)}`, ...keys.map(row)].join("\n");
-  const marked = /(<!-- conformance -->\n)[^]*(\n<!-- \/conformance -->)/;
-  writeFileSync(file, readFileSync(file, "utf8").replace(marked, `$1\n${table}\n$2`));
+  putMarked(file, "conformance", markdownTable([["file", "check", ...columns], ...keys.map(row)]));
 }
 
 function fail(message) {

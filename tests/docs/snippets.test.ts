@@ -12,7 +12,9 @@ import { CHROMIUM, CHROMIUM_FLAGS } from "../../scripts/hosts.mjs";
 import { ERROR_CODES } from "../../www/src/errors.js";
 import { watchErrors } from "../browser/harness.js";
 import { startServer, type TestServer } from "../unit/server.js";
-import { programs, programsOf } from "./snippets.js";
+import * as library from "../../www/src/index.js";
+import * as viz from "../../www/src/viz/index.js";
+import { examples, examplesOf, programs, programsOf, type Program } from "./snippets.js";
 
 const execute = promisify(execFile);
 const path = (relative: string) => fileURLToPath(new URL(relative, import.meta.url));
@@ -30,7 +32,7 @@ beforeAll(() => {
   if (!existsSync(join(PKG, "package.json"))) throw new Error("pkg/ is not there: npm run build");
   mkdirSync(join(project, "node_modules"));
   symlinkSync(PKG, join(project, "node_modules", "webjepa"), "dir");
-  symlinkSync(path("../../node_modules/@types"), join(project, "node_modules", "@types"), "dir");
+  for (const name of ["@types", "mediabunny"]) symlinkSync(path(`../../node_modules/${name}`), join(project, "node_modules", name), "dir");
   writeFileSync(join(project, "package.json"), JSON.stringify({ type: "module" }));
   for (const [name, folder] of Object.entries(MODELS)) cpSync(folder, join(project, "models", name), { recursive: true });
   cpSync(PHOTO, join(project, "photos", "coffee.png"));
@@ -55,17 +57,31 @@ it("troubleshoots every code that there is, and the README explains it", () => {
   expect(inTable("README.md")).toEqual([...ERROR_CODES]);
 });
 
-it("has types that fit", async () => {
-  const folder = join(project, "types");
+/** What the compiler says of programs, by their names. */
+async function compiled(kind: string, given: string, list: readonly Program[], before: string): Promise<string> {
+  const folder = join(project, kind);
   mkdirSync(folder);
-  cpSync(path("given.d.ts"), join(folder, "given.d.ts"));
+  cpSync(path(given), join(folder, given));
   // A statement that is no comment makes each file a module, whose top level may await.
-  all.forEach(({ name, code }, i) => writeFileSync(join(folder, `${i}.js`), `// ${name}\n${code}\nexport {};\n`));
+  list.forEach(({ name, code }, i) => writeFileSync(join(folder, `${i}.js`), `// ${name}\n${before}${code}\nexport {};\n`));
   const compilerOptions = { target: "esnext", module: "esnext", moduleResolution: "bundler", lib: ["ESNext", "DOM", "DOM.Iterable", "DOM.AsyncIterable"], types: ["node"], allowJs: true, checkJs: true, strict: false, noEmit: true, skipLibCheck: true };
   writeFileSync(join(folder, "tsconfig.json"), JSON.stringify({ compilerOptions, include: ["."] }));
   const said = await execute(process.execPath, [path("../../node_modules/typescript/bin/tsc"), "--project", folder]).then(() => "", ({ stdout }) => stdout as string);
-  // By the names of the documents.
-  expect(said.replace(/^.*?(\d+)\.js\((\d+),/gm, (_, i, line) => `${all[Number(i)]!.name} + ${Number(line) - 2} (`)).toBe("");
+  const first = before.split("\n").length;
+  return said.replace(/^.*?(\d+)\.js\((\d+),/gm, (_, i, line) => `${list[Number(i)]!.name} + ${Number(line) - first - 1} (`);
+}
+
+it("has types that fit", async () => {
+  expect(await compiled("types", "given.d.ts", all, "")).toBe("");
+});
+
+it("has types that fit in the examples of the API's comments", async () => {
+  const text = "/**\n * @example\n * f();\n *\n * @example\n * g();\n * h();\n */\n  /**\n   * @example\n   * i();\n   * @throws never\n   */\n";
+  expect(examplesOf("a.ts", text).map(({ name, code }) => [name, code.trim()])).toEqual([["a.ts:3", "f();"], ["a.ts:6", "g();\nh();"], ["a.ts:11", "i();"]]);
+  const list = examples();
+  for (const file of ["www/src/jepa.ts", "www/src/trainer.ts", "www/src/world.ts", "www/src/viz/masks.ts"]) expect(list.map(({ name }) => name.replace(/:\d+$/, ""))).toContain(file);
+  const imports = Object.entries({ webjepa: library, "webjepa/viz": viz }).map(([name, exports]) => `import { ${Object.keys(exports).join(", ")} } from "${name}";`);
+  expect(await compiled("examples", "examples.d.ts", list, `${imports.join(" ")}\n`)).toBe("");
 });
 
 describe.each(all.filter(({ node }) => node))("$name, in Node", ({ code }) => {
@@ -88,7 +104,8 @@ describe("in Chromium", () => {
     for (const name of ["photos/now.png", "photos/goal.png"]) server.files.set(name, readFileSync(PHOTO));
     for (const name of ["cat.jpg", "dog.jpg"]) server.files.set(name, readFileSync(PHOTO));
     server.files.set("given.js", readFileSync(path("given.js")));
-    const imports = { webjepa: "/dist/index.js", "webjepa/viz": "/dist/viz/index.js" };
+    server.files.set("mediabunny.js", readFileSync(path("../../node_modules/mediabunny/dist/bundles/mediabunny.mjs")));
+    const imports = { webjepa: "/dist/index.js", "webjepa/viz": "/dist/viz/index.js", mediabunny: "/mediabunny.js" };
     server.files.set("page.html", `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><body><script type="importmap">${JSON.stringify({ imports })}</script>`);
     // Without WebGPU: a software adapter would take minutes for what the CPU does at once.
     browser = await chromium.launch({ executablePath: CHROMIUM, args: CHROMIUM_FLAGS.filter((flag) => !flag.includes("webgpu")) });

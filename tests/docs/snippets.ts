@@ -42,6 +42,24 @@ export function programsOf(document: string, text: string): Program[] {
   return found.map(({ line, code }) => ({ name: `${document}:${line}`, code, node: /from "node:/.test(code) }));
 }
 
+/** The examples of the API's comments: in the words of their reader's program, which examples.d.ts declares, and so not run. */
+export function examples(): Program[] {
+  return ["www/src", "www/src/viz"].flatMap((folder) =>
+    readdirSync(join(root, folder))
+      .filter((name) => name.endsWith(".ts"))
+      .sort()
+      .flatMap((name) => examplesOf(`${folder}/${name}`, readFileSync(join(root, folder, name), "utf8"))),
+  );
+}
+
+/** Each goes to the next tag or to the end of its comment. */
+export function examplesOf(file: string, text: string): Program[] {
+  return [...text.matchAll(/^ *\* @example\n((?: *\*(?!\/| @).*\n)+)/gm)].map(({ 1: lines = "", index }) => {
+    const line = text.slice(0, index).split("\n").length + 1;
+    return { name: `${file}:${line}`, code: lines.replace(/^ *\* ?/gm, ""), node: false };
+  });
+}
+
 function documentsIn(folder: string): string[] {
   return readdirSync(join(root, folder)).filter((name) => name.endsWith(".md")).sort().map((name) => `${folder}/${name}`);
 }

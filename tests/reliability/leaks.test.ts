@@ -4,6 +4,7 @@ import { afterEach, beforeEach, expect, it } from "vitest";
 import type { Jepa, Trainer } from "../../www/src/index.js";
 import { useLab, type TestPage } from "../browser/harness.js";
 import { count, measure, type Counts } from "./page.js";
+import { reportOf } from "./report.js";
 
 const lab = useLab();
 let test: TestPage;
@@ -17,8 +18,16 @@ const TINY = "/fixtures/ijepa_tiny_hf";
 /** How much the JavaScript heap may grow by code that the engine compiles meanwhile. */
 const HEAP = 2e6;
 
-function compare(what: string, before: Counts, after: Counts): void {
-  console.log(`${what}: ${JSON.stringify({ before, after })}`);
+const EMBEDS = "1,000 embeds, after 50";
+const STEPS = "200 steps of training, after 300";
+const MODELS = "50 models loaded and disposed of, after 5";
+const named = (what: string, backend: "cpu" | "webgpu") => `${what}, ${backend === "cpu" ? "CPU" : "WebGPU"}`;
+const report = reportOf("leaks", ["what", "WebAssembly", "GPU buffers", "their bytes", "JavaScript heap"], [EMBEDS, STEPS, MODELS].flatMap((what) => [named(what, "cpu"), named(what, "webgpu")]));
+
+function compare(what: string, backend: "cpu" | "webgpu", before: Counts, after: Counts): void {
+  const megabytes = (of: (counts: Counts) => number) => `${[before, after].map((counts) => (of(counts) / 1e6).toFixed(2)).join(" → ")} MB`;
+  const buffers = backend === "cpu" ? ["–", "–"] : [`${before.buffers} → ${after.buffers}`, megabytes(({ bytes }) => bytes)];
+  report(named(what, backend), megabytes(({ memory }) => memory), ...buffers, megabytes(({ heap }) => heap));
   expect(after.memory).toBeLessThanOrEqual(before.memory);
   expect(after.buffers).toBeLessThanOrEqual(before.buffers);
   expect(after.heap - before.heap).toBeLessThan(HEAP);
@@ -34,7 +43,7 @@ it.each(["cpu", "webgpu"] as const)("after 1,000 embeds, %s", async (backend) =>
   await embed(50);
   const before = await measure(test.page);
   await embed(1000);
-  compare(`1,000 embeds, ${backend}`, before, await measure(test.page));
+  compare(EMBEDS, backend, before, await measure(test.page));
 });
 
 async function train200(backend: "cpu" | "webgpu"): Promise<void> {
@@ -52,7 +61,7 @@ async function train200(backend: "cpu" | "webgpu"): Promise<void> {
   await train(300);
   const before = await measure(test.page);
   await train(200);
-  compare(`200 steps, ${backend}`, before, await measure(test.page));
+  compare(STEPS, backend, before, await measure(test.page));
 }
 
 it("after 200 steps of training, cpu", () => train200("cpu"));
@@ -74,7 +83,7 @@ it.each(["cpu", "webgpu"] as const)("after 50 models, %s", async (backend) => {
   const before = await measure(test.page);
   await cycle(50);
   const after = await measure(test.page);
-  compare(`50 models, ${backend}`, before, after);
+  compare(MODELS, backend, before, after);
   expect(after.buffers).toBe(0);
 });
 

@@ -5,6 +5,7 @@ import { pathToFileURL } from "node:url";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { Jepa, type LoadOptions, type ModelSource, type Progress } from "../../www/src/index.js";
 import { CONFIG, coded, fake, resetFake, safetensors, hashOf } from "./fake-glue.js";
+import { pseudoRandom } from "../../www/bench/models.mjs";
 import { startServer, type TestServer } from "./server.js";
 
 vi.mock("../../www/src/glue.js", async () => (await import("./fake-glue.js")).mockGlue());
@@ -150,6 +151,16 @@ describe("servers", () => {
   ])("can be one with %s", async (_, fault) => {
     server.faults.set(weights, fault);
     expect(await weightsOf(server.url + "m")).toBe(WEIGHTS);
+  });
+
+  it("can be one whose connections break at any byte", async () => {
+    const { length } = server.files.get(weights)!;
+    for (const [i, draw] of pseudoRandom("cuts", 12, 0.5).entries()) {
+      // Half of them within the header.
+      const cut = 1 + Math.floor((draw + 0.5) * (i % 2 ? length - 1 : 300));
+      server.faults.set(weights, { cutAfter: cut, cuts: 2 });
+      expect(await weightsOf(server.url + "m"), `after ${cut} bytes`).toBe(WEIGHTS);
+    }
   });
 
   it("gives up on a connection that always breaks at the same place, saying where", async () => {

@@ -6,6 +6,7 @@ import { PNG } from "pngjs";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { cosineSimilarity, Jepa, pca, type Embedding } from "../../www/src/index.js";
 import { checkpoint, MODELS } from "../../www/bench/models.mjs";
+import { freshLibrary } from "./real-module.js";
 
 const fixture = (path: string) => fileURLToPath(new URL(`../fixtures/ijepa_ti16/${path}`, import.meta.url));
 const expected: { output: { shape: number[]; mean_pooled: number[]; token_l2: number[] } } = JSON.parse(readFileSync(fixture("expected.json"), "utf8"));
@@ -85,18 +86,3 @@ describe("in Node, with the real module", () => {
     expect((await jepa.embed(fixture("image.png"))).data).toEqual(before.data);
   });
 });
-
-/** The library with a module of its own, whose memory can be seen. */
-async function freshLibrary() {
-  const memories: WebAssembly.Memory[] = [];
-  const { instantiate } = WebAssembly;
-  vi.spyOn(WebAssembly, "instantiate").mockImplementation((async (...args: Parameters<typeof instantiate>) => {
-    const result = (await instantiate(...args)) as unknown as { instance?: WebAssembly.Instance } & WebAssembly.Instance;
-    const { exports } = result.instance ?? result;
-    // Node itself starts modules, too.
-    if ("initDevice" in exports) memories.push(exports.memory as WebAssembly.Memory);
-    return result;
-  }) as never);
-  vi.resetModules();
-  return { ...(await import("../../www/src/index.js")), memories };
-}

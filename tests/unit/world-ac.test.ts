@@ -3,51 +3,17 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
-import { pseudoRandom, safetensors } from "../../www/bench/models.mjs";
+import { AC_CONFIG as CONFIG, acCheckpoint } from "../../scripts/fixtures.mjs";
+import { pseudoRandom } from "../../www/bench/models.mjs";
 import { ActionScale, collectEpisodes, Jepa, runEpisode, Trainer, uniformPolicy, windowsOf, WorldModel, type TrainerOptions, type TrainMetrics } from "../../www/src/index.js";
 import { Dots, frame, SIDE } from "./dots.js";
 
 const fixture = (name: string) => readFileSync(fileURLToPath(new URL(`../fixtures/${name}`, import.meta.url)));
 const expected = JSON.parse(fixture("vjepa2_tiny.json").toString());
 const manifest = JSON.parse(fixture("manifest.json").toString());
-const CONFIG = {
-  system: "vjepa2",
-  imageSize: 32,
-  patchSize: 8,
-  frames: 8,
-  hiddenSize: 64,
-  layers: 2,
-  heads: 2,
-  predictor: { hiddenSize: 64, layers: 2, heads: 2, actions: {} },
-} as const;
 const [N, D, A] = [16, 64, 7];
 
-/** The tensors of a file whose names begin with `from`, under other names. */
-function tensors(file: string, from: string, to: string): [string, { shape: number[]; data: Float32Array }][] {
-  const bytes = fixture(file);
-  const length = Number(bytes.readBigUInt64LE());
-  const header: Record<string, { shape: number[]; data_offsets: [number, number] }> = JSON.parse(bytes.subarray(8, 8 + length).toString());
-  return Object.entries(header)
-    .filter(([name]) => name.startsWith(from))
-    .map(([name, { shape, data_offsets }]) => {
-      const [begin, end] = data_offsets.map((at) => 8 + length + at) as [number, number];
-      return [to + name.slice(from.length), { shape, data: new Float32Array(Uint8Array.from(bytes.subarray(begin, end)).buffer) }];
-    });
-}
-
-/** A checkpoint under the names of the released file. */
-const released = () =>
-  new Blob(
-    safetensors(
-      new Map([
-        ...tensors("vjepa2_tiny.safetensors", "encoder.", "target_encoder.module.backbone."),
-        ...tensors("vjepa2_tiny.safetensors", "encoder.", "encoder.module.backbone."),
-        ...tensors("vjepa2_ac_tiny.safetensors", "ac.", "predictor.module.backbone."),
-        ["opt.state.0.exp_avg", { shape: [1], data: Float32Array.of(0) }],
-      ]),
-    ),
-  );
-const load = (options: object = {}) => WorldModel.load({ "config.json": JSON.stringify(CONFIG), "model.safetensors": released() }, { backend: "cpu", ...options });
+const load = (options: object = {}) => WorldModel.load({ "config.json": JSON.stringify(CONFIG), "model.safetensors": new Blob(acCheckpoint()) }, { backend: "cpu", ...options });
 const input = (name: string): Float32Array => {
   const { seed, shape, amp } = manifest.files["vjepa2_tiny.json"].inputs[name];
   return pseudoRandom(seed, shape.reduce((a: number, b: number) => a * b, 1), amp);
@@ -77,7 +43,7 @@ describe("V-JEPA 2-AC", () => {
     expect(world).toMatchObject({ actionSize: A, stateSize: A, shape: [N, D], history: 4, backend: "cpu" });
     const both = await world.encode([picture(0), picture(1)], { preprocess: false });
     expect(both.shape).toEqual([2, N, D]);
-    await using jepa = await Jepa.load({ "config.json": JSON.stringify(CONFIG), "model.safetensors": released() }, { backend: "cpu" });
+    await using jepa = await Jepa.load({ "config.json": JSON.stringify(CONFIG), "model.safetensors": new Blob(acCheckpoint()) }, { backend: "cpu" });
     const clip = await jepa.embed([[picture(1), picture(1)]], { preprocess: false, pool: "none" });
     const wanted = rows(clip.data, D).flatMap(normed);
     expect(differences(both.data.slice(N * D), wanted)).toBeLessThan(1e-5);
@@ -228,7 +194,7 @@ describe("the objective vjepa2-ac", () => {
   });
 
   it("goes on from a checkpoint, whose encoder stays", async () => {
-    await using trainer = await Trainer.create({ from: { "config.json": JSON.stringify(CONFIG), "model.safetensors": released() }, objective: { kind: "vjepa2-ac", frames: 2, autoSteps: 1 }, batchSize: 1, backend: "cpu", worker: false });
+    await using trainer = await Trainer.create({ from: { "config.json": JSON.stringify(CONFIG), "model.safetensors": new Blob(acCheckpoint()) }, objective: { kind: "vjepa2-ac", frames: 2, autoSteps: 1 }, batchSize: 1, backend: "cpu", worker: false });
     await using world = await trainer.world();
     await using loaded = await load({ worker: false });
     expect(await world.rollout(first, [actions[0]!])).toEqual(await loaded.rollout(first, [actions[0]!]));

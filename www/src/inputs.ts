@@ -65,7 +65,7 @@ export async function capture(image: ImageInput): Promise<Picture> {
     case "File":
       return { kind: "blob", blob: image as Blob };
     case "HTMLImageElement":
-      return captureBitmap(await loaded(image as HTMLImageElement), "The image element");
+      return captureImage(await loaded(image as HTMLImageElement));
     case "HTMLVideoElement":
       if ((image as HTMLVideoElement).readyState < HTMLMediaElement.HAVE_CURRENT_DATA) {
         throw new JepaError("bad-input", 'The video has no frame yet; wait for its "loadeddata" event.');
@@ -132,6 +132,31 @@ async function loaded(image: HTMLImageElement): Promise<HTMLImageElement> {
     return image;
   } catch (error) {
     throw new JepaError("bad-input", `The picture ${image.currentSrc || "of the image element"} could not be loaded or decoded.`, { cause: error });
+  }
+}
+
+/** Pixels of an image element beyond which its file is asked for: decoding so many takes the page's thread 20 ms and more. */
+const LARGE = 3e6;
+
+/** An element gives its pixels by being decoded once more in this thread; its file can be decoded in another. */
+async function captureImage(image: HTMLImageElement): Promise<Picture> {
+  if (image.naturalWidth * image.naturalHeight > LARGE) {
+    const file = await fileOf(image.currentSrc);
+    if (file) return { kind: "blob", blob: file };
+  }
+  return captureBitmap(image, "The image element");
+}
+
+/** What is shown, from the browser's cache; undefined where the address is of another site, gone, or of a drawing, which has no pixels of its own. */
+async function fileOf(address: string): Promise<Blob | undefined> {
+  const { origin, protocol } = new URL(address);
+  if (origin !== globalThis.location.origin && protocol !== "data:") return undefined;
+  try {
+    const response = await fetch(address, { cache: "force-cache" });
+    const blob = response.ok ? await response.blob() : undefined;
+    return blob && !blob.type.startsWith("image/svg") ? blob : undefined;
+  } catch {
+    return undefined;
   }
 }
 

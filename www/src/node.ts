@@ -14,6 +14,9 @@ const BLOCK = 1 << 20;
 /** Where Pillow, too, takes a picture for an attack: a few bytes can claim any size. */
 const MAX_PIXELS = 178_956_970;
 
+/** How many bytes one of Deflate can stand for, at most. */
+const DEFLATE = 1032;
+
 export function pathOf(fileUrl: string): string {
   try {
     return fileURLToPath(fileUrl);
@@ -82,7 +85,7 @@ export async function decodePicture(file: Uint8Array): Promise<Pixels> {
     throw new JepaError("bad-input", "The picture is neither PNG nor JPEG, which are what Node can decode here; pass { data, width, height, channels } instead.");
   }
   try {
-    const pixels = isPng ? await decodePng(file) : decodeJpeg(file);
+    const pixels = isPng ? decodePng(file) : decodeJpeg(file);
     return upright(pixels, await orientationOf(file));
   } catch (error) {
     if (error instanceof JepaError) throw error;
@@ -103,14 +106,16 @@ async function orientationOf(file: Uint8Array): Promise<number> {
   }
 }
 
-async function decodePng(file: Uint8Array): Promise<Pixels> {
+function decodePng(file: Uint8Array): Pixels {
   const header = new DataView(file.buffer, file.byteOffset, file.byteLength);
   if (file.byteLength < 24) throw new Error("the file ends inside of its header");
-  if (header.getUint32(16) * header.getUint32(20) > MAX_PIXELS) throw new Error(`it has more than ${MAX_PIXELS} pixels`);
-  const png = await new Promise<PNG>((resolve, reject) => {
-    new PNG().parse(Buffer.from(file.buffer, file.byteOffset, file.byteLength), (error: Error | null, result) => (error ? reject(error) : resolve(result)));
-  });
-  return { data: png.data, width: png.width, height: png.height, channels: 4 };
+  const pixels = header.getUint32(16) * header.getUint32(20);
+  if (pixels > MAX_PIXELS) throw new Error(`it has more than ${MAX_PIXELS} pixels`);
+  // One bit each, at least. Room for all of them is made before the first is read.
+  if (pixels / 8 > DEFLATE * file.byteLength) throw new Error(`${file.byteLength} bytes cannot hold its ${pixels} pixels`);
+  // Not the parser of streams: where pixels are damaged or end early it throws into the void, which ends the process, and never answers.
+  const { data, width, height } = PNG.sync.read(Buffer.from(file.buffer, file.byteOffset, file.byteLength));
+  return { data, width, height, channels: 4 };
 }
 
 function decodeJpeg(file: Uint8Array): Pixels {

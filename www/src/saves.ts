@@ -37,7 +37,7 @@ export function memoryStore(): SaveStore {
  *
  * @example
  * const store = opfsStore("flowers");
- * const trainer = (await store.read()) ? await Trainer.resumeFrom(store, { autosave: { every: 100, store } }) : await Trainer.create(…);
+ * const trainer = (await store.read()) ? await Trainer.resumeFrom(store, { autosave: { every: 100, store } }) : await Trainer.create({ model: "vit-tiny", autosave: { every: 100, store } });
  */
 export function opfsStore(name: string): SaveStore {
   return folderStore(async () => {

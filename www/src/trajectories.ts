@@ -130,7 +130,7 @@ export class ActionScale {
  *
  * @example
  * const windows = windowsOf(episodes, { skip: 5 });
- * const trainer = await Trainer.create({ model: { system: "lewm", …, lewm: { actionSize: 5 * windows.scale.size } }, objective: "lewm" });
+ * const trainer = await Trainer.create({ model: { ...sizes, system: "lewm", lewm: { actionSize: 5 * windows.scale.size } }, objective: "lewm" });
  * for await (const { loss } of trainer.run(windows)) console.log(loss);
  * @throws {@link JepaError} `bad-input` for a trajectory whose frames and actions do not fit each other, actions of different sizes, and
  * where no trajectory is long enough
