@@ -102,6 +102,22 @@ describe("an engine in a worker", () => {
     expect(ChannelWorker.started[0]!.terminated).toBe(true);
   });
 
+  it("is told of the end of what the worker computes in while no call is in progress", async () => {
+    const [engine, other] = [new WorkerEngine(), new WorkerEngine()];
+    const told = vi.fn();
+    engine.onLost = told;
+    await load(engine);
+    await load(other);
+    // Workers of these tests share a thread, and so the module.
+    fake.faults.embed = async () => {
+      throw new WebAssembly.RuntimeError("unreachable");
+    };
+    await failure(embed(other, request(1)));
+    await vi.waitFor(() => expect(told).toHaveBeenCalledExactlyOnceWith(expect.objectContaining({ code: "internal" })));
+    expect(engine.lost).toMatchObject({ code: "internal" });
+    expect(await failure(embed(engine, request(1)))).toMatchObject({ code: "internal" });
+  });
+
   it("rejects what is in progress when it is closed", async () => {
     const engine = new WorkerEngine();
     await load(engine);

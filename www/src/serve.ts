@@ -45,12 +45,13 @@ export function serve(scope: Scope, engine: Engine = new LocalEngine()): void {
       });
       scope.postMessage({ number, type: "done", value }, buffersOf(value));
     } catch (error) {
-      scope.postMessage({ number, type: "failed", error: post(error), lost: engine.lost !== undefined }, []);
+      scope.postMessage({ number, type: "failed", error: post(error) }, []);
     } finally {
       aborts.delete(number);
     }
   }
 
+  engine.onLost = (error) => scope.postMessage({ type: "lost", error: post(error) }, []);
   scope.addEventListener("message", ({ data: message }) => {
     if (message.type === "abort") aborts.get(message.number)?.abort();
     else if (message.type === "cached") questions.get(message.question)?.(message);
