@@ -1,18 +1,17 @@
 // A tab that is frozen in the background, and one whose system runs out of memory, compute what any other does.
 
-import type { CDPSession } from "playwright-core";
 import { afterEach, beforeEach, expect, it } from "vitest";
 import type { Jepa, Trainer } from "../../www/src/index.js";
 import { useLab, type TestPage } from "../browser/harness.js";
 
 const lab = useLab();
 let test: TestPage;
-let session: CDPSession;
-beforeEach(async () => {
-  test = await lab.openPage();
-  session = await test.page.context().newCDPSession(test.page);
-});
+beforeEach(async () => void (test = await lab.openPage()));
 afterEach(() => test.close());
+
+/** Runs a function in a page: the test's, or another. */
+type Evaluate = <T, A>(body: (argument: A) => T | Promise<T>, argument: A) => Promise<T>;
+const inTest: Evaluate = (body, argument) => test.page.evaluate(body as never, argument as never);
 
 interface Work {
   losses: number[];
@@ -30,8 +29,8 @@ interface Tab {
 }
 
 /** Begins to train and to embed at once; resolves when a few steps have been taken. */
-const begin = (backend: "cpu" | "webgpu") =>
-  test.page.evaluate(
+const begin = (evaluate: Evaluate, backend: "cpu" | "webgpu") =>
+  evaluate(
     async ([source, backend]) => {
       const told: string[] = [];
       const listeners = { onLost: ({ code }: { code: string }) => told.push(code), onRecovered: () => told.push("recovered") };
@@ -64,36 +63,92 @@ const begin = (backend: "cpu" | "webgpu") =>
     ["/fixtures/ijepa_tiny_hf", backend] as const,
   );
 
-const tab = <T>(of: (tab: Tab) => T) => test.page.evaluate(`(${String(of)})(tab)`) as Promise<Awaited<T>>;
+const stepsIn = (evaluate: Evaluate) => evaluate(() => (globalThis as never as { tab: Tab }).tab.steps, undefined);
 
-async function end(): Promise<Work> {
-  const work = await tab(({ work }) => work);
-  await tab(({ jepa, trainer }) => Promise.all([jepa.dispose(), trainer.dispose()]).then(() => {}));
-  return work;
-}
+const end = (evaluate: Evaluate): Promise<Work> =>
+  evaluate(async () => {
+    const { work, jepa, trainer } = (globalThis as never as { tab: Tab }).tab;
+    const done = await work;
+    await Promise.all([jepa.dispose(), trainer.dispose()]);
+    return done;
+  }, undefined);
 
 async function undisturbed(backend: "cpu" | "webgpu"): Promise<Work> {
-  await begin(backend);
-  return end();
+  await begin(inTest, backend);
+  return end(inTest);
 }
 
-it.each(["cpu", "webgpu"] as const)("frozen in the middle of a run, and active again, %s", async (backend) => {
+interface Hidden {
+  evaluate: Evaluate;
+  send(method: string, params?: object): Promise<unknown>;
+  /** Fails when there was an error. */
+  close(): Promise<void>;
+}
+
+/** The test's page in a tab that Playwright does not drive: it would have the page believe that it is looked at, which is never frozen. */
+async function openHidden(): Promise<Hidden> {
+  const browser = await lab.browser.newBrowserCDPSession();
+  const { targetId } = await browser.send("Target.createTarget", { url: test.page.url() });
+  const { sessionId } = await browser.send("Target.attachToTarget", { targetId, flatten: false });
+  const errors: string[] = [];
+  const answers = new Map<number, (message: { result?: unknown; error?: { message: string } }) => void>();
+  browser.on("Target.receivedMessageFromTarget", ({ sessionId: of, message }) => {
+    const { id, method, params, ...answer } = JSON.parse(message);
+    if (of !== sessionId) return;
+    if (method === "Runtime.exceptionThrown" || (method === "Runtime.consoleAPICalled" && params.type === "error") || (method === "Log.entryAdded" && params.entry.level === "error")) errors.push(message);
+    answers.get(id)?.(answer);
+  });
+  let number = 0;
+  async function send(method: string, params: object = {}): Promise<unknown> {
+    const id = ++number;
+    const answer = new Promise<{ result?: unknown; error?: { message: string } }>((resolve) => answers.set(id, resolve));
+    await browser.send("Target.sendMessageToTarget", { sessionId, message: JSON.stringify({ id, method, params }) });
+    const { result, error } = await answer;
+    answers.delete(id);
+    if (error) throw new Error(`${method}: ${error.message}`);
+    return result;
+  }
+  const evaluate: Evaluate = async (body, argument) => {
+    const expression = `(${String(body)})(${JSON.stringify(argument) ?? ""})`;
+    const { result, exceptionDetails } = (await send("Runtime.evaluate", { expression, awaitPromise: true, returnByValue: true })) as { result: { value: never }; exceptionDetails?: object };
+    if (exceptionDetails) throw new Error(JSON.stringify(exceptionDetails));
+    return result.value;
+  };
+  for (const domain of ["Runtime", "Log", "Page"]) await send(`${domain}.enable`);
+  await expect.poll(() => evaluate(() => "webjepa" in globalThis, undefined), { timeout: 10_000 }).toBe(true);
+  return {
+    evaluate,
+    send,
+    async close() {
+      await browser.send("Target.closeTarget", { targetId });
+      await browser.detach();
+      expect(errors).toEqual([]);
+    },
+  };
+}
+
+it.each(["cpu", "webgpu"] as const)("frozen three times in the middle of a run, %s", async (backend) => {
   const expected = await undisturbed(backend);
-  await test.page.evaluate(() => {
+  const { evaluate, send, close } = await openHidden();
+  await evaluate(() => {
     const events: string[] = [];
     Object.assign(globalThis, { events });
-    for (const name of ["freeze", "resume"]) document.addEventListener(name, () => events.push(name));
-  });
-  await begin(backend);
+    for (const name of ["freeze", "resume"]) document.addEventListener(name, () => events.push(`${name}, ${document.visibilityState}`));
+  }, undefined);
+  await begin(evaluate, backend);
+  const before = await stepsIn(evaluate);
   for (let time = 0; time < 3; time++) {
-    await session.send("Page.setWebLifecycleState", { state: "frozen" });
+    await send("Page.setWebLifecycleState", { state: "frozen" });
     await new Promise((resolve) => setTimeout(resolve, 1000));
-    await session.send("Page.setWebLifecycleState", { state: "active" });
+    await send("Page.setWebLifecycleState", { state: "active" });
   }
-  const found = await end();
-  const events = await test.page.evaluate(() => (globalThis as never as { events: string[] }).events);
-  console.log(`frozen, ${backend}: ${JSON.stringify({ events, told: found.told })}`);
-  expect(events.slice(0, 2)).toEqual(["freeze", "resume"]);
+  const after = await stepsIn(evaluate);
+  const found = await end(evaluate);
+  const events = await evaluate(() => (globalThis as never as { events: string[] }).events, undefined);
+  await close();
+  console.log(`frozen, ${backend}: ${JSON.stringify({ steps: [before, after], told: found.told })}`);
+  expect(events).toEqual(Array.from({ length: 3 }, () => ["freeze, hidden", "resume, hidden"]).flat());
+  expect(before).toBeLessThan(60);
   expect(found).toEqual(expected);
   expect(found.losses).toHaveLength(60);
   expect(found.told).toEqual([]);
@@ -101,11 +156,12 @@ it.each(["cpu", "webgpu"] as const)("frozen in the middle of a run, and active a
 
 it.each(["cpu", "webgpu"] as const)("under pressure for memory, %s", async (backend) => {
   const expected = await undisturbed(backend);
-  await begin(backend);
-  const before = await tab(({ steps }) => steps);
+  const session = await test.page.context().newCDPSession(test.page);
+  await begin(inTest, backend);
+  const before = await stepsIn(inTest);
   for (let time = 0; time < 10; time++) await session.send("Memory.simulatePressureNotification", { level: "critical" });
-  const after = await tab(({ steps }) => steps);
-  const found = await end();
+  const after = await stepsIn(inTest);
+  const found = await end(inTest);
   console.log(`pressure, ${backend}: ${JSON.stringify({ steps: [before, after], told: found.told })}`);
   expect(before).toBeLessThan(60);
   expect(found).toEqual(expected);
