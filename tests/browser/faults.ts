@@ -11,18 +11,21 @@ declare global {
   var faults: {
     /** The names of the workers that were started, the latest last. */
     workers: string[];
-    /** Causes a fault in a worker; in none that has not come so far. */
+    /** Causes a fault in a worker that has started; of a device or a memory that is not there yet, as soon as it is. */
     cause(worker: string, fault: Fault): void;
   };
 }
 
 /** In a worker, after the library and before it is asked for anything. */
 const IN_WORKER = `
+const wanted = new Set();
 const devices = [];
+const use = (memory) => memory.grow(65536 - memory.buffer.byteLength / 65536);
 const { requestDevice } = GPUAdapter.prototype;
 GPUAdapter.prototype.requestDevice = async function (descriptor) {
   const device = await requestDevice.call(this, descriptor);
   devices.push(device);
+  if (wanted.has("device")) device.destroy();
   return device;
 };
 const memories = [];
@@ -30,12 +33,14 @@ const { instantiateStreaming } = WebAssembly;
 WebAssembly.instantiateStreaming = async (...args) => {
   const source = await instantiateStreaming(...args);
   memories.push(source.instance.exports.memory);
+  if (wanted.has("memory")) use(memories.at(-1));
   return source;
 };
 new BroadcastChannel(name).onmessage = ({ data: fault }) => {
+  wanted.add(fault);
   if (fault === "worker") close();
   else if (fault === "device") devices.at(-1)?.destroy();
-  else for (const memory of memories) memory.grow(65536 - memory.buffer.byteLength / 65536);
+  else memories.forEach(use);
 };
 `;
 

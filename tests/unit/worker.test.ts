@@ -102,6 +102,23 @@ describe("an engine in a worker", () => {
     expect(ChannelWorker.started[0]!.terminated).toBe(true);
   });
 
+  it("is lost when a worker that has started never comes to life", async () => {
+    vi.useFakeTimers();
+    vi.stubGlobal("Worker", class extends EventTarget {
+      postMessage() {
+        this.dispatchEvent(new MessageEvent("message", { data: { type: "started" } }));
+      }
+      terminate() {}
+    });
+    const engine = new WorkerEngine();
+    const call = failure(load(engine));
+    await vi.advanceTimersByTimeAsync(9_999);
+    expect(engine.lost).toBeUndefined();
+    await vi.advanceTimersByTimeAsync(1);
+    expect(await call).toMatchObject({ code: "internal", message: expect.stringContaining("ended") });
+    vi.useRealTimers();
+  });
+
   it("is told of the end of what the worker computes in while no call is in progress", async () => {
     const [engine, other] = [new WorkerEngine(), new WorkerEngine()];
     const told = vi.fn();

@@ -14,11 +14,15 @@ interface Call {
   cache: CustomCache | undefined;
 }
 
+/** How long, in milliseconds, a worker that has started may take for its lock: some are enough, as it does nothing else before. */
+const START = 10_000;
+
 export class WorkerEngine implements Engine {
   readonly #worker: Worker;
   readonly #calls = new Map<number, Call>();
   #nextNumber = 0;
   #started = false;
+  #starting: ReturnType<typeof setTimeout> | undefined;
   lost: JepaError | undefined;
   onLost: Engine["onLost"];
 
@@ -65,6 +69,10 @@ export class WorkerEngine implements Engine {
 
   #receive(message: FromWorker): void {
     this.#started = true;
+    if (message.type === "started") {
+      this.#starting = setTimeout(() => this.#lose(endedError()), START);
+      return;
+    }
     if (message.type === "alive") return this.#watch(message.lock);
     if (message.type === "lost") return this.#lose(errorOf(message.error));
     const call = this.#calls.get(message.number);
@@ -76,9 +84,9 @@ export class WorkerEngine implements Engine {
   }
 
   /** The lock of the worker is had when the worker is no more. */
-  #watch(lock: string): void {
-    const ended = navigator.locks.request(lock, () => this.#lose(new JepaError("internal", "The worker was ended from outside of the library, as by a browser that runs out of memory.")));
-    ended.catch(() => {});
+  #watch(lock: string | undefined): void {
+    clearTimeout(this.#starting);
+    if (lock !== undefined) navigator.locks.request(lock, () => this.#lose(endedError())).catch(() => {});
   }
 
   /** Functions cannot be posted: what the worker wants of a cache is done here. */
@@ -101,6 +109,7 @@ export class WorkerEngine implements Engine {
   /** Ends the worker; every call in progress rejects with `error`. */
   #fail(error: JepaError): void {
     this.lost ??= error;
+    clearTimeout(this.#starting);
     this.#worker.terminate();
     for (const { reject } of this.#calls.values()) reject(error);
   }
@@ -108,6 +117,10 @@ export class WorkerEngine implements Engine {
   close(): void {
     this.#fail(new JepaError("disposed", "The engine has been closed."));
   }
+}
+
+function endedError(): JepaError {
+  return new JepaError("internal", "The worker was ended from outside of the library, as by a browser that runs out of memory.");
 }
 
 function errorOf({ code, message, details }: PostedError): JepaError {

@@ -214,8 +214,10 @@ export type ToWorker = { number: number } & (
 );
 
 export type FromWorker =
-  /** `lock` is the name of a Web Lock that the worker holds as long as it lives. */
-  | { type: "alive"; lock: string }
+  /** The first thing that a worker says. */
+  | { type: "started" }
+  /** The second, before it does anything: `lock` is the name of a Web Lock that it holds as long as it lives, where there are such locks. */
+  | { type: "alive"; lock?: string }
   | { type: "lost"; error: PostedError }
   | ({ number: number } & (
       | { type: "progress"; progress: Progress }
