@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { Jepa, JepaError, type ImageInput } from "../../www/src/index.js";
+import { Jepa, JepaError, type LossListeners, type ImageInput } from "../../www/src/index.js";
 import { CONFIG, coded, fake, hashOf, resetFake, safetensors } from "./fake-glue.js";
 
 vi.mock("../../www/src/glue.js", async () => (await import("./fake-glue.js")).mockGlue());
@@ -8,7 +8,7 @@ const SIZES = { weight: 100 };
 const SOURCE = { "config.json": CONFIG, "model.safetensors": safetensors(SIZES) };
 const HASH = hashOf(SIZES);
 
-const load = () => Jepa.load(SOURCE, { backend: "cpu" });
+const load = (listeners: LossListeners = {}) => Jepa.load(SOURCE, { backend: "cpu", ...listeners });
 const flat = (value: number, width = 1, height = 1): ImageInput => ({ data: new Uint8Array(width * height * 3).fill(value), width, height, channels: 3 });
 const failure = (promise: Promise<unknown>) => promise.then(() => expect.unreachable("the call should have failed"), (error) => error);
 /** A promise and its resolution. */
@@ -299,8 +299,39 @@ describe("after a failure of the module", () => {
     expect((await a.embed(flat(3))).data[0]).toBe(HASH);
   });
 
+  it("tells the page at once, also of a model that was idle, and again when it is back", async () => {
+    const told: string[] = [];
+    const listeners = (name: string) => ({ onLost: ({ code }: JepaError) => told.push(`${name}: ${code}`), onRecovered: () => told.push(`${name} is back`) });
+    await using a = await load({ ...listeners("a") });
+    await using idle = await load({ ...listeners("idle") });
+    const gone = await load({ ...listeners("gone") });
+    await gone.dispose();
+    fake.faults.embed = async () => {
+      throw new WebAssembly.RuntimeError("unreachable");
+    };
+    await failure(a.embed(flat(1)));
+    expect(told.sort()).toEqual(["a: internal", "idle: internal"]);
+    fake.faults = {};
+    await a.embed(flat(2));
+    expect(told.slice(2)).toEqual(["a is back"]);
+    await idle.embed(flat(3));
+    expect(told.slice(3)).toEqual(["idle is back"]);
+  });
+
+  it("tells the page of nothing when a load fails, or when it disposes of the model", async () => {
+    const told = vi.fn();
+    fake.faults.finish = async () => {
+      throw new WebAssembly.RuntimeError("unreachable");
+    };
+    await failure(load({ onLost: told, onRecovered: told }));
+    fake.faults = {};
+    await (await load({ onLost: told, onRecovered: told })).dispose();
+    expect(told).not.toHaveBeenCalled();
+  });
+
   it("tries again at the next call when loading again fails", async () => {
-    await using jepa = await load();
+    const told: string[] = [];
+    await using jepa = await load({ onLost: ({ code }) => told.push(code), onRecovered: () => told.push("recovered") });
     fake.faults.embed = async () => {
       throw new WebAssembly.RuntimeError("unreachable");
     };
@@ -311,8 +342,10 @@ describe("after a failure of the module", () => {
       },
     };
     expect(await failure(jepa.embed(flat(1)))).toMatchObject({ code: "bad-checkpoint" });
+    expect(told).toEqual(["internal"]);
     fake.faults = {};
     expect((await jepa.embed(flat(2))).data[1]).toBe(2);
+    expect(told).toEqual(["internal", "recovered"]);
   });
 
   it("replaces an instance that may not be made synchronously", async () => {

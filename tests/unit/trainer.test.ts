@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { Jepa, memoryStore, Trainer, type ImageInput, type SaveStore, type TrainDataset, type TrainerOptions, type TrainMetrics } from "../../www/src/index.js";
+import { Jepa, memoryStore, Trainer, type JepaError, type ImageInput, type SaveStore, type TrainDataset, type TrainerOptions, type TrainMetrics } from "../../www/src/index.js";
 import { ChannelWorker } from "./channel-worker.js";
 import { CONFIG, coded, fake, hashOf, resetFake, safetensors } from "./fake-glue.js";
 import { startServer } from "./server.js";
@@ -633,10 +633,11 @@ describe.each([
       ["a lost device", () => Promise.reject(coded("device-lost", "The GPU device was lost.")), "device-lost"],
       ["memory that cannot be had", () => Promise.reject(new RangeError("Array buffer allocation failed")), "out-of-memory"],
     ])("by %s, says that it must be resumed, in every call", async (_, fault, code) => {
-      const store = memoryStore();
-      const trainer = await create({ autosave: { every: 1, store } });
+      const told: unknown[] = [];
+      const trainer = await create({ onLost: (error) => told.push(error.code), onRecovered: () => told.push("recovered") });
       const model = await trainer.model();
       await trainer.step([flat(1), flat(2)]);
+      const save = await trainer.save();
       fake.faults.step = fault;
       const lost = { name: "JepaError", code, message: expect.stringMatching(/Trainer\.resume/) };
       expect(await failure(trainer.step([flat(3), flat(4)]))).toMatchObject(lost);
@@ -648,8 +649,109 @@ describe.each([
       expect(await failure(model.embed(flat(1)))).toMatchObject({ code, message: expect.stringMatching(/ask it for the model again/) });
       await trainer.dispose();
       await model.dispose();
-      await using again = await Trainer.resumeFrom(store, { backend: "cpu" });
+      expect(told).toEqual([code]);
+      await using again = await Trainer.resume(save, { backend: "cpu" });
       expect((await again.step([flat(3), flat(4)])).loss).toBe(trained(5, 1, 2, 3, 4));
+    });
+
+    describe("with autosave", () => {
+      /** Fails in the calls with these numbers, from 1 on. */
+      const failing = (...calls: number[]) => {
+        let call = 0;
+        fake.faults.step = () => (calls.includes(++call) ? trap() : Promise.resolve());
+      };
+      const told: unknown[] = [];
+      const listeners = { onLost: (error: JepaError) => told.push(error.code), onRecovered: () => told.push("recovered") };
+      beforeEach(() => void (told.length = 0));
+
+      it("goes on from the last save, and says so; models that it gave are gone", async () => {
+        const store = memoryStore();
+        await using trainer = await create({ autosave: { every: 2, store }, ...listeners });
+        const model = await trainer.model();
+        for (const value of [1, 2, 3]) await trainer.step([flat(value), flat(value)]);
+        failing(1);
+        expect(await failure(trainer.step([flat(4), flat(4)]))).toMatchObject({ code: "internal", message: expect.stringContaining("goes on from the last save") });
+        expect(told).toEqual(["internal"]);
+        expect(await trainer.step([flat(5), flat(5)])).toMatchObject({ step: 3, loss: trained(5, 1, 1, 2, 2, 5, 5) });
+        expect(told).toEqual(["internal", "recovered"]);
+        expect(await failure(model.embed(flat(1)))).toMatchObject({ code: "internal", message: expect.stringMatching(/ask it for the model again/) });
+        await model.dispose();
+        await using another = await trainer.model();
+        expect((await another.embed(flat(1))).data[0]).toBe(trained(5, 1, 1, 2, 2, 5, 5));
+      });
+
+      it("begins again where there is no save of it, whatever else is in the store", async () => {
+        const store = memoryStore();
+        await using other = await create({ seed: 7 });
+        await store.write(await other.save());
+        await using trainer = await create({ autosave: { every: 5, store }, ...listeners });
+        await trainer.step([flat(1), flat(1)]);
+        failing(1);
+        await failure(trainer.step([flat(2), flat(2)]));
+        expect(await trainer.step([flat(3), flat(3)])).toMatchObject({ step: 1, loss: trained(5, 3, 3) });
+      });
+
+      it("runs through losses, and takes the steps since the last save again", async () => {
+        const wanted = await create({ schedule: { steps: 8 } });
+        const expected = await losses(wanted.run(PICTURES));
+        await wanted.dispose();
+        const store = memoryStore();
+        await using trainer = await create({ schedule: { steps: 8 }, autosave: { every: 3, store }, ...listeners });
+        failing(2, 6, 7);
+        const metrics = await all(trainer.run(PICTURES));
+        expect(metrics.map(({ step }) => step)).toEqual([1, 1, 2, 3, 4, 5, 6, 7, 8]);
+        for (const { step, loss } of metrics) expect(loss).toBe(expected[step - 1]);
+        expect(told).toEqual(["internal", "recovered", "internal", "recovered", "internal", "recovered"]);
+      });
+
+      it("takes no step on the pictures of another one, when the loss comes while they are brought", async () => {
+        const store = memoryStore();
+        await using trainer = await create({ autosave: { every: 2, store } });
+        const model = await trainer.model();
+        let asked = 0;
+        const dataset: TrainDataset = {
+          length: 100,
+          async get(index) {
+            if (++asked === 6) {
+              fake.faults.embed = trap;
+              await failure(model.embed(flat(1)));
+              fake.faults = {};
+            }
+            return flat(index + 1);
+          },
+        };
+        const metrics = await all(trainer.run(dataset, { steps: 4 }));
+        expect(metrics.map(({ step }) => step)).toEqual([1, 2, 3, 4]);
+        expect(metrics.at(-1)!.loss).toBe(trained(5, 1, 2, 3, 4, 5, 6, 7, 8));
+        await model.dispose();
+      });
+
+      it("gives up when a step is lost again and again", async () => {
+        const store = memoryStore();
+        await using trainer = await create({ autosave: { every: 2, store } });
+        // Step 4, each time after step 3 was taken again.
+        failing(4, 6, 8);
+        const steps: number[] = [];
+        const run = async () => {
+          for await (const { step } of trainer.run(PICTURES, { steps: 6 })) steps.push(step);
+        };
+        expect(await failure(run())).toMatchObject({ code: "internal" });
+        expect(steps).toEqual([1, 2, 3, 3, 3]);
+        expect((await all(trainer.run(PICTURES, { steps: 1 }))).map(({ step }) => step)).toEqual([3, 4]);
+      });
+
+      it("says what is wrong with a store that cannot be read, and asks it again at the next call", async () => {
+        const kept = memoryStore();
+        let broken = true;
+        const store: SaveStore = { write: (save) => kept.write(save), read: () => (broken ? Promise.reject(new Error("no disk")) : kept.read()) };
+        await using trainer = await create({ autosave: { every: 1, store } });
+        await trainer.step([flat(1), flat(1)]);
+        failing(1);
+        await failure(trainer.step([flat(2), flat(2)]));
+        expect(await failure(trainer.save())).toMatchObject({ code: "bad-input", message: expect.stringContaining("no disk") });
+        broken = false;
+        expect((await trainer.step([flat(2), flat(2)])).loss).toBe(trained(5, 1, 1, 2, 2));
+      });
     });
 
     it("in a model of it, is lost with it", async () => {

@@ -102,6 +102,39 @@ describe("an engine in a worker", () => {
     expect(ChannelWorker.started[0]!.terminated).toBe(true);
   });
 
+  it("is lost when a worker that has started never comes to life", async () => {
+    vi.useFakeTimers();
+    vi.stubGlobal("Worker", class extends EventTarget {
+      postMessage() {
+        this.dispatchEvent(new MessageEvent("message", { data: { type: "started" } }));
+      }
+      terminate() {}
+    });
+    const engine = new WorkerEngine();
+    const call = failure(load(engine));
+    await vi.advanceTimersByTimeAsync(9_999);
+    expect(engine.lost).toBeUndefined();
+    await vi.advanceTimersByTimeAsync(1);
+    expect(await call).toMatchObject({ code: "internal", message: expect.stringContaining("ended") });
+    vi.useRealTimers();
+  });
+
+  it("is told of the end of what the worker computes in while no call is in progress", async () => {
+    const [engine, other] = [new WorkerEngine(), new WorkerEngine()];
+    const told = vi.fn();
+    engine.onLost = told;
+    await load(engine);
+    await load(other);
+    // Workers of these tests share a thread, and so the module.
+    fake.faults.embed = async () => {
+      throw new WebAssembly.RuntimeError("unreachable");
+    };
+    await failure(embed(other, request(1)));
+    await vi.waitFor(() => expect(told).toHaveBeenCalledExactlyOnceWith(expect.objectContaining({ code: "internal" })));
+    expect(engine.lost).toMatchObject({ code: "internal" });
+    expect(await failure(embed(engine, request(1)))).toMatchObject({ code: "internal" });
+  });
+
   it("rejects what is in progress when it is closed", async () => {
     const engine = new WorkerEngine();
     await load(engine);

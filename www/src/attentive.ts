@@ -2,7 +2,7 @@
 
 import { JepaError, throwIfAborted } from "./errors.js";
 import type { GlueProbeInfo } from "./glue.js";
-import { asyncDispose, isolated, Resident, type Advice } from "./host.js";
+import { asyncDispose, isolated, Resident, type Advice, type LossListeners } from "./host.js";
 import { BACKENDS, settled, type LoadOptions } from "./load-options.js";
 import { aBoolean, aFunction, anObject, anything, atLeast, checkFields, moreThan, oneOf, shown, whole, type Rule } from "./options.js";
 import { namesOf, numbered, probed, type Label, type Probed } from "./probes.js";
@@ -35,7 +35,7 @@ export interface FitProgress {
 }
 
 /** Defaults of `learningRate`, `warmup`, `weightDecay` and `clip` are those of V-JEPA 1's evaluation on video. */
-export interface AttentiveProbeOptions extends Pick<LoadOptions, "backend" | "worker" | "signal"> {
+export interface AttentiveProbeOptions extends Pick<LoadOptions, "backend" | "worker" | "signal" | "onLost"> {
   /** Blocks: 1 (default), in which a learnt query attends to the tokens, as of V-JEPA 1; 4, with three of self-attention before it, as of V-JEPA 2. */
   depth?: number | undefined;
   /** Attention heads, which divide D. Default 16 as in V-JEPA 2, or the most below that do. */
@@ -58,7 +58,7 @@ export interface AttentiveProbeOptions extends Pick<LoadOptions, "backend" | "wo
   onProgress?: ((progress: FitProgress) => void) | undefined;
 }
 
-export interface AttentiveProbeLoadOptions<L extends Label = Label> extends Pick<LoadOptions, "backend" | "worker" | "onProgress" | "signal" | "cache" | "integrity" | "requestInit"> {
+export interface AttentiveProbeLoadOptions<L extends Label = Label> extends Pick<LoadOptions, "backend" | "worker" | "onProgress" | "signal" | "cache" | "integrity" | "requestInit" | keyof LossListeners> {
   /**
    * Attention heads. Default: what the file says, or `config.json` beside it; 16 for one of the original projects. The encoder's for
    * V-JEPA 1's, where that has another number.
@@ -93,7 +93,7 @@ export class AttentiveProbe<L extends Label = Label> {
    * `aborted`, `device-lost`, `out-of-memory`, `no-webgpu` (only with `backend: "webgpu"`)
    */
   static async fit<L extends Label>(tokens: TokenEmbeddings, labels: readonly L[], options: AttentiveProbeOptions = {}): Promise<AttentiveProbe<L>> {
-    const { backend = "auto", worker = true, signal, onProgress } = options;
+    const { backend = "auto", worker = true, signal, onProgress, onLost } = options;
     throwIfAborted(signal);
     checkFields("", options, FIT);
     oneOf("backend", backend, BACKENDS);
@@ -107,7 +107,7 @@ export class AttentiveProbe<L extends Label = Label> {
     const fit = { steps, learningRate, warmup, weightDecay, clip };
     // Published probes have MLPs four times as wide as their tokens.
     const made = { hiddenSize: width, depth, heads, mlpHidden: 4 * width, labels: [...classes], seed };
-    const resident = await Resident.settle((engine) => engine.call("newProbe", { backend, options: made }, { signal }), { worker, again: false, advice: FITTED, signal });
+    const resident = await Resident.settle((engine) => engine.call("newProbe", { backend, options: made }, { signal }), { worker, advice: FITTED, signal, onLost });
     const tell = isolated(onProgress);
     try {
       for (let step = 0; step < steps; step++) {
@@ -222,6 +222,7 @@ const FIT: Record<keyof AttentiveProbeOptions, Rule> = {
   clip: atLeast(0),
   seed: whole(0),
   onProgress: aFunction,
+  onLost: aFunction,
 };
 
 const LOAD: Record<keyof AttentiveProbeLoadOptions, Rule> = {
@@ -229,6 +230,8 @@ const LOAD: Record<keyof AttentiveProbeLoadOptions, Rule> = {
   worker: aBoolean,
   signal: anObject,
   onProgress: aFunction,
+  onLost: aFunction,
+  onRecovered: aFunction,
   cache: anything,
   integrity: anObject,
   requestInit: anObject,

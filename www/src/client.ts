@@ -3,7 +3,7 @@
 import type { CachedBytes, CustomCache } from "./cache.js";
 import { JepaError, messageOf } from "./errors.js";
 import { discard, taintedError, transferables } from "./inputs.js";
-import { picturesOf, type CallOptions, type Calls, type Engine, type FromWorker, type PlanRound, type ToWorker } from "./protocol.js";
+import { picturesOf, type CallOptions, type Calls, type Engine, type FromWorker, type PlanRound, type PostedError, type ToWorker } from "./protocol.js";
 import type { Progress } from "./types.js";
 
 interface Call {
@@ -14,25 +14,30 @@ interface Call {
   cache: CustomCache | undefined;
 }
 
+/** How long, in milliseconds, a worker that has started may take for its lock: some are enough, as it does nothing else before. */
+const START = 10_000;
+
 export class WorkerEngine implements Engine {
   readonly #worker: Worker;
   readonly #calls = new Map<number, Call>();
   #nextNumber = 0;
-  #answered = false;
+  #started = false;
+  #starting: ReturnType<typeof setTimeout> | undefined;
   lost: JepaError | undefined;
+  onLost: Engine["onLost"];
 
   constructor() {
     this.#worker = startWorker();
     this.#worker.addEventListener("message", (event: MessageEvent<FromWorker>) => this.#receive(event.data));
     this.#worker.addEventListener("error", (event) => {
       event.preventDefault();
-      this.#fail(
-        this.#answered
+      this.#lose(
+        this.#started
           ? new JepaError("internal", `The worker crashed: ${event.message}. Please report this.`, { cause: event.error })
           : new JepaError("network", "The worker could not be started: serve worker.js beside the other files of the package, allow it in the content security policy, or use the option worker: false."),
       );
     });
-    this.#worker.addEventListener("messageerror", () => this.#fail(new JepaError("internal", "A message of the worker could not be read.")));
+    this.#worker.addEventListener("messageerror", () => this.#lose(new JepaError("internal", "A message of the worker could not be read.")));
   }
 
   async call<K extends keyof Calls>(name: K, request: Calls[K]["request"], { signal, onProgress, onRound, cache }: CallOptions): Promise<Calls[K]["result"]> {
@@ -63,20 +68,25 @@ export class WorkerEngine implements Engine {
   }
 
   #receive(message: FromWorker): void {
-    this.#answered = true;
+    this.#started = true;
+    if (message.type === "started") {
+      this.#starting = setTimeout(() => this.#lose(endedError()), START);
+      return;
+    }
+    if (message.type === "alive") return this.#watch(message.lock);
+    if (message.type === "lost") return this.#lose(errorOf(message.error));
     const call = this.#calls.get(message.number);
     if (message.type === "progress") call?.onProgress?.(message.progress);
     else if (message.type === "round") call?.onRound?.(message.round);
     else if (message.type === "cache") void this.#ask(call?.cache, message);
     else if (message.type === "done") call?.resolve(message.value as never);
-    else {
-      const { code, message: text, details } = message.error;
-      const cause = new Error(text);
-      cause.stack = details;
-      const error = new JepaError(code, text, { cause });
-      if (message.lost) this.#fail(error);
-      else call?.reject(error);
-    }
+    else call?.reject(errorOf(message.error));
+  }
+
+  /** The lock of the worker is had when the worker is no more. */
+  #watch(lock: string | undefined): void {
+    clearTimeout(this.#starting);
+    if (lock !== undefined) navigator.locks.request(lock, () => this.#lose(endedError())).catch(() => {});
   }
 
   /** Functions cannot be posted: what the worker wants of a cache is done here. */
@@ -90,9 +100,16 @@ export class WorkerEngine implements Engine {
     }
   }
 
+  #lose(error: JepaError): void {
+    if (this.lost) return;
+    this.#fail(error);
+    this.onLost?.(error);
+  }
+
   /** Ends the worker; every call in progress rejects with `error`. */
   #fail(error: JepaError): void {
     this.lost ??= error;
+    clearTimeout(this.#starting);
     this.#worker.terminate();
     for (const { reject } of this.#calls.values()) reject(error);
   }
@@ -100,6 +117,16 @@ export class WorkerEngine implements Engine {
   close(): void {
     this.#fail(new JepaError("disposed", "The engine has been closed."));
   }
+}
+
+function endedError(): JepaError {
+  return new JepaError("internal", "The worker was ended from outside of the library, as by a browser that runs out of memory.");
+}
+
+function errorOf({ code, message, details }: PostedError): JepaError {
+  const cause = new Error(message);
+  cause.stack = details;
+  return new JepaError(code, message, { cause });
 }
 
 function startWorker(): Worker {

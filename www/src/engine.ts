@@ -20,6 +20,8 @@ type Operations = { [K in keyof Calls]: (request: Calls[K]["request"], options: 
 
 export class LocalEngine implements Engine {
   #instance: Instance | undefined;
+  #lost: JepaError | undefined;
+  onLost: Engine["onLost"];
   readonly #models = new Map<number, LocalModel>();
   readonly #trainers = new Map<number, LocalTrainer>();
   readonly #worlds = new Map<number, LocalWorld>();
@@ -55,8 +57,13 @@ export class LocalEngine implements Engine {
   };
 
   get lost(): JepaError | undefined {
-    return this.#closing.signal.aborted ? abortError(this.#closing.signal) : this.#instance?.lost;
+    return this.#lost ?? (this.#closing.signal.aborted ? abortError(this.#closing.signal) : undefined);
   }
+
+  readonly #lose = (error: JepaError): void => {
+    this.#lost = error;
+    if (!this.#closing.signal.aborted) this.onLost?.(error);
+  };
 
   async call<K extends keyof Calls>(name: K, request: Calls[K]["request"], options: CallOptions): Promise<Calls[K]["result"]> {
     const operation: Operations[K] = this.#operations[name];
@@ -193,12 +200,12 @@ export class LocalEngine implements Engine {
   async #open(requested: Backend | "auto"): Promise<{ fallbackReason?: string }> {
     const { backend, reason } = await chooseBackend(requested);
     try {
-      this.#instance = await Instance.open(backend);
+      this.#instance = await Instance.open(backend, this.#lose);
       return reason === undefined ? {} : { fallbackReason: reason };
     } catch (error) {
       const { code, message } = toJepaError(error);
       if (requested !== "auto" || code !== "no-webgpu") throw error;
-      this.#instance = await Instance.open("cpu");
+      this.#instance = await Instance.open("cpu", this.#lose);
       return { fallbackReason: message };
     }
   }
@@ -252,7 +259,7 @@ export class LocalEngine implements Engine {
   #releaseIfIdle(): void {
     if (!this.#closing.signal.aborted || this.#busy > 0 || !this.#instance) return;
     if (!this.#instance.lost) for (const residents of [this.#models, this.#trainers, this.#worlds, this.#probes]) for (const resident of residents.values()) resident.free();
-    this.#instance.release();
+    this.#instance.release(this.#lose);
     this.#instance = undefined;
   }
 }

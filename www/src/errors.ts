@@ -30,7 +30,7 @@ export const ERROR_CODES = [
  * | `bad-input` | a picture or an argument that cannot be used |
  * | `bad-mask` | token indices that are out of range, empty or contradictory |
  * | `no-webgpu` | WebGPU was asked for and is not there, or its adapter lacks what is needed |
- * | `device-lost` | the GPU device was lost during the call; a model starts again at the next call, a trainer from its last save |
+ * | `device-lost` | the GPU device was lost during the call; a model starts again at the next call, a trainer with `autosave` from its last save |
  * | `out-of-memory` | an allocation that does not fit |
  * | `network` | a file that could not be fetched completely |
  * | `integrity` | a file whose hash is not the expected one; both are in the message |

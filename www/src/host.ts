@@ -23,17 +23,47 @@ export function useWorkers(start: () => Engine): void {
   newWorkerEngine = start;
 }
 
+/** What a page is told about losses of what computes. */
+export interface LossListeners {
+  /**
+   * Told when what computes is lost: the GPU device, the worker, or the wasm instance by a crash or the end of memory; at once, also while no
+   * call is in progress. The calls in progress reject with the same code, but for {@link Trainer.run} with `autosave`, which goes on. A load
+   * that fails is not told of: it rejects.
+   */
+  onLost?: ((error: JepaError) => void) | undefined;
+  /** Told after a loss when everything is back: the next call, whichever it is, loads the model again. */
+  onRecovered?: (() => void) | undefined;
+}
+
 /** An engine, and the queue of those that live in it. */
 class Host {
-  readonly #spawn: () => Engine;
+  readonly #start: () => Engine;
+  readonly #onLost: (error: JepaError) => void;
+  readonly #onRecovered: () => void;
   #engine: Engine;
   #queue: Promise<unknown> = Promise.resolve();
   #residents = 0;
+  /** Whether the page has been told of a loss, and not yet of the recovery. */
+  #down = false;
 
-  constructor(worker: boolean) {
+  constructor(worker: boolean, { onLost, onRecovered }: LossListeners) {
     // Node's own workers are another interface, and its module is started from a file.
-    this.#spawn = worker && newWorkerEngine && !inNode && typeof Worker === "function" ? newWorkerEngine : () => new LocalEngine();
+    this.#start = worker && newWorkerEngine && !inNode && typeof Worker === "function" ? newWorkerEngine : () => new LocalEngine();
+    this.#onLost = isolated(onLost);
+    this.#onRecovered = isolated(onRecovered);
     this.#engine = this.#spawn();
+  }
+
+  #spawn(): Engine {
+    const engine = this.#start();
+    engine.onLost = (error) => void (engine === this.#engine && this.#tell(error));
+    return engine;
+  }
+
+  #tell(error: JepaError): void {
+    if (this.#residents === 0 || this.#down) return;
+    this.#down = true;
+    this.#onLost(error);
   }
 
   get engine(): Engine {
@@ -45,6 +75,12 @@ class Host {
     this.#engine = this.#spawn();
   }
 
+  recovered(): void {
+    if (!this.#down) return;
+    this.#down = false;
+    this.#onRecovered();
+  }
+
   /** Runs `task` after everything that was asked for before. */
   enqueue<T>(task: () => Promise<T>): Promise<T> {
     const turn = this.#queue.then(task);
@@ -54,12 +90,13 @@ class Host {
 
   enter(): void {
     this.#residents++;
+    if (this.#engine.lost) this.#tell(this.#engine.lost);
   }
 
-  /** The last one closes the engine. */
-  async leave(id: number): Promise<void> {
+  /** Leaves `home`, the engine that it lives in or lived in before that was lost. The last one closes the engine. */
+  async leave(home: Engine, id: number): Promise<void> {
     if (--this.#residents === 0) this.#engine.close();
-    else this.enqueue(async () => this.#engine.lost || this.#engine.call("free", { id }, {})).catch(() => {});
+    else this.enqueue(async () => home.lost || home.call("free", { id }, {})).catch(() => {});
     await this.#queue;
   }
 }
@@ -71,7 +108,7 @@ export interface Advice {
   lost: string;
 }
 
-type Make<Info> = (engine: Engine, options: CallOptions) => Promise<Loaded<Info>>;
+export type Make<Info> = (engine: Engine, options: CallOptions) => Promise<Loaded<Info>>;
 
 /** A model or trainer in an engine. */
 export class Resident<Info> {
@@ -80,21 +117,24 @@ export class Resident<Info> {
   /** Makes it again in another engine, where that is possible. */
   readonly #remake: Make<Info> | undefined;
   #loaded: Loaded<Info>;
+  /** What it was loaded in; another than the host's when that was lost, and made again by another resident. */
+  #home: Engine;
   readonly #disposal = new AbortController();
   #left: Promise<void> | undefined;
 
-  /** Makes one in an engine of its own. `again`: whether `make` can be repeated when that engine is lost. */
+  /** Makes one in an engine of its own. `again` makes it again when that engine is lost, where that can be done. */
   static async settle<Info>(
     make: Make<Info>,
-    { worker, again, advice, signal, onProgress }: { worker: boolean; again: boolean; advice: Advice } & CallOptions,
+    { worker, again, advice, signal, onProgress, ...listeners }: { worker: boolean; again?: Make<Info> | undefined; advice: Advice } & CallOptions & LossListeners,
   ): Promise<Resident<Info>> {
     throwIfAborted(signal);
-    const host = new Host(worker);
-    return new Resident(host, await makeIn(host.engine, make, { signal, onProgress: isolated(onProgress) }), advice, again ? make : undefined);
+    const host = new Host(worker, listeners);
+    return new Resident(host, await makeIn(host.engine, make, { signal, onProgress: isolated(onProgress) }), advice, again);
   }
 
   private constructor(host: Host, loaded: Loaded<Info>, advice: Advice, remake: Make<Info> | undefined) {
     this.#host = host;
+    this.#home = host.engine;
     this.#loaded = loaded;
     this.#advice = advice;
     this.#remake = remake;
@@ -103,6 +143,11 @@ export class Resident<Info> {
 
   get info(): Info {
     return this.#loaded.info;
+  }
+
+  /** Whether what computes was lost, and this one has not been made again since. */
+  get isLost(): boolean {
+    return this.#home.lost !== undefined;
   }
 
   get fallbackReason(): string | undefined {
@@ -118,12 +163,11 @@ export class Resident<Info> {
     const turn = this.#host.enqueue(async () => {
       this.#throwIfDisposed();
       throwIfAborted(signal);
-      if (this.#host.engine.lost) await this.#revive(signal);
-      const { engine } = this.#host;
+      if (this.isLost) await this.#revive(signal);
       try {
-        return await task(engine, this.#loaded.id);
+        return await task(this.#home, this.#loaded.id);
       } catch (error) {
-        throw engine.lost === undefined || !(error instanceof JepaError) ? error : this.#lostError(error);
+        throw !this.isLost || !(error instanceof JepaError) ? error : this.#lostError(error);
       }
     });
     try {
@@ -161,10 +205,13 @@ export class Resident<Info> {
   }
 
   async #revive(signal: AbortSignal | undefined): Promise<void> {
-    if (!this.#remake) throw this.#lostError(this.#host.engine.lost!);
+    if (!this.#remake) throw this.#lostError(this.#home.lost!);
     this.#host.renew();
+    const { engine } = this.#host;
     // Not to be aborted by the disposal alone: closing the engine ends the load.
-    this.#loaded = await makeIn(this.#host.engine, this.#remake, { signal });
+    this.#loaded = await makeIn(engine, this.#remake, { signal });
+    this.#home = engine;
+    this.#host.recovered();
   }
 
   #lostError({ code, message, cause }: JepaError): JepaError {
@@ -178,7 +225,7 @@ export class Resident<Info> {
   /** Calls in progress reject with `disposed`. May be called twice. */
   dispose(): Promise<void> {
     this.#disposal.abort();
-    return (this.#left ??= this.#host.leave(this.#loaded.id));
+    return (this.#left ??= this.#host.leave(this.#home, this.#loaded.id));
   }
 }
 

@@ -2,6 +2,7 @@
 
 export { Jepa, type ClassifyOptions, type EmbedOptions, type EmbedStreamOptions, type PredictOptions, type WindowEmbedding } from "./jepa.js";
 export type { LoadOptions } from "./load-options.js";
+export type { LossListeners } from "./host.js";
 export { Trainer, type HuggingFaceFiles, type RunOptions, type StepOptions, type TrainDataset, type TrainSample, type TrainerInfo, type TrainMetrics } from "./trainer.js";
 export type {
   Autosave,

@@ -6,6 +6,9 @@ import { loadGlue, type Glue } from "./glue.js";
 import type { Backend } from "./types.js";
 import { claimUncaught } from "./uncaught.js";
 
+/** Told when the instance dies while it is in use. */
+type User = (error: JepaError) => void;
+
 const instances = new Map<Backend, Promise<Instance>>();
 const glues = new Map<Backend, Promise<Glue>>();
 
@@ -21,13 +24,13 @@ export class Instance {
   readonly glue: Glue;
   readonly #memory: WebAssembly.Memory;
   #device: GPUDevice | undefined;
-  #users = 0;
+  readonly #users = new Set<User>();
   #lost: JepaError | undefined;
   #die!: (error: JepaError) => void;
   readonly #death: Promise<never>;
 
-  /** The instance of this thread for `backend`, started if there is none. Each open needs its `release`. */
-  static async open(backend: Backend): Promise<Instance> {
+  /** The instance of this thread for `backend`, started if there is none. Each open needs its `release`, by the same user. */
+  static async open(backend: Backend, user: User): Promise<Instance> {
     let opening = instances.get(backend);
     if (!opening) {
       opening = Instance.#make(backend);
@@ -37,7 +40,8 @@ export class Instance {
       if (instances.get(backend) === opening) instances.delete(backend);
       throw toJepaError(error);
     });
-    instance.#users++;
+    if (instance.#lost) throw instance.#lost;
+    instance.#users.add(user);
     return instance;
   }
 
@@ -145,8 +149,9 @@ export class Instance {
   }
 
   /** Called once by each user. The memory of the module is given back with the last one. */
-  release(): void {
-    if (--this.#users === 0) this.#kill(new JepaError("disposed", "The wasm instance has been released."));
+  release(user: User): void {
+    this.#users.delete(user);
+    if (this.#users.size === 0) this.#kill(new JepaError("disposed", "The wasm instance has been released."));
   }
 
   #kill(error: JepaError): void {
@@ -161,6 +166,7 @@ export class Instance {
     const restarted = restart(this.glue).then(() => this.glue);
     restarted.catch(() => {});
     glues.set(this.#backend, restarted);
+    for (const user of this.#users) user(error);
   }
 }
 

@@ -2,7 +2,7 @@
 
 import type { CustomCache } from "./cache.js";
 import { JepaError, messageOf, throwIfAborted } from "./errors.js";
-import { Resident, type Advice } from "./host.js";
+import { Resident, type Advice, type LossListeners, type Make } from "./host.js";
 import type { RequestOptions } from "./http.js";
 import { parseIntegrity } from "./integrity.js";
 import { anything, checkFields, oneOf, type Rule } from "./options.js";
@@ -10,7 +10,7 @@ import type { Calls, Loaded, LoadRequest } from "./protocol.js";
 import type { Backend, Dtype, ModelConfig, ModelPreset, Progress } from "./types.js";
 import { describeSource, type ModelSource } from "./weights.js";
 
-export interface LoadOptions {
+export interface LoadOptions extends LossListeners {
   /** Default `"auto"`: WebGPU where {@link probeDevice} finds it usable, else the CPU. */
   backend?: Backend | "auto" | undefined;
   /** How weights are kept. Default `"auto"`: `"f32"`, which is exact; `"f16"` halves and `"q8"` quarters the memory. */
@@ -77,12 +77,13 @@ type InfoOf<K extends FromCheckpoint> = Calls[K]["result"] extends Loaded<infer 
  * @param special - what the call needs to be told beside what its caller may say
  */
 export async function settled<K extends FromCheckpoint>(call: K, source: ModelSource, options: LoadOptions, advice: Advice, special: Partial<LoadRequest["options"]> = {}): Promise<Resident<InfoOf<K>>> {
-  const { signal, worker = true, onProgress } = options;
+  const { signal, worker = true, onProgress, onLost, onRecovered } = options;
   throwIfAborted(signal);
   const request = loadRequest(source, options);
   Object.assign(request.options, special);
   const cache = customCache(options.cache);
-  return Resident.settle<InfoOf<K>>((engine, each) => engine.call(call, request, { ...each, cache }) as Promise<Loaded<InfoOf<K>>>, { worker, again: true, advice, signal, onProgress });
+  const make: Make<InfoOf<K>> = (engine, each) => engine.call(call, request, { ...each, cache }) as Promise<Loaded<InfoOf<K>>>;
+  return Resident.settle(make, { worker, again: make, advice, signal, onProgress, onLost, onRecovered });
 }
 
 /** Checks everything, and brings it into a form that can be posted to a worker. */

@@ -13,6 +13,8 @@ import type { Source } from "./weights.js";
 /** Computes. After a fatal failure `lost` is set, everything in it is gone, and another engine must be made. */
 export interface Engine {
   readonly lost: JepaError | undefined;
+  /** Told of that failure, whether or not a call is in progress, unless it comes of `close`. */
+  onLost: ((error: JepaError) => void) | undefined;
   call<K extends keyof Calls>(name: K, request: Calls[K]["request"], options: CallOptions): Promise<Calls[K]["result"]>;
   /** Gives back everything at once where that can be done, else when the call in progress ends. */
   close(): void;
@@ -211,13 +213,19 @@ export type ToWorker = { number: number } & (
   | { type: "cached"; question: number; value?: CachedBytes | null | undefined; error?: { name: string; message: string } }
 );
 
-export type FromWorker = { number: number } & (
-  | { type: "progress"; progress: Progress }
-  | { type: "round"; round: PlanRound }
-  | ({ type: "cache"; question: number } & CacheQuestion)
-  | { type: "done"; value: Calls[keyof Calls]["result"] }
-  | { type: "failed"; error: PostedError; lost: boolean }
-);
+export type FromWorker =
+  /** The first thing that a worker says. */
+  | { type: "started" }
+  /** The second, before it does anything: `lock` is the name of a Web Lock that it holds as long as it lives, where there are such locks. */
+  | { type: "alive"; lock?: string }
+  | { type: "lost"; error: PostedError }
+  | ({ number: number } & (
+      | { type: "progress"; progress: Progress }
+      | { type: "round"; round: PlanRound }
+      | ({ type: "cache"; question: number } & CacheQuestion)
+      | { type: "done"; value: Calls[keyof Calls]["result"] }
+      | { type: "failed"; error: PostedError }
+    ));
 
 /** What a worker asks of a cache of the caller's. */
 export type CacheQuestion = { method: "get" | "delete"; key: string } | { method: "set"; key: string; bytes: Uint8Array<ArrayBuffer> };

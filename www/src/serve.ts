@@ -11,7 +11,9 @@ export interface Scope {
   addEventListener(type: "message", listener: (event: MessageEvent<ToWorker>) => void): void;
 }
 
-export function serve(scope: Scope, engine: Engine = new LocalEngine()): void {
+/** Heeds messages from now on, and answers once it is `ready`. */
+export function serve(scope: Scope, ready: Promise<void> = Promise.resolve()): void {
+  const engine: Engine = new LocalEngine();
   const aborts = new Map<number, AbortController>();
   const questions = new Map<number, (answer: Extract<ToWorker, { type: "cached" }>) => void>();
   let nextQuestion = 0;
@@ -45,13 +47,15 @@ export function serve(scope: Scope, engine: Engine = new LocalEngine()): void {
       });
       scope.postMessage({ number, type: "done", value }, buffersOf(value));
     } catch (error) {
-      scope.postMessage({ number, type: "failed", error: post(error), lost: engine.lost !== undefined }, []);
+      scope.postMessage({ number, type: "failed", error: post(error) }, []);
     } finally {
       aborts.delete(number);
     }
   }
 
-  scope.addEventListener("message", ({ data: message }) => {
+  engine.onLost = (error) => scope.postMessage({ type: "lost", error: post(error) }, []);
+  scope.addEventListener("message", async ({ data: message }) => {
+    await ready;
     if (message.type === "abort") aborts.get(message.number)?.abort();
     else if (message.type === "cached") questions.get(message.question)?.(message);
     else void answer(message);

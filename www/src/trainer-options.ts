@@ -2,6 +2,7 @@
 
 import { JepaError } from "./errors.js";
 import type { GlueTrainerOptions } from "./glue.js";
+import type { LossListeners } from "./host.js";
 import type { LoadOptions } from "./load-options.js";
 import { strategyOf, type MaskStrategy } from "./masks.js";
 import { aBoolean, aFunction, anObject, anything, atLeast, between, checkFields, moreThan, numbers, oneOf, orNull, shown, whole, type Rule } from "./options.js";
@@ -214,12 +215,12 @@ export interface Autosave {
 }
 
 /** Where and beside what a trainer runs: what a save does not hold. */
-export interface TrainerHost {
+export interface TrainerHost extends LossListeners {
   /** Default `"auto"`: WebGPU where {@link probeDevice} finds it usable, else the CPU, which is repeatable bit for bit. */
   backend?: Backend | "auto" | undefined;
   /** Compute in a dedicated worker, where the runtime has them and the library comes from `webjepa`, not `webjepa/core`. Default true; false computes in this thread, one step at a time. */
   worker?: boolean | undefined;
-  /** Save while training. */
+  /** Save while training, and go on by itself from the last save, or from where the trainer began if there is none yet, when what computes is lost. */
   autosave?: Autosave | undefined;
   /** Told when a step finds signs that training goes wrong, such as embeddings that become all alike. */
   onWarning?: ((warning: string, metrics: TrainMetrics) => void) | undefined;
@@ -304,6 +305,8 @@ const HOST: Record<keyof TrainerHost, Rule> = {
   onWarning: aFunction,
   onProgress: aFunction,
   signal: anObject,
+  onLost: aFunction,
+  onRecovered: aFunction,
 };
 
 const OPTIONS: Record<keyof TrainerOptions, Rule> = {

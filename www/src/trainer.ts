@@ -1,7 +1,7 @@
 import { captureList, type ClipInput } from "./clips.js";
 import { abortable, JepaError, messageOf, throwIfAborted } from "./errors.js";
 import type { GlueModelInfo, GlueTrainerInfo, GlueWorldInfo } from "./glue.js";
-import { asyncDispose, discardLater, isolated, Resident, type Advice } from "./host.js";
+import { asyncDispose, discardLater, isolated, Resident, type Advice, type Make } from "./host.js";
 import { captureAll, discard, type ImageInput, type Numbering } from "./inputs.js";
 import { Jepa } from "./jepa.js";
 import { BACKENDS, customCache, loadRequest } from "./load-options.js";
@@ -39,11 +39,14 @@ export interface StepOptions {
 }
 
 export interface RunOptions {
-  /** How many steps to take. Default: those that are left of the schedule. */
+  /** By how many steps to get further; steps that are lost are taken again besides. Default: to the end of the schedule. */
   steps?: number | undefined;
   /** Ends the run between two steps; a step that is under way is still taken. The trainer stays usable. */
   signal?: AbortSignal | undefined;
 }
+
+/** So often a run begins a step again that what computes is lost in: what it is lost by, such as want of memory, may be the step itself. */
+const MOST_LOSSES = 3;
 
 /** What is known of a step of training. */
 export interface TrainMetrics {
@@ -108,19 +111,24 @@ export interface HuggingFaceFiles extends Record<string, string | Uint8Array<Arr
 
 const TRAINER: Advice = {
   disposed: "The trainer has been disposed of; resume it from a save.",
-  lost: "What was trained since the last save is lost: go on from that save with Trainer.resume, or Trainer.resumeFrom a store.",
+  lost: "What was trained since the last save is lost: go on from that save with Trainer.resume, or Trainer.resumeFrom a store. With the option autosave a trainer does so by itself.",
 };
+const SAVED: Advice = { ...TRAINER, lost: "The next call goes on from the last save." };
 const MODEL: Advice = {
   disposed: "The model has been disposed of; ask its trainer for another.",
-  lost: "The weights of this model were lost with its trainer: resume the trainer from its last save, and ask it for the model again.",
+  lost: "The weights of this model were lost with its trainer: once that goes on from its last save, ask it for the model again.",
 };
 
 /**
  * Trains a model.
  *
  * Calls of a trainer, and of the models that it gave, are answered one at a time, in the order in which they were made. After a
- * failed call the trainer goes on as if that call had not been made. After a lost GPU device or a crash its weights are gone, and
- * every call rejects with the code of the loss; a trainer with `autosave` is made again by {@link Trainer.resumeFrom}.
+ * failed call the trainer goes on as if that call had not been made.
+ *
+ * When what computes is lost (the GPU device, the worker, memory), so are the weights. With `autosave` the trainer is made again from its
+ * last save, or as it was begun where there is none yet: {@link Trainer.run} goes on from there and takes the lost steps again; any other
+ * call that is in progress rejects with the code of the loss, and the one after it goes on, with `info.step` going back. Models that it
+ * gave are lost for good. Without `autosave` every call rejects with that code; see {@link Trainer.resume}.
  *
  * With the same seed, pictures and options the CPU backend gives the same numbers bit for bit, resumed or not.
  *
@@ -132,6 +140,8 @@ const MODEL: Advice = {
 export class Trainer {
   readonly #resident: Resident<GlueTrainerInfo>;
   readonly #autosave: Autosave | undefined;
+  /** Makes it as it was begun, while the store of `autosave` has no save of it, but maybe one of another trainer. */
+  #begin: Make<GlueTrainerInfo> | undefined;
   readonly #warn: (warning: string, metrics: TrainMetrics) => void;
   #step: number;
 
@@ -171,7 +181,7 @@ export class Trainer {
     if (!(save instanceof Blob || save instanceof Uint8Array || save instanceof ArrayBuffer)) {
       throw new JepaError("bad-input", `A trainer is resumed from the bytes of a save, as a Uint8Array, an ArrayBuffer or a Blob, not from ${shown(save)}.`);
     }
-    return Trainer.#make({ kind: "save", backend, file: save instanceof Blob ? save : new Blob([save as BlobPart]) }, options);
+    return Trainer.#make({ kind: "save", backend, file: blobOf(save) }, options);
   }
 
   /**
@@ -182,16 +192,22 @@ export class Trainer {
   static async resumeFrom(store: SaveStore, options: TrainerHost = {}): Promise<Trainer> {
     checkHost(options);
     checkStore(store);
-    const save = await store.read().catch((error) => Promise.reject(storeError("read", error)));
-    if (save === undefined) throw new JepaError("bad-input", "There is no save in this store: begin with Trainer.create.");
-    return Trainer.resume(save, options);
+    return Trainer.resume(await saveIn(store), options);
   }
 
   static async #make(request: TrainRequest, options: TrainerHost & Pick<TrainerOptions, "cache">): Promise<Trainer> {
-    const { worker = true, signal, onProgress } = options;
+    const { worker = true, backend = "auto", autosave, signal, onProgress, onLost, onRecovered } = options;
     const cache = customCache(options.cache);
-    const resident = await Resident.settle((engine, each) => engine.call("train", request, { ...each, cache }), { worker, again: false, advice: TRAINER, signal, onProgress });
-    return new Trainer(resident, options);
+    const make: Make<GlueTrainerInfo> = (engine, each) => engine.call("train", request, { ...each, cache });
+    const again: Make<GlueTrainerInfo> = async (engine, each) => {
+      const loaded = await (trainer.#begin?.(engine, each) ?? engine.call("train", { kind: "save", backend, file: await saveIn(autosave!.store) }, each));
+      trainer.#step = loaded.info.step;
+      return loaded;
+    };
+    const settings = { worker, advice: autosave ? SAVED : TRAINER, again: autosave && again, signal, onProgress, onLost, onRecovered };
+    const trainer = new Trainer(await Resident.settle(make, settings), options);
+    if (autosave) trainer.#begin = make;
+    return trainer;
   }
 
   private constructor(resident: Resident<GlueTrainerInfo>, { autosave, onWarning }: TrainerHost) {
@@ -249,7 +265,7 @@ export class Trainer {
       const masks = options.masks && masksOf(options.masks);
       return { ...(await this.#captured(images, (i) => i, !preprocess)), masks, preprocess };
     };
-    return this.#take(capturing(), signal);
+    return this.#resident.callWith(capturing(), (engine, request: StepRequest) => this.#take(engine, request, signal), signal);
   }
 
   /**
@@ -259,19 +275,42 @@ export class Trainer {
    * aborted, or resumed from a save, goes on with the pictures that come next. A step's pictures are all different, so that the data
    * set holds at least `batchSize · accumulate`; what does not fill a step is left out of its epoch.
    *
+   * With `autosave` a run survives the loss of what computes: the steps since the last save are taken, and given, again. It rejects with
+   * the code of the loss when that happens three times without a step beyond those that were taken before.
+   *
    * @throws {@link JepaError} those of {@link Trainer.step}, and `bad-input` when the data set is too small or does not give a picture
    */
   async *run(dataset: TrainDataset, options: RunOptions = {}): AsyncGenerator<TrainMetrics, void, undefined> {
     checkFields("", options, { steps: whole(0), signal: anObject });
     const { signal } = options;
     const { steps, step } = this.info;
-    for (let left = options.steps ?? Math.max(0, steps - step); left > 0; left--) yield await this.#stepOn(dataset, signal);
+    const end = options.steps === undefined ? steps : step + options.steps;
+    let furthest = step;
+    let losses = 0;
+    while (this.#step < end) {
+      let metrics: TrainMetrics | undefined;
+      try {
+        metrics = await this.#stepOn(dataset, signal);
+      } catch (error) {
+        const ended = error instanceof JepaError && (error.code === "aborted" || error.code === "disposed");
+        if (!this.#autosave || !this.#resident.isLost || ended || ++losses === MOST_LOSSES) throw error;
+        continue;
+      }
+      if (!metrics) continue;
+      if (metrics.step > furthest) [furthest, losses] = [metrics.step, 0];
+      yield metrics;
+    }
   }
 
-  async #stepOn(dataset: TrainDataset, signal: AbortSignal | undefined): Promise<TrainMetrics> {
+  /** Undefined where the trainer is at another step by the time that the pictures are there: the next step takes others. */
+  async #stepOn(dataset: TrainDataset, signal: AbortSignal | undefined): Promise<TrainMetrics | undefined> {
     throwIfAborted(signal);
     const length = this.#lengthOf(dataset);
-    const numbers = await this.#resident.call((engine, id) => engine.call("indices", { id, length }, { signal }), signal);
+    let step: number;
+    const numbers = await this.#resident.call((engine, id) => {
+      step = this.#step;
+      return engine.call("indices", { id, length }, { signal });
+    }, signal);
     const capturing = this.#captureNumbered(dataset, numbers);
     try {
       // Not inside of the queue: calls of other models go on while pictures are brought.
@@ -280,7 +319,12 @@ export class Trainer {
       discardLater(capturing);
       throw error;
     }
-    return this.#take(capturing, signal);
+    const task = async (engine: Engine, request: StepRequest) => {
+      if (this.#step === step) return this.#take(engine, request, signal);
+      request.pictures.forEach(discard);
+      return undefined;
+    };
+    return this.#resident.callWith(capturing, task, signal);
   }
 
   #lengthOf(dataset: TrainDataset): number {
@@ -362,18 +406,12 @@ export class Trainer {
     return accumulate === 1 ? `batchSize = ${batchSize} pictures` : `batchSize · accumulate = ${batchSize} · ${accumulate} = ${batchSize * accumulate} pictures`;
   }
 
-  #take(capturing: Promise<Omit<StepRequest, "id">>, signal: AbortSignal | undefined): Promise<TrainMetrics> {
-    return this.#resident.callWith(
-      capturing,
-      async (engine, request) => {
-        const metrics: TrainMetrics = await engine.call("step", request, { signal });
-        this.#step = metrics.step;
-        if (metrics.warning !== undefined) this.#warn(metrics.warning, metrics);
-        await this.#keep(engine, request.id);
-        return metrics;
-      },
-      signal,
-    );
+  async #take(engine: Engine, request: StepRequest, signal: AbortSignal | undefined): Promise<TrainMetrics> {
+    const metrics: TrainMetrics = await engine.call("step", request, { signal });
+    this.#step = metrics.step;
+    if (metrics.warning !== undefined) this.#warn(metrics.warning, metrics);
+    await this.#keep(engine, request.id);
+    return metrics;
   }
 
   /** Saves, when it is time to. */
@@ -384,6 +422,7 @@ export class Trainer {
     const { file } = await engine.call("save", { id }, {});
     try {
       await store.write(file);
+      this.#begin = undefined;
     } catch (error) {
       const failure = storeError("written", error);
       if (!onError) throw failure;
@@ -446,6 +485,14 @@ export class Trainer {
   [asyncDispose](): Promise<void> {
     return this.dispose();
   }
+}
+
+const blobOf = (save: Uint8Array | ArrayBuffer | Blob): Blob => (save instanceof Blob ? save : new Blob([save as BlobPart]));
+
+async function saveIn(store: SaveStore): Promise<Blob> {
+  const save = await store.read().catch((error) => Promise.reject(storeError("read", error)));
+  if (save === undefined) throw new JepaError("bad-input", "There is no save in this store: begin with Trainer.create.");
+  return blobOf(save);
 }
 
 function storeError(what: "read" | "written", error: unknown): JepaError {

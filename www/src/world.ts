@@ -1,7 +1,7 @@
 import { captureAll, type ImageInput } from "./inputs.js";
 import { JepaError, throwIfAborted } from "./errors.js";
 import type { GluePlanOptions, GlueWorldInfo } from "./glue.js";
-import { asyncDispose, isolated, type Advice, type Resident } from "./host.js";
+import { asyncDispose, isolated, type Advice, type LossListeners, type Resident } from "./host.js";
 import { settled, type LoadOptions } from "./load-options.js";
 import { valuesOf, type Vector } from "./math.js";
 import { aFunction, anything, atLeast, checkFields, moreThan, oneOf, whole, type Rule } from "./options.js";
@@ -10,7 +10,7 @@ import type { Backend, Dtype, ModelConfig } from "./types.js";
 import type { ModelSource } from "./weights.js";
 
 /** How a world model is loaded. */
-export type WorldOptions = Pick<LoadOptions, "backend" | "dtype" | "worker" | "config" | "onProgress" | "signal" | "cache" | "integrity" | "requestInit">;
+export type WorldOptions = Pick<LoadOptions, "backend" | "dtype" | "worker" | "config" | "onProgress" | "signal" | "cache" | "integrity" | "requestInit" | keyof LossListeners>;
 
 export interface EncodeOptions {
   /** False: pictures are Float32Array pixel data, resized and normalised by the caller to be the model's very input. Default true. */

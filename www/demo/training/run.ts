@@ -136,7 +136,9 @@ export class Run {
   private async note(trainer: Trainer, metrics: TrainMetrics): Promise<void> {
     const { state } = this.store;
     const { step, loss, std, effectiveRank, gradNorm, ms } = metrics;
-    const { history } = state;
+    // After a loss of the GPU, steps since the last save come again.
+    if (step <= (state.history.step.at(-1) ?? 0)) this.store.change({ history: until(state.history, step - 1), accuracies: until(state.accuracies, step - 1) });
+    const { history } = this.store.state;
     history.step.push(step);
     history.loss.push(loss);
     history.std.push(std);
