@@ -8,8 +8,10 @@ import { existsSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { buildWasm } from "../../scripts/build-wasm.mjs";
 import { LAVAPIPE } from "../../scripts/hosts.mjs";
 import { main, root, say, seconds, stop } from "../../scripts/lib.mjs";
+import { setup } from "../../scripts/setup.mjs";
 import { encoding, training } from "./arithmetic.mjs";
 import { environment } from "./environment.mjs";
 import { drawn, inNode, inPage } from "./hosts.mjs";
@@ -74,6 +76,7 @@ const KINDS = {
       webjepa: { cpu: [{}], webgpu: [{}] },
       tfjs: { cpu: [{}], webgpu: [{}, { backend: "webgl" }] },
       jax: { cpu: [{}], webgpu: [{}] },
+      burn: { cpu: [{}] },
     },
     trial: { case: ["ijepa-64", 4], limits: { steps: 3, budgetMs: 5000, minRounds: 2, maxRounds: 9 } },
     quick: { cases: [["ijepa-64", 4]], limits: { steps: 8, budgetMs: 10_000, minRounds: 2, maxRounds: 9 } },
@@ -116,8 +119,9 @@ class Runner {
     Object.assign(this, { server, names, quick, without, chosen: new Map() });
   }
 
-  contestants(kind) {
-    return Object.keys(KINDS[kind].settings).filter((contestant) => !this.without.includes(contestant));
+  contestants(kind, device) {
+    const { settings } = KINDS[kind];
+    return Object.keys(settings).filter((contestant) => settings[contestant][device] && !this.without.includes(contestant));
   }
 
   wants(name) {
@@ -137,7 +141,7 @@ class Runner {
     const key = `${kind}, ${host}, ${device}, ${threads} thread(s)`;
     if (!this.chosen.has(key)) {
       const { settings, trial } = KINDS[kind];
-      const contestants = this.contestants(kind);
+      const contestants = this.contestants(kind, device);
       const options = (contestant) => (host === "node" && settings[contestant].node) || settings[contestant][device];
       let entrants = contestants.flatMap((contestant) => options(contestant).map((options) => ({ contestant, options })));
       if (this.quick) entrants = contestants.map((contestant) => ({ contestant, options: options(contestant)[0] }));
@@ -212,7 +216,7 @@ class Runner {
   async firstEmbedding() {
     const rows = [];
     for (const device of ["webgpu", "cpu"]) {
-      for (const contestant of this.contestants("encoder")) {
+      for (const contestant of this.contestants("encoder", device)) {
         if (!this.wants(`first-embedding/${device}/${contestant}`)) continue;
         const { options } = (await this.entrants({ kind: "encoder", device, threads: 1 })).find((entrant) => entrant.contestant === contestant);
         const visits = [];
@@ -291,6 +295,7 @@ await main(import.meta, async (args) => {
   const hostOf = (bench) => (IN_NODE.includes(bench) ? "node" : (({ ...RACES, ...CEILINGS })[bench]?.host ?? "browser"));
   const hosts = ["browser", "node"].filter((host) => values[host] || values.browser === values.node);
   const benches = BENCHES.filter((bench) => runner.wants(bench) && hosts.includes(hostOf(bench)));
+  if (benches.some((name) => RACES[name] && runner.contestants(RACES[name].kind, RACES[name].device).includes("burn"))) buildWasm("bench-burn", setup());
   const report = { quick: values.quick, environments: {}, benches: {} };
   try {
     for (const name of benches) {
