@@ -115,6 +115,13 @@ const TABLES = {
       ["model", "", "dispatches", "submits", "bytes uploaded", "pipelines made"],
       rows.map(({ model, contestant, dispatches, submits, bytesWritten, pipelines }) => [MODELS[model], NAMES[contestant], dispatches, submits, bytesWritten, pipelines]),
     ),
+  "train-gpu-work": (rows) =>
+    markdown(
+      ["model", "batch", "", "dispatches", "submits", "bytes uploaded", "pipelines made", "buffers at most"],
+      rows.map(({ model, batch, contestant, dispatches, submits, bytesWritten, pipelines, peakBytes }) => [
+        MODELS[model], batch, NAMES[contestant], dispatches, submits, bytesWritten, pipelines, mega(peakBytes),
+      ]),
+    ),
   memory: (rows) =>
     markdown(
       ["model", "device", "wasm memory at start", "peak while loading", "weights that live in it", "these + largest tensor"],

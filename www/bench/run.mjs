@@ -84,9 +84,10 @@ const KINDS = {
   },
 };
 
+/** `also`: cases of a full run that the kind's other devices would take too long for. */
 const RACES = {
   "encoder-webgpu": { kind: "encoder", device: "webgpu", threads: 1 },
-  "encoder-cpu": { kind: "encoder", device: "cpu", threads: 1 },
+  "encoder-cpu": { kind: "encoder", device: "cpu", threads: 1, also: [["vit-b", 1]] },
   "encoder-threads": { kind: "encoder", device: "cpu", threads: 2 },
   "encoder-node-webgpu": { kind: "encoder", device: "webgpu", threads: 1, host: "node" },
   "clip-webgpu": { kind: "clip", device: "webgpu", threads: 1 },
@@ -107,7 +108,7 @@ const ALONE = {
   encoder: { warmUpMs: 3000, budgetMs: 5000, minRounds: 2, maxRounds: 25 },
   training: { steps: 2, budgetMs: 10_000, minRounds: 2, maxRounds: 25 },
 };
-const BENCHES = [...Object.keys(RACES), ...Object.keys(CEILINGS), "cost", "first-embedding", "gpu-work", "memory", "rollouts"];
+const BENCHES = [...Object.keys(RACES), ...Object.keys(CEILINGS), "cost", "first-embedding", "gpu-work", "train-gpu-work", "memory", "rollouts"];
 /** Benches, besides races, that run in Node. */
 const IN_NODE = ["rollouts"];
 
@@ -161,10 +162,10 @@ class Runner {
   }
 
   async race(name) {
-    const setup = RACES[name];
+    const { also = [], ...setup } = RACES[name];
     const { cases, limits } = KINDS[setup.kind][this.quick ? "quick" : "whole"];
     const rows = [];
-    for (const [model, batch] of cases.filter(([model, batch]) => this.wants(`${name}/${model}/b${batch}`))) {
+    for (const [model, batch] of [...cases, ...(this.quick ? [] : also)].filter(([model, batch]) => this.wants(`${name}/${model}/b${batch}`))) {
       const entrants = await this.entrants(setup);
       // A host that dies takes its case with it, not the whole run.
       const results = await this.start({ model, batch, ...setup, entrants, limits }).catch(({ message }) => {
@@ -248,6 +249,21 @@ class Runner {
     return rows;
   }
 
+  /** Of TensorFlow.js with its WebGPU backend, which is the one that can be counted. */
+  async trainingWork() {
+    const rows = [];
+    for (const [model, batch] of KINDS.training.quick.cases) {
+      for (const contestant of this.contestants("training", "webgpu")) {
+        if (!this.wants(`train-gpu-work/${model}/${contestant}`)) continue;
+        const options = contestant === "webjepa" ? { worker: false } : {};
+        const calls = await inPage(this.server, "stepWork", { contestant, device: "webgpu", model, batch, options });
+        rows.push({ model, batch, contestant, ...calls });
+        say(`WebGPU calls of a training step, ${model}, ${contestant}: ${JSON.stringify(calls)}`);
+      }
+    }
+    return rows;
+  }
+
   async memory() {
     const tensors = shapes(MODELS["vit-b"]).map(bytes);
     const rows = [];
@@ -268,7 +284,7 @@ class Runner {
   measure(name) {
     if (RACES[name]) return this.race(name);
     if (CEILINGS[name]) return this.ceilings(name);
-    return { cost: () => this.cost(), "first-embedding": () => this.firstEmbedding(), "gpu-work": () => this.gpuWork(), memory: () => this.memory(), rollouts: () => this.rollouts() }[name]();
+    return { cost: () => this.cost(), "first-embedding": () => this.firstEmbedding(), "gpu-work": () => this.gpuWork(), "train-gpu-work": () => this.trainingWork(), memory: () => this.memory(), rollouts: () => this.rollouts() }[name]();
   }
 }
 

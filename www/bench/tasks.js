@@ -135,6 +135,21 @@ export function tasks({ libraries, origin, say, longTasks = [] }) {
       return Object.fromEntries(Object.keys(calls).map((name) => [name, calls[name] - before[name]]));
     },
 
+    /** WebGPU calls of one warm training step, and the most bytes of buffers that were alive at once until its end. */
+    async stepWork({ contestant, model, batch, device, options }) {
+      const { count, countBuffers } = await import("./counters.js");
+      const calls = count();
+      const buffers = countBuffers();
+      const { create } = await import(`./contestants/train-${contestant}.js`);
+      const side = await create({ libraries, task: trainingTask(model, batch), device, ...options });
+      await side.step(0);
+      await side.step(1);
+      const before = { ...calls };
+      await side.step(2);
+      const one = Object.fromEntries(Object.keys(calls).map((name) => [name, calls[name] - before[name]]));
+      return { ...one, peakBytes: buffers.peakBytes };
+    },
+
     /** Size of the wasm memory when it is made and after loading. It never shrinks, so the second is the peak. */
     async memory(request) {
       const memories = new Map();
