@@ -3,7 +3,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import { HORIZON, SAMPLES } from "./rollouts.mjs";
 
 const NAMES = { webjepa: "webjepa", onnxruntime: "onnxruntime-web", jax: "jax-js", tfjs: "TensorFlow.js", burn: "burn-flex" };
-const MODELS = { "vit-ti": "ViT-Ti/16", "vit-s": "ViT-S/16", "vit-b": "ViT-B/16", "clip-ti": "ViT-Ti/16, 16 frames", "clip-ti-2": "ViT-Ti/16, 2 frames", "ijepa-64": "I-JEPA, 64 × 64" };
+const MODELS = { "vit-ti": "ViT-Ti/16", "vit-s": "ViT-S/16", "vit-b": "ViT-B/16", "clip-ti": "ViT-Ti/16, 16 frames", "clip-ti-2": "ViT-Ti/16, 2 frames", "ijepa-64": "I-JEPA, 64 × 64", "knn-10k": "10,000 embeddings of 192" };
 
 const ms = (value) => (value >= 1000 ? `${(value / 1000).toFixed(2)} s` : `${value.toFixed(value < 10 ? 1 : 0)} ms`);
 const spread = ({ median, min, max }) => `${ms(median)} (${ms(min)} – ${ms(max)})`;
@@ -87,6 +87,7 @@ const TABLES = {
   "train-webgpu": training,
   "train-cpu": training,
   "train-node-webgpu": training,
+  knn: races,
   cost: (rows) =>
     `![Three charts of the time of a forward, on the CPU and on WebGPU: by tokens, by batch, and by depth](images/cost.png)\n\n${markdown(
       ["ViT-Ti/16, by", "", "multiply-adds", "CPU, one thread", "WebGPU"],

@@ -82,6 +82,14 @@ const KINDS = {
     quick: { cases: [["ijepa-64", 4]], limits: { steps: 8, budgetMs: 10_000, minRounds: 2, maxRounds: 9 } },
     whole: { cases: [["ijepa-64", 32]], limits: { steps: 8, budgetMs: 90_000, minRounds: 3, maxRounds: 25 } },
   },
+  neighbours: {
+    task: "neighbours",
+    // Of shares of the vote.
+    tolerance: { cpu: 1e-5 },
+    settings: { webjepa: { cpu: [{}] }, tfjs: { cpu: [{}] } },
+    quick: { cases: [["knn-10k", 100]], limits: { warmUpMs: 2000, budgetMs: 5000, minRounds: 2, maxRounds: 9 } },
+    whole: { cases: [["knn-10k", 100]], limits: { warmUpMs: 5000, budgetMs: 20_000, minRounds: 3, maxRounds: 25 } },
+  },
 };
 
 /** `also`: cases of a full run that the kind's other devices would take too long for. */
@@ -96,6 +104,7 @@ const RACES = {
   "train-webgpu": { kind: "training", device: "webgpu", threads: 1 },
   "train-cpu": { kind: "training", device: "cpu", threads: 1 },
   "train-node-webgpu": { kind: "training", device: "webgpu", threads: 1, host: "node" },
+  knn: { kind: "neighbours", device: "cpu", threads: 1 },
 };
 /** webjepa by itself against what the device can do at most; the cases of all races. */
 const CEILINGS = {
@@ -180,7 +189,7 @@ class Runner {
   async ceilings(name) {
     const { device, host } = CEILINGS[name];
     const rows = [];
-    for (const { task, tolerance, [this.quick ? "quick" : "whole"]: { cases } } of Object.values(KINDS)) {
+    for (const { task, tolerance, [this.quick ? "quick" : "whole"]: { cases } } of Object.values(KINDS).filter(({ task }) => ALONE[task])) {
       for (const [model, batch] of cases.filter(([model, batch]) => this.wants(`${name}/${model}/b${batch}`))) {
         const request = { task, model, batch, device, threads: 1, tolerance: tolerance[device], limits: ALONE[task] };
         const needed = task === "training" ? training(trainingTask(model, batch)) : encoding(MODELS[model], batch);
