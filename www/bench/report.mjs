@@ -98,6 +98,19 @@ const TABLES = {
           return [by, size, `${(multiplyAdds / 1e9).toFixed(2)} G`, ...["cpu", "webgpu"].map((device) => (on(device)?.time ? spread(on(device).time) : "–"))];
         }),
     )}`,
+  kept: (rows) => {
+    const all = Math.max(...rows.map(({ kept }) => kept));
+    const share = (part, whole) => `${((100 * part) / whole).toFixed(0)} %`;
+    const devices = [...new Set(rows.map(({ device }) => device))];
+    const of = (device, kept) => rows.find((row) => row.device === device && row.kept === kept);
+    const cells = (device, kept) => [of(device, kept), of(device, all)].every((row) => row?.time) ? [spread(of(device, kept).time), share(of(device, kept).time.median, of(device, all).time.median)] : ["failed", "–"];
+    return markdown(
+      ["patches kept", "multiply-adds", "", ...devices.flatMap((device) => [device, ""])],
+      rows
+        .filter(({ device }) => device === devices[0])
+        .map(({ kept, multiplyAdds }) => [kept, `${(multiplyAdds / 1e9).toFixed(2)} G`, share(multiplyAdds, of(devices[0], all).multiplyAdds), ...devices.flatMap((device) => cells(device, kept))]),
+    );
+  },
   "first-embedding": (rows) =>
     markdown(
       ["device", "", "code, gzipped", "weights", "loaded after", "first embedding after", "longest main-thread task"],

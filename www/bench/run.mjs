@@ -20,7 +20,7 @@ import { summary } from "./measure.js";
 import { table, updateDocument } from "./report.mjs";
 import { rollouts } from "./rollouts.mjs";
 import { serve } from "./server.mjs";
-import { trainingTask } from "./training.mjs";
+import { KEPT, trainingTask } from "./training.mjs";
 
 /**
  * What contestants race in; `task` is its name in tasks.js. `settings` are tried for each contestant before a device's first case, on the case `trial`;
@@ -117,7 +117,7 @@ const ALONE = {
   encoder: { warmUpMs: 3000, budgetMs: 5000, minRounds: 2, maxRounds: 25 },
   training: { steps: 2, budgetMs: 10_000, minRounds: 2, maxRounds: 25 },
 };
-const BENCHES = [...Object.keys(RACES), ...Object.keys(CEILINGS), "cost", "first-embedding", "gpu-work", "train-gpu-work", "memory", "rollouts"];
+const BENCHES = [...Object.keys(RACES), ...Object.keys(CEILINGS), "cost", "kept", "first-embedding", "gpu-work", "train-gpu-work", "memory", "rollouts"];
 /** Benches, besides races, that run in Node. */
 const IN_NODE = ["rollouts"];
 
@@ -222,6 +222,22 @@ class Runner {
     return rows;
   }
 
+  /** webjepa's training step by the number of patches that the masks leave. */
+  async kept() {
+    const rows = [];
+    const batch = this.quick ? 4 : 16;
+    for (const device of ["cpu", "webgpu"]) {
+      for (const kept of KEPT) {
+        if (!this.wants(`kept/${device}`)) continue;
+        const model = `kept-${kept}`;
+        const request = { kind: "training", model, batch, device, threads: 1, entrants: [{ contestant: "webjepa", options: {} }], limits: ALONE.training };
+        const [result] = await this.start(request);
+        rows.push({ device, kept, batch, multiplyAdds: training(trainingTask(model, batch)).multiplyAdds, ...result });
+      }
+    }
+    return rows;
+  }
+
   /** A new browser each time, so nothing is cached; the first visit of all only warms the server. */
   async firstEmbedding() {
     const rows = [];
@@ -293,7 +309,7 @@ class Runner {
   measure(name) {
     if (RACES[name]) return this.race(name);
     if (CEILINGS[name]) return this.ceilings(name);
-    return { cost: () => this.cost(), "first-embedding": () => this.firstEmbedding(), "gpu-work": () => this.gpuWork(), "train-gpu-work": () => this.trainingWork(), memory: () => this.memory(), rollouts: () => this.rollouts() }[name]();
+    return { cost: () => this.cost(), kept: () => this.kept(), "first-embedding": () => this.firstEmbedding(), "gpu-work": () => this.gpuWork(), "train-gpu-work": () => this.trainingWork(), memory: () => this.memory(), rollouts: () => this.rollouts() }[name]();
   }
 }
 
