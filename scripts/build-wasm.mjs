@@ -19,6 +19,8 @@ export const KINDS = {
   cpu: { crate: "webjepa-module", features: "cpu", profile: "wasm-cpu", optimise: "-O3" },
   "cpu-relaxed": { crate: "webjepa-module", features: "cpu,relaxed-simd", profile: "wasm-cpu", optimise: "-O3" },
   webgpu: { crate: "webjepa-module", features: "webgpu", profile: "wasm-webgpu", optimise: "-Os" },
+  // burn as it comes, which webjepa's training is measured against; built by the bench alone.
+  "bench-burn": { crate: "webjepa-bench-burn", features: "", profile: "wasm-bench", optimise: "-O3" },
   "conformance-cpu": { crate: "webjepa-conformance", features: "cpu", profile: "wasm-cpu" },
   "conformance-cpu-relaxed": { crate: "webjepa-conformance", features: "cpu,relaxed-simd", profile: "wasm-cpu" },
   "conformance-webgpu": { crate: "webjepa-conformance", features: "webgpu", profile: "wasm-webgpu" },
@@ -28,7 +30,7 @@ const WASM_FEATURES = ["bulk-memory", "bulk-memory-opt", "multivalue", "mutable-
 /** The reset function is how www/src/instance.ts replaces an instance that has crashed or lost its device. */
 const BINDGEN_FLAGS = ["--omit-default-module-path", "--remove-name-section", "--remove-producers-section", "--experimental-reset-state-function"];
 const KEPT_RESULTS = 16;
-const CRATE_ROOTS = ["src/lib.rs", "src/kernels/lib.rs", "src/module/lib.rs", "tests/conformance/src/lib.rs"];
+const CRATE_ROOTS = ["src/lib.rs", "src/kernels/lib.rs", "src/module/lib.rs", "tests/conformance/src/lib.rs", "www/bench/burn/lib.rs"];
 
 export function buildWasm(kind, rust) {
   if (!(kind in KINDS)) stop(`unknown wasm build "${kind}"; there are ${Object.keys(KINDS).join(", ")}`);
@@ -83,7 +85,7 @@ function inputsHash(kind, { wasm: { cargo, args, env } }) {
   const hash = createHash("sha256");
   hash.update(JSON.stringify([KINDS[kind], WASM_FEATURES, BINDGEN_FLAGS, args, output(cargo, ["--version"], { env }), lockedVersion("wasm-bindgen")]));
   hash.update(JSON.parse(read("package-lock.json")).packages["node_modules/binaryen"].version);
-  const sources = kind.startsWith("conformance") ? ["src", "tests/conformance/src", "tests/conformance/Cargo.toml"] : ["src"];
+  const sources = kind === "bench-burn" ? ["www/bench/burn"] : kind.startsWith("conformance") ? ["src", "tests/conformance/src", "tests/conformance/Cargo.toml"] : ["src"];
   for (const file of ["Cargo.toml", "Cargo.lock", ".cargo/config.toml", ...sources].flatMap(files)) hash.update(`${file}\0${read(file)}\0`);
   return hash.digest("hex").slice(0, 16);
 }

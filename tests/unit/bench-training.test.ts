@@ -6,7 +6,7 @@ import "../../www/bench/iterators.mjs";
 import { create as createJax } from "../../www/bench/contestants/train-jax.js";
 import { create as createTfjs } from "../../www/bench/contestants/train-tfjs.js";
 import { pseudoRandom } from "../../www/bench/models.mjs";
-import { trainingTask } from "../../www/bench/training.mjs";
+import { KEPT, trainingTask } from "../../www/bench/training.mjs";
 
 const at = (path: string) => new URL(`../../${path}`, import.meta.url);
 const json = (path: string) => JSON.parse(readFileSync(at(`tests/fixtures/${path}`), "utf8"));
@@ -37,6 +37,12 @@ describe("training task", () => {
       }
     }
     expect(tops.size).toBeGreaterThan(20);
+  });
+
+  it.each(KEPT)("leaves %i patches, of which none is predicted", (kept) => {
+    const { context, targets } = trainingTask(`kept-${kept}`, 2).inputs(0);
+    expect([context.length, targets.length]).toEqual([2 * kept, 2]);
+    targets.forEach((token: number, image: number) => expect([...context.subarray(image * kept, (image + 1) * kept)]).not.toContain(token));
   });
 
   it("starts the target encoder as a copy of the encoder", () => {

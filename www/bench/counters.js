@@ -23,3 +23,24 @@ export function count() {
   wrap(GPUDevice, "createComputePipelineAsync", pipeline);
   return calls;
 }
+
+/** Bytes of the buffers that are made on this thread from now on and not destroyed; one that is left to the garbage collector counts to the end. */
+export function countBuffers() {
+  const buffers = { bytes: 0, peakBytes: 0 };
+  const alive = new WeakMap();
+  const { createBuffer } = GPUDevice.prototype;
+  GPUDevice.prototype.createBuffer = function (descriptor) {
+    const buffer = createBuffer.call(this, descriptor);
+    alive.set(buffer, descriptor.size);
+    buffers.bytes += descriptor.size;
+    buffers.peakBytes = Math.max(buffers.peakBytes, buffers.bytes);
+    return buffer;
+  };
+  const { destroy } = GPUBuffer.prototype;
+  GPUBuffer.prototype.destroy = function () {
+    buffers.bytes -= alive.get(this) ?? 0;
+    alive.delete(this);
+    return destroy.call(this);
+  };
+  return buffers;
+}

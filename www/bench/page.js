@@ -11,6 +11,7 @@ window.bench = tasks({
     onnxruntime: at("/onnxruntime-web/ort.wasm.bundle.min.mjs"),
     onnxruntimeWebgpu: at("/onnxruntime-web/ort.webgpu.bundle.min.mjs"),
     jax: at("/jax/index.js"),
+    burn: at("/wasm/bench-burn/webjepa.js"),
     tfjs: at("/tfjs/tf.fesm.min.js"),
     tfjsWasm: at("/tfjs-backend-wasm/tf-backend-wasm.fesm.min.js"),
     tfjsWasmFiles: at("/tfjs-backend-wasm/"),

@@ -2,8 +2,8 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { HORIZON, SAMPLES } from "./rollouts.mjs";
 
-const NAMES = { webjepa: "webjepa", onnxruntime: "onnxruntime-web", jax: "jax-js", tfjs: "TensorFlow.js" };
-const MODELS = { "vit-ti": "ViT-Ti/16", "vit-s": "ViT-S/16", "vit-b": "ViT-B/16", "clip-ti": "ViT-Ti/16, 16 frames", "clip-ti-2": "ViT-Ti/16, 2 frames", "ijepa-64": "I-JEPA, 64 × 64" };
+const NAMES = { webjepa: "webjepa", onnxruntime: "onnxruntime-web", jax: "jax-js", tfjs: "TensorFlow.js", burn: "burn-flex" };
+const MODELS = { "vit-ti": "ViT-Ti/16", "vit-s": "ViT-S/16", "vit-b": "ViT-B/16", "clip-ti": "ViT-Ti/16, 16 frames", "clip-ti-2": "ViT-Ti/16, 2 frames", "ijepa-64": "I-JEPA, 64 × 64", "knn-10k": "10,000 embeddings of 192" };
 
 const ms = (value) => (value >= 1000 ? `${(value / 1000).toFixed(2)} s` : `${value.toFixed(value < 10 ? 1 : 0)} ms`);
 const spread = ({ median, min, max }) => `${ms(median)} (${ms(min)} – ${ms(max)})`;
@@ -87,6 +87,7 @@ const TABLES = {
   "train-webgpu": training,
   "train-cpu": training,
   "train-node-webgpu": training,
+  knn: races,
   cost: (rows) =>
     `![Three charts of the time of a forward, on the CPU and on WebGPU: by tokens, by batch, and by depth](images/cost.png)\n\n${markdown(
       ["ViT-Ti/16, by", "", "multiply-adds", "CPU, one thread", "WebGPU"],
@@ -97,6 +98,19 @@ const TABLES = {
           return [by, size, `${(multiplyAdds / 1e9).toFixed(2)} G`, ...["cpu", "webgpu"].map((device) => (on(device)?.time ? spread(on(device).time) : "–"))];
         }),
     )}`,
+  kept: (rows) => {
+    const all = Math.max(...rows.map(({ kept }) => kept));
+    const share = (part, whole) => `${((100 * part) / whole).toFixed(0)} %`;
+    const devices = [...new Set(rows.map(({ device }) => device))];
+    const of = (device, kept) => rows.find((row) => row.device === device && row.kept === kept);
+    const cells = (device, kept) => [of(device, kept), of(device, all)].every((row) => row?.time) ? [spread(of(device, kept).time), share(of(device, kept).time.median, of(device, all).time.median)] : ["failed", "–"];
+    return markdown(
+      ["patches kept", "multiply-adds", "", ...devices.flatMap((device) => [device, ""])],
+      rows
+        .filter(({ device }) => device === devices[0])
+        .map(({ kept, multiplyAdds }) => [kept, `${(multiplyAdds / 1e9).toFixed(2)} G`, share(multiplyAdds, of(devices[0], all).multiplyAdds), ...devices.flatMap((device) => cells(device, kept))]),
+    );
+  },
   "first-embedding": (rows) =>
     markdown(
       ["device", "", "code, gzipped", "weights", "loaded after", "first embedding after", "longest main-thread task"],
@@ -114,6 +128,13 @@ const TABLES = {
     markdown(
       ["model", "", "dispatches", "submits", "bytes uploaded", "pipelines made"],
       rows.map(({ model, contestant, dispatches, submits, bytesWritten, pipelines }) => [MODELS[model], NAMES[contestant], dispatches, submits, bytesWritten, pipelines]),
+    ),
+  "train-gpu-work": (rows) =>
+    markdown(
+      ["model", "batch", "", "dispatches", "submits", "bytes uploaded", "pipelines made", "buffers at most"],
+      rows.map(({ model, batch, contestant, dispatches, submits, bytesWritten, pipelines, peakBytes }) => [
+        MODELS[model], batch, NAMES[contestant], dispatches, submits, bytesWritten, pipelines, mega(peakBytes),
+      ]),
     ),
   memory: (rows) =>
     markdown(

@@ -8,8 +8,10 @@ import { existsSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { buildWasm } from "../../scripts/build-wasm.mjs";
 import { LAVAPIPE } from "../../scripts/hosts.mjs";
 import { main, root, say, seconds, stop } from "../../scripts/lib.mjs";
+import { setup } from "../../scripts/setup.mjs";
 import { encoding, training } from "./arithmetic.mjs";
 import { environment } from "./environment.mjs";
 import { drawn, inNode, inPage } from "./hosts.mjs";
@@ -18,7 +20,7 @@ import { summary } from "./measure.js";
 import { table, updateDocument } from "./report.mjs";
 import { rollouts } from "./rollouts.mjs";
 import { serve } from "./server.mjs";
-import { trainingTask } from "./training.mjs";
+import { KEPT, trainingTask } from "./training.mjs";
 
 /**
  * What contestants race in; `task` is its name in tasks.js. `settings` are tried for each contestant before a device's first case, on the case `trial`;
@@ -74,16 +76,26 @@ const KINDS = {
       webjepa: { cpu: [{}], webgpu: [{}] },
       tfjs: { cpu: [{}], webgpu: [{}, { backend: "webgl" }] },
       jax: { cpu: [{}], webgpu: [{}] },
+      burn: { cpu: [{}] },
     },
     trial: { case: ["ijepa-64", 4], limits: { steps: 3, budgetMs: 5000, minRounds: 2, maxRounds: 9 } },
     quick: { cases: [["ijepa-64", 4]], limits: { steps: 8, budgetMs: 10_000, minRounds: 2, maxRounds: 9 } },
     whole: { cases: [["ijepa-64", 32]], limits: { steps: 8, budgetMs: 90_000, minRounds: 3, maxRounds: 25 } },
   },
+  neighbours: {
+    task: "neighbours",
+    // Of shares of the vote.
+    tolerance: { cpu: 1e-5 },
+    settings: { webjepa: { cpu: [{}] }, tfjs: { cpu: [{}] } },
+    quick: { cases: [["knn-10k", 100]], limits: { warmUpMs: 2000, budgetMs: 5000, minRounds: 2, maxRounds: 9 } },
+    whole: { cases: [["knn-10k", 100]], limits: { warmUpMs: 5000, budgetMs: 20_000, minRounds: 3, maxRounds: 25 } },
+  },
 };
 
+/** `also`: cases of a full run that the kind's other devices would take too long for. */
 const RACES = {
   "encoder-webgpu": { kind: "encoder", device: "webgpu", threads: 1 },
-  "encoder-cpu": { kind: "encoder", device: "cpu", threads: 1 },
+  "encoder-cpu": { kind: "encoder", device: "cpu", threads: 1, also: [["vit-b", 1]] },
   "encoder-threads": { kind: "encoder", device: "cpu", threads: 2 },
   "encoder-node-webgpu": { kind: "encoder", device: "webgpu", threads: 1, host: "node" },
   "clip-webgpu": { kind: "clip", device: "webgpu", threads: 1 },
@@ -92,6 +104,7 @@ const RACES = {
   "train-webgpu": { kind: "training", device: "webgpu", threads: 1 },
   "train-cpu": { kind: "training", device: "cpu", threads: 1 },
   "train-node-webgpu": { kind: "training", device: "webgpu", threads: 1, host: "node" },
+  knn: { kind: "neighbours", device: "cpu", threads: 1 },
 };
 /** webjepa by itself against what the device can do at most; the cases of all races. */
 const CEILINGS = {
@@ -104,7 +117,7 @@ const ALONE = {
   encoder: { warmUpMs: 3000, budgetMs: 5000, minRounds: 2, maxRounds: 25 },
   training: { steps: 2, budgetMs: 10_000, minRounds: 2, maxRounds: 25 },
 };
-const BENCHES = [...Object.keys(RACES), ...Object.keys(CEILINGS), "cost", "first-embedding", "gpu-work", "memory", "rollouts"];
+const BENCHES = [...Object.keys(RACES), ...Object.keys(CEILINGS), "cost", "kept", "first-embedding", "gpu-work", "train-gpu-work", "memory", "rollouts"];
 /** Benches, besides races, that run in Node. */
 const IN_NODE = ["rollouts"];
 
@@ -116,8 +129,9 @@ class Runner {
     Object.assign(this, { server, names, quick, without, chosen: new Map() });
   }
 
-  contestants(kind) {
-    return Object.keys(KINDS[kind].settings).filter((contestant) => !this.without.includes(contestant));
+  contestants(kind, device) {
+    const { settings } = KINDS[kind];
+    return Object.keys(settings).filter((contestant) => settings[contestant][device] && !this.without.includes(contestant));
   }
 
   wants(name) {
@@ -137,7 +151,7 @@ class Runner {
     const key = `${kind}, ${host}, ${device}, ${threads} thread(s)`;
     if (!this.chosen.has(key)) {
       const { settings, trial } = KINDS[kind];
-      const contestants = this.contestants(kind);
+      const contestants = this.contestants(kind, device);
       const options = (contestant) => (host === "node" && settings[contestant].node) || settings[contestant][device];
       let entrants = contestants.flatMap((contestant) => options(contestant).map((options) => ({ contestant, options })));
       if (this.quick) entrants = contestants.map((contestant) => ({ contestant, options: options(contestant)[0] }));
@@ -157,10 +171,10 @@ class Runner {
   }
 
   async race(name) {
-    const setup = RACES[name];
+    const { also = [], ...setup } = RACES[name];
     const { cases, limits } = KINDS[setup.kind][this.quick ? "quick" : "whole"];
     const rows = [];
-    for (const [model, batch] of cases.filter(([model, batch]) => this.wants(`${name}/${model}/b${batch}`))) {
+    for (const [model, batch] of [...cases, ...(this.quick ? [] : also)].filter(([model, batch]) => this.wants(`${name}/${model}/b${batch}`))) {
       const entrants = await this.entrants(setup);
       // A host that dies takes its case with it, not the whole run.
       const results = await this.start({ model, batch, ...setup, entrants, limits }).catch(({ message }) => {
@@ -175,7 +189,7 @@ class Runner {
   async ceilings(name) {
     const { device, host } = CEILINGS[name];
     const rows = [];
-    for (const { task, tolerance, [this.quick ? "quick" : "whole"]: { cases } } of Object.values(KINDS)) {
+    for (const { task, tolerance, [this.quick ? "quick" : "whole"]: { cases } } of Object.values(KINDS).filter(({ task }) => ALONE[task])) {
       for (const [model, batch] of cases.filter(([model, batch]) => this.wants(`${name}/${model}/b${batch}`))) {
         const request = { task, model, batch, device, threads: 1, tolerance: tolerance[device], limits: ALONE[task] };
         const needed = task === "training" ? training(trainingTask(model, batch)) : encoding(MODELS[model], batch);
@@ -208,11 +222,27 @@ class Runner {
     return rows;
   }
 
+  /** webjepa's training step by the number of patches that the masks leave. */
+  async kept() {
+    const rows = [];
+    const batch = this.quick ? 4 : 16;
+    for (const device of ["cpu", "webgpu"]) {
+      for (const kept of KEPT) {
+        if (!this.wants(`kept/${device}`)) continue;
+        const model = `kept-${kept}`;
+        const request = { kind: "training", model, batch, device, threads: 1, entrants: [{ contestant: "webjepa", options: {} }], limits: ALONE.training };
+        const [result] = await this.start(request);
+        rows.push({ device, kept, batch, multiplyAdds: training(trainingTask(model, batch)).multiplyAdds, ...result });
+      }
+    }
+    return rows;
+  }
+
   /** A new browser each time, so nothing is cached; the first visit of all only warms the server. */
   async firstEmbedding() {
     const rows = [];
     for (const device of ["webgpu", "cpu"]) {
-      for (const contestant of this.contestants("encoder")) {
+      for (const contestant of this.contestants("encoder", device)) {
         if (!this.wants(`first-embedding/${device}/${contestant}`)) continue;
         const { options } = (await this.entrants({ kind: "encoder", device, threads: 1 })).find((entrant) => entrant.contestant === contestant);
         const visits = [];
@@ -244,6 +274,21 @@ class Runner {
     return rows;
   }
 
+  /** Of TensorFlow.js with its WebGPU backend, which is the one that can be counted. */
+  async trainingWork() {
+    const rows = [];
+    for (const [model, batch] of KINDS.training.quick.cases) {
+      for (const contestant of this.contestants("training", "webgpu")) {
+        if (!this.wants(`train-gpu-work/${model}/${contestant}`)) continue;
+        const options = contestant === "webjepa" ? { worker: false } : {};
+        const calls = await inPage(this.server, "stepWork", { contestant, device: "webgpu", model, batch, options });
+        rows.push({ model, batch, contestant, ...calls });
+        say(`WebGPU calls of a training step, ${model}, ${contestant}: ${JSON.stringify(calls)}`);
+      }
+    }
+    return rows;
+  }
+
   async memory() {
     const tensors = shapes(MODELS["vit-b"]).map(bytes);
     const rows = [];
@@ -264,7 +309,7 @@ class Runner {
   measure(name) {
     if (RACES[name]) return this.race(name);
     if (CEILINGS[name]) return this.ceilings(name);
-    return { cost: () => this.cost(), "first-embedding": () => this.firstEmbedding(), "gpu-work": () => this.gpuWork(), memory: () => this.memory(), rollouts: () => this.rollouts() }[name]();
+    return { cost: () => this.cost(), kept: () => this.kept(), "first-embedding": () => this.firstEmbedding(), "gpu-work": () => this.gpuWork(), "train-gpu-work": () => this.trainingWork(), memory: () => this.memory(), rollouts: () => this.rollouts() }[name]();
   }
 }
 
@@ -291,6 +336,7 @@ await main(import.meta, async (args) => {
   const hostOf = (bench) => (IN_NODE.includes(bench) ? "node" : (({ ...RACES, ...CEILINGS })[bench]?.host ?? "browser"));
   const hosts = ["browser", "node"].filter((host) => values[host] || values.browser === values.node);
   const benches = BENCHES.filter((bench) => runner.wants(bench) && hosts.includes(hostOf(bench)));
+  if (benches.some((name) => RACES[name] && runner.contestants(RACES[name].kind, RACES[name].device).includes("burn"))) buildWasm("bench-burn", setup());
   const report = { quick: values.quick, environments: {}, benches: {} };
   try {
     for (const name of benches) {

@@ -11,6 +11,7 @@ const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const FOLDERS = {
   "/bench/": "www/bench",
   "/webjepa/": "pkg/dist",
+  "/wasm/": "www/wasm",
   "/onnxruntime-web/": "node_modules/onnxruntime-web/dist",
   "/jax/": "node_modules/@jax-js/jax/dist",
   "/uplot/": "node_modules/uplot/dist",

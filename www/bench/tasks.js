@@ -2,6 +2,7 @@
 import { ceilings } from "./ceilings.js";
 import { MODELS } from "./models.mjs";
 import { distances, maxAbsDiff, pictures, race, timed, warmUp } from "./measure.js";
+import { neighboursTask } from "./neighbours.mjs";
 import { trainingTask } from "./training.mjs";
 
 async function attempt(work) {
@@ -24,6 +25,36 @@ export function tasks({ libraries, origin, say, longTasks = [] }) {
     say(`${result.contestant} (${result.setting}): max |difference| ${diff.toExponential(1)}${result.agrees ? "" : ": DISAGREES, not timed"}`);
   };
 
+  /** Opens every entrant, compares the contestants' outputs with each other, then races the entrants that are right; `start` gives an entrant's `{ setting, run }`. */
+  const compete = async (label, entrants, start, tolerance, limits) => {
+    const results = [];
+    const sides = [];
+    for (const { contestant, options } of entrants) {
+      const result = await attempt(async () => {
+        const side = await start(contestant, options);
+        const { values, ms } = await warmUp(() => side.run(), limits.warmUpMs);
+        sides.push({ side, index: results.length, outputs: values });
+        return { setting: side.setting, warmMs: ms };
+      });
+      say(`${label}: ${contestant} ${result.failed ? `failed: ${result.failed}` : `(${result.setting}) ${result.warmMs.toFixed(0)} ms`}`);
+      results.push({ contestant, options, ...result });
+    }
+
+    const verdicts = distances(sides.map(({ index, outputs }) => ({ contestant: results[index].contestant, outputs })));
+    sides.forEach(({ index }, i) => judge(results[index], verdicts[i], tolerance));
+    const racing = sides.filter(({ index }) => results[index].agrees);
+    const diffs = racing.map(() => 0);
+    const times = await race(racing.map(({ side }) => () => side.run()), limits, (i, output) => {
+      diffs[i] = Math.max(diffs[i], maxAbsDiff(output, racing[i].outputs[0]));
+    });
+    racing.forEach(({ index }, i) => {
+      if (times[i].failed) Object.assign(results[index], { failed: times[i].failed, agrees: false });
+      else if (diffs[i] <= tolerance) results[index].time = times[i];
+      else Object.assign(results[index], { diff: diffs[i], agrees: false });
+    });
+    return results;
+  };
+
   return {
     async environment() {
       const adapter = await navigator.gpu?.requestAdapter();
@@ -34,35 +65,23 @@ export function tasks({ libraries, origin, say, longTasks = [] }) {
       };
     },
 
-    /** Opens every entrant, compares the contestants' outputs with each other, then races the entrants that are right. */
+    /** Embeddings of all patches. */
     async encoder({ model, batch, device, threads, entrants, tolerance, limits }) {
       const input = pictures(MODELS[model], batch);
-      const results = [];
-      const sides = [];
-      for (const { contestant, options } of entrants) {
-        const result = await attempt(async () => {
-          const side = await open(contestant, { model, batch, device, threads, options });
-          const { values, ms } = await warmUp(() => side.run(input), limits.warmUpMs);
-          sides.push({ side, index: results.length, outputs: values });
-          return { setting: side.setting, warmMs: ms };
-        });
-        say(`${model} batch ${batch}: ${contestant} ${result.failed ? `failed: ${result.failed}` : `(${result.setting}) ${result.warmMs.toFixed(0)} ms`}`);
-        results.push({ contestant, options, ...result });
-      }
+      const start = async (contestant, options) => {
+        const { setting, run } = await open(contestant, { model, batch, device, threads, options });
+        return { setting, run: () => run(input) };
+      };
+      return compete(`${model} batch ${batch}`, entrants, start, tolerance, limits);
+    },
 
-      const verdicts = distances(sides.map(({ index, outputs }) => ({ contestant: results[index].contestant, outputs })));
-      sides.forEach(({ index }, i) => judge(results[index], verdicts[i], tolerance));
-      const racing = sides.filter(({ index }) => results[index].agrees);
-      const diffs = racing.map(() => 0);
-      const times = await race(racing.map(({ side }) => () => side.run(input)), limits, (i, output) => {
-        diffs[i] = Math.max(diffs[i], maxAbsDiff(output, racing[i].outputs[0]));
-      });
-      racing.forEach(({ index }, i) => {
-        if (times[i].failed) Object.assign(results[index], { failed: times[i].failed, agrees: false });
-        else if (diffs[i] <= tolerance) results[index].time = times[i];
-        else Object.assign(results[index], { diff: diffs[i], agrees: false });
-      });
-      return results;
+    /** Shares of the vote of each query's nearest neighbours. */
+    async neighbours({ model, batch, device, threads, entrants, tolerance, limits }) {
+      const start = async (contestant, options) => {
+        const { create } = await import(`./contestants/knn-${contestant}.js`);
+        return create({ libraries, task: neighboursTask(model, batch), device, threads, ...options });
+      };
+      return compete(`${model}, ${batch} queries`, entrants, start, tolerance, limits);
     },
 
     /** Every entrant's first steps, compared by their losses; then the entrants that are right race, going on from there. */
@@ -133,6 +152,21 @@ export function tasks({ libraries, origin, say, longTasks = [] }) {
       const before = { ...calls };
       await side.run(input);
       return Object.fromEntries(Object.keys(calls).map((name) => [name, calls[name] - before[name]]));
+    },
+
+    /** WebGPU calls of one warm training step, and the most bytes of buffers that were alive at once until its end. */
+    async stepWork({ contestant, model, batch, device, options }) {
+      const { count, countBuffers } = await import("./counters.js");
+      const calls = count();
+      const buffers = countBuffers();
+      const { create } = await import(`./contestants/train-${contestant}.js`);
+      const side = await create({ libraries, task: trainingTask(model, batch), device, ...options });
+      await side.step(0);
+      await side.step(1);
+      const before = { ...calls };
+      await side.step(2);
+      const one = Object.fromEntries(Object.keys(calls).map((name) => [name, calls[name] - before[name]]));
+      return { ...one, peakBytes: buffers.peakBytes };
     },
 
     /** Size of the wasm memory when it is made and after loading. It never shrinks, so the second is the peak. */

@@ -15,21 +15,28 @@ const tower = (hiddenSize, layers, heads) => ({ hiddenSize, layers, heads, mlpSi
  * A block of `targetBlock` patches is predicted `targets` times a picture, each time from the same `contextLength` patches.
  * The optimizer is AdamW, whose constants and the target encoder's momentum stay the same over the steps.
  */
+const WHOLE = {
+  imageSize: 64,
+  patchSize: 8,
+  grid: [8, 8],
+  encoder: tower(192, 6, 3),
+  predictor: tower(96, 4, 3),
+  eps: 1e-6,
+  targetEps: 1e-5,
+  contextLength: 32,
+  targetBlock: [3, 4],
+  targets: 4,
+  optimizer: { lr: 1e-3, weightDecay: 0.04, beta1: 0.9, beta2: 0.999, eps: 1e-8 },
+  momentum: 0.996,
+};
+
+/** Numbers of patches, of 64, that the context encoder is given where its cost is measured against them: all but the one to be predicted at most. */
+export const KEPT = [16, 32, 48, 63];
+
 const GEOMETRIES = {
-  "ijepa-64": {
-    imageSize: 64,
-    patchSize: 8,
-    grid: [8, 8],
-    encoder: tower(192, 6, 3),
-    predictor: tower(96, 4, 3),
-    eps: 1e-6,
-    targetEps: 1e-5,
-    contextLength: 32,
-    targetBlock: [3, 4],
-    targets: 4,
-    optimizer: { lr: 1e-3, weightDecay: 0.04, beta1: 0.9, beta2: 0.999, eps: 1e-8 },
-    momentum: 0.996,
-  },
+  "ijepa-64": WHOLE,
+  // As little besides the encoders as can be: one patch to predict by one block.
+  ...Object.fromEntries(KEPT.map((contextLength) => [`kept-${contextLength}`, { ...WHOLE, predictor: tower(96, 1, 3), contextLength, targetBlock: [1, 1], targets: 1 }])),
 };
 
 /** Weight decay spares vectors and biases. */

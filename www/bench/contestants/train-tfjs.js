@@ -1,21 +1,6 @@
 // TensorFlow.js: gradients by its tape, with one hand-written gradient for each compound that it would else take apart into many kernels.
 import { decays, transposed } from "../training.mjs";
-
-async function load({ tfjs, tfjsWasm, tfjsWasmFiles, tfjsWebgpu }, backend, threads) {
-  const module = await import(tfjs);
-  const tf = module.default ?? module;
-  if (backend === "webgpu") await import(tfjsWebgpu);
-  if (backend === "wasm") {
-    const wasm = await import(tfjsWasm);
-    const { setThreadsCount, setWasmPaths } = wasm.default ?? wasm;
-    setWasmPaths(tfjsWasmFiles);
-    setThreadsCount(threads);
-  }
-  tf.enableProdMode();
-  if (!(await tf.setBackend(backend))) throw new Error(`TensorFlow.js has no ${backend} here`);
-  await tf.ready();
-  return tf;
-}
+import { load } from "./tfjs.js";
 
 /** Operations with their gradients. Rows are the flattened leading axes. */
 function operations(tf, backend) {

@@ -3,13 +3,14 @@ import { safetensors } from "../models.mjs";
 
 const sizes = ({ hiddenSize, layers, heads }) => ({ hiddenSize, layers, heads });
 
-export async function create({ libraries, task, device }) {
+export async function create({ libraries, task, device, worker = true }) {
   const { Trainer } = await import(libraries.webjepa);
   const { batch, imageSize, patchSize, encoder, predictor, eps, optimizer, momentum, targets: blocks, contextLength, targetLength } = task;
   const { lr, weightDecay, ...constants } = optimizer;
   const size = { width: imageSize, height: imageSize, channels: 3 };
   const trainer = await Trainer.create({
     backend: device,
+    worker,
     model: { ...sizes(encoder), imageSize, patchSize, channels: 3, layerNormEps: eps, predictor: sizes(predictor) },
     from: { "model.safetensors": new Blob(safetensors(task.weights())) },
     objective: "ijepa",
@@ -19,7 +20,7 @@ export async function create({ libraries, task, device }) {
   });
   const lists = (tokens, length) => Array.from({ length: tokens.length / length }, (_, i) => Uint32Array.from(tokens.subarray(i * length, (i + 1) * length)));
   return {
-    setting: typeof document === "object" ? "in its worker" : "in the calling thread",
+    setting: worker && typeof document === "object" ? "in its worker" : "in the calling thread",
     async step(i) {
       const { interleaved, context, targets } = task.inputs(i);
       const each = lists(targets, targetLength);
