@@ -221,6 +221,75 @@ fn a_plan_costs_the_mean_distance_of_its_last_frame() {
     assert!(far(&parts, &costs) < 1e-6);
 }
 
+/// Poses and their changes, whose rotations follow each other.
+fn arm() -> WorldModel {
+    let seven = r#""actionSize": 7, "stateSize": 7"#;
+    let config = CONFIG.replace(r#""actionSize": 3, "stateSize": 2"#, seven);
+    let config = ModelConfig::from_json(&config).unwrap();
+    let mut parameters = network(&config, false).fixed(&device(), Precision::F32);
+    let encoder = Encoder::new(&config, Precision::F32, &device(), &mut parameters).unwrap();
+    let mut rest = network(&config, true).fixed(&device(), Precision::F32);
+    WorldModel::of(encoder, &device(), &mut rest).unwrap()
+}
+
+#[test]
+fn slopes_are_the_finite_differences() {
+    let goal = numbers("goal", 0, PATCHES * WIDTH);
+    let goal = Goal::from(Tensor::<1>::from_floats(goal.as_slice(), &device()));
+    let sum = Goal {
+        cost: Cost::Sum,
+        ..goal.clone()
+    };
+    for (world, size, frames, goal) in [
+        (world(), 2, 2, &goal),
+        (arm(), 7, 1, &goal),
+        (arm(), 7, 2, &sum),
+    ] {
+        let context = Context {
+            actions: numbers("past", 0, (frames - 1) * size),
+            states: numbers("states", 1, frames * size)
+                .iter()
+                .map(|v| 0.4 + 0.1 * v)
+                .collect(),
+            ..context(frames)
+        };
+        let horizon = 3;
+        let all = Candidates {
+            data: numbers("candidates", 0, 2 * horizon * size)
+                .iter()
+                .map(|v| 0.1 * v)
+                .collect(),
+            count: 2,
+            horizon,
+            action: size,
+        };
+        let slopes = block_on(world.slopes(&context, goal, &all)).unwrap();
+        let costs = |all: &Candidates| block_on(world.costs(&context, goal, all)).unwrap();
+        assert!(far(&slopes.costs, &costs(&all)) < 1e-6);
+        let each = horizon * size;
+        assert_eq!(slopes.gradients.len(), 2 * each);
+        const STEP: f32 = 1.0 / 128.0;
+        let mut steepest = 0f32;
+        for number in 0..each {
+            let moved = |by: f32| {
+                let mut moved = all.clone();
+                moved.data[number] += by;
+                moved.data[each + number] += by;
+                costs(&moved)
+            };
+            let (up, down) = (moved(STEP), moved(-STEP));
+            for i in 0..2 {
+                let measured = (up[i] - down[i]) / (2.0 * STEP);
+                let said = slopes.gradients[i * each + number];
+                steepest = steepest.max(said.abs());
+                // The kinks of |x|, and the rounding of costs near 1.
+                assert!((measured - said).abs() < 2e-3, "{measured} for {said}");
+            }
+        }
+        assert!(steepest > 0.02, "{steepest}");
+    }
+}
+
 #[test]
 fn states_follow_from_actions_unless_they_are_given() {
     let world = world();
@@ -276,7 +345,9 @@ fn the_planner_is_the_published_one() {
     let other = world().planner();
     assert_eq!((other.samples, other.space.axes.len()), (400, 2));
     // 4096 tokens are 256 sequences of two frames of eight tokens each.
-    assert_eq!(world().at_once(2), 256);
+    assert_eq!(world().at_once(&context(1), 2), 256);
+    // A prediction is made from two frames at most.
+    assert_eq!(world().at_once(&context(2), 5), 256);
 }
 
 #[test]
@@ -308,8 +379,6 @@ fn contexts_that_do_not_fit_are_refused() {
     let mut wide = all.clone();
     wide.action = 3;
     assert_eq!(code(&fine, &goal, &wide), Err("bad-input"));
-    let slopes = block_on(world.slopes(&fine, &goal, &all));
-    assert_eq!(slopes.map(|_| ()).map_err(|e| e.code()), Err("unsupported"));
 }
 
 #[test]

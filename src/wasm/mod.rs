@@ -14,6 +14,10 @@ mod masks;
 mod model;
 #[cfg(not(feature = "tensor"))]
 mod probes;
+#[cfg(not(feature = "tensor"))]
+mod recordings;
+#[cfg(not(feature = "tensor"))]
+mod search;
 #[cfg(feature = "tensor")]
 mod trainer;
 #[cfg(feature = "tensor")]

@@ -201,19 +201,23 @@ export interface GlueWorldInfo {
 /** Absent fields have the published defaults. */
 export interface GluePlanOptions {
   planner: string;
+  preset?: string;
   seed: number;
   horizon?: number;
   samples?: number;
   iterations?: number;
   elites?: number;
   momentum?: [mean: number, std: number];
+  centre?: boolean;
+  maxStd?: number;
   temperature?: number;
   rate?: number;
   scale?: number;
   limit?: number;
+  maxNorm?: number;
   cost?: "last" | "sum";
   start?: number[];
-  axes?: { scale?: number; limit?: number; pin?: [from: number, value: number]; deadZone?: number }[];
+  axes?: { scale?: number; limit?: number; pin?: [from: number, value: number]; deadZone?: number; momentum?: [mean: number, std: number] }[];
 }
 
 /** `www/src/trainer.ts` documents and checks these; Rust checks them again. Absent fields have the recipe's defaults. */
