@@ -252,7 +252,7 @@ impl World {
                 }),
         };
         let cost = async |candidates: &Candidates| {
-            let costed = model.costed(&context, &goal, candidates, planner.descends(), turn);
+            let costed = model.costed(&context, &goal, candidates, planner.descends(), &turn);
             let slopes = costed.await?;
             report(candidates, &slopes.costs)?;
             Ok(slopes)
