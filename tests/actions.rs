@@ -32,6 +32,10 @@ fn numbers(name: &str, number: u64, count: usize) -> Vec<f32> {
 }
 
 fn network(config: &ModelConfig, predictor: bool) -> Network {
+    scaled(config, predictor, |_| 0.3)
+}
+
+fn scaled(config: &ModelConfig, predictor: bool, scale: fn(&str) -> f32) -> Network {
     let list = match predictor {
         true => predictor_parameters(config),
         false => parameters(config),
@@ -40,8 +44,8 @@ fn network(config: &ModelConfig, predictor: bool) -> Network {
     for (number, parameter) in (0..).zip(list) {
         let count = parameter.shape.iter().product();
         let data = numbers("parameter", number, count);
-        let data = data.iter().map(|v| 0.3 * v).collect();
         let (name, shape) = (parameter.name, parameter.shape);
+        let data = data.iter().map(|v| scale(&name) * v).collect();
         network.put(HostTensor { name, shape, data }, &device());
     }
     network
@@ -221,14 +225,18 @@ fn a_plan_costs_the_mean_distance_of_its_last_frame() {
     assert!(far(&parts, &costs) < 1e-6);
 }
 
-/// Poses and their changes, whose rotations follow each other.
-fn arm() -> WorldModel {
-    let seven = r#""actionSize": 7, "stateSize": 7"#;
-    let config = CONFIG.replace(r#""actionSize": 3, "stateSize": 2"#, seven);
+/// A model of actions and states of so many numbers, which makes much of them. Of seven they are poses and their changes.
+fn told_much(size: usize) -> WorldModel {
+    let sizes = format!(r#""actionSize": {size}, "stateSize": {size}"#);
+    let config = CONFIG.replace(r#""actionSize": 3, "stateSize": 2"#, &sizes);
     let config = ModelConfig::from_json(&config).unwrap();
     let mut parameters = network(&config, false).fixed(&device(), Precision::F32);
     let encoder = Encoder::new(&config, Precision::F32, &device(), &mut parameters).unwrap();
-    let mut rest = network(&config, true).fixed(&device(), Precision::F32);
+    let scale = |name: &str| match name {
+        "action_encoder.weight" | "state_encoder.weight" => 2.0,
+        _ => 0.3,
+    };
+    let mut rest = scaled(&config, true, scale).fixed(&device(), Precision::F32);
     WorldModel::of(encoder, &device(), &mut rest).unwrap()
 }
 
@@ -240,11 +248,8 @@ fn slopes_are_the_finite_differences() {
         cost: Cost::Sum,
         ..goal.clone()
     };
-    for (world, size, frames, goal) in [
-        (world(), 2, 2, &goal),
-        (arm(), 7, 1, &goal),
-        (arm(), 7, 2, &sum),
-    ] {
+    for (size, frames, goal) in [(2, 2, &goal), (7, 1, &goal), (7, 2, &sum)] {
+        let world = told_much(size);
         let context = Context {
             actions: numbers("past", 0, (frames - 1) * size),
             states: numbers("states", 1, frames * size)
@@ -268,8 +273,8 @@ fn slopes_are_the_finite_differences() {
         assert!(far(&slopes.costs, &costs(&all)) < 1e-6);
         let each = horizon * size;
         assert_eq!(slopes.gradients.len(), 2 * each);
-        const STEP: f32 = 1.0 / 128.0;
-        let mut steepest = 0f32;
+        const STEP: f32 = 1.0 / 256.0;
+        let (mut steepest, mut worst) = (0f32, 0f32);
         for number in 0..each {
             let moved = |by: f32| {
                 let mut moved = all.clone();
@@ -282,11 +287,11 @@ fn slopes_are_the_finite_differences() {
                 let measured = (up[i] - down[i]) / (2.0 * STEP);
                 let said = slopes.gradients[i * each + number];
                 steepest = steepest.max(said.abs());
-                // The kinks of |x|, and the rounding of costs near 1.
-                assert!((measured - said).abs() < 2e-3, "{measured} for {said}");
+                worst = worst.max((measured - said).abs());
             }
         }
-        assert!(steepest > 0.02, "{steepest}");
+        // The kinks of |x|, and the rounding of costs near 1.
+        assert!(worst < 0.02 * steepest, "{worst} of {steepest}");
     }
 }
 

