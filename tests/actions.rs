@@ -32,6 +32,10 @@ fn numbers(name: &str, number: u64, count: usize) -> Vec<f32> {
 }
 
 fn network(config: &ModelConfig, predictor: bool) -> Network {
+    scaled(config, predictor, |_| 0.3)
+}
+
+fn scaled(config: &ModelConfig, predictor: bool, scale: fn(&str) -> f32) -> Network {
     let list = match predictor {
         true => predictor_parameters(config),
         false => parameters(config),
@@ -40,8 +44,8 @@ fn network(config: &ModelConfig, predictor: bool) -> Network {
     for (number, parameter) in (0..).zip(list) {
         let count = parameter.shape.iter().product();
         let data = numbers("parameter", number, count);
-        let data = data.iter().map(|v| 0.3 * v).collect();
         let (name, shape) = (parameter.name, parameter.shape);
+        let data = data.iter().map(|v| scale(&name) * v).collect();
         network.put(HostTensor { name, shape, data }, &device());
     }
     network
@@ -221,6 +225,76 @@ fn a_plan_costs_the_mean_distance_of_its_last_frame() {
     assert!(far(&parts, &costs) < 1e-6);
 }
 
+/// A model of actions and states of so many numbers, which makes much of them. Of seven they are poses and their changes.
+fn told_much(size: usize) -> WorldModel {
+    let sizes = format!(r#""actionSize": {size}, "stateSize": {size}"#);
+    let config = CONFIG.replace(r#""actionSize": 3, "stateSize": 2"#, &sizes);
+    let config = ModelConfig::from_json(&config).unwrap();
+    let mut parameters = network(&config, false).fixed(&device(), Precision::F32);
+    let encoder = Encoder::new(&config, Precision::F32, &device(), &mut parameters).unwrap();
+    let scale = |name: &str| match name {
+        "action_encoder.weight" | "state_encoder.weight" => 2.0,
+        _ => 0.3,
+    };
+    let mut rest = scaled(&config, true, scale).fixed(&device(), Precision::F32);
+    WorldModel::of(encoder, &device(), &mut rest).unwrap()
+}
+
+#[test]
+fn slopes_are_the_finite_differences() {
+    let goal = numbers("goal", 0, PATCHES * WIDTH);
+    let goal = Goal::from(Tensor::<1>::from_floats(goal.as_slice(), &device()));
+    let sum = Goal {
+        cost: Cost::Sum,
+        ..goal.clone()
+    };
+    for (size, frames, goal) in [(2, 2, &goal), (7, 1, &goal), (7, 2, &sum)] {
+        let world = told_much(size);
+        let context = Context {
+            actions: numbers("past", 0, (frames - 1) * size),
+            states: numbers("states", 1, frames * size)
+                .iter()
+                .map(|v| 0.4 + 0.1 * v)
+                .collect(),
+            ..context(frames)
+        };
+        let horizon = 3;
+        let all = Candidates {
+            data: numbers("candidates", 0, 2 * horizon * size)
+                .iter()
+                .map(|v| 0.1 * v)
+                .collect(),
+            count: 2,
+            horizon,
+            action: size,
+        };
+        let slopes = block_on(world.slopes(&context, goal, &all)).unwrap();
+        let costs = |all: &Candidates| block_on(world.costs(&context, goal, all)).unwrap();
+        assert!(far(&slopes.costs, &costs(&all)) < 1e-6);
+        let each = horizon * size;
+        assert_eq!(slopes.gradients.len(), 2 * each);
+        const STEP: f32 = 1.0 / 256.0;
+        let (mut steepest, mut worst) = (0f32, 0f32);
+        for number in 0..each {
+            let moved = |by: f32| {
+                let mut moved = all.clone();
+                moved.data[number] += by;
+                moved.data[each + number] += by;
+                costs(&moved)
+            };
+            let (up, down) = (moved(STEP), moved(-STEP));
+            for i in 0..2 {
+                let measured = (up[i] - down[i]) / (2.0 * STEP);
+                let said = slopes.gradients[i * each + number];
+                steepest = steepest.max(said.abs());
+                worst = worst.max((measured - said).abs());
+            }
+        }
+        // The kinks of |x|, and the rounding of costs near 1.
+        assert!(worst < 0.02 * steepest, "{worst} of {steepest}");
+    }
+}
+
 #[test]
 fn states_follow_from_actions_unless_they_are_given() {
     let world = world();
@@ -276,7 +350,9 @@ fn the_planner_is_the_published_one() {
     let other = world().planner();
     assert_eq!((other.samples, other.space.axes.len()), (400, 2));
     // 4096 tokens are 256 sequences of two frames of eight tokens each.
-    assert_eq!(world().at_once(2), 256);
+    assert_eq!(world().at_once(&context(1), 2), 256);
+    // A prediction is made from two frames at most.
+    assert_eq!(world().at_once(&context(2), 5), 256);
 }
 
 #[test]
@@ -308,8 +384,6 @@ fn contexts_that_do_not_fit_are_refused() {
     let mut wide = all.clone();
     wide.action = 3;
     assert_eq!(code(&fine, &goal, &wide), Err("bad-input"));
-    let slopes = block_on(world.slopes(&fine, &goal, &all));
-    assert_eq!(slopes.map(|_| ()).map_err(|e| e.code()), Err("unsupported"));
 }
 
 #[test]

@@ -426,6 +426,14 @@ fn a_world_model_is_trained_from_recordings_and_plans() {
         let plans = first["plans"].as_u64().unwrap();
         assert!((4..=16).contains(&plans), "{first}");
     }
+    for planner in [
+        &["--planner", "mppi", "--temperature", "5"][..],
+        &["--planner", "gradient", "--rate", "0.1"],
+        &["--momentum", "0.25", "0.95"],
+    ] {
+        let planned = json(&plan("model", &[planner, &["--budget", "40"]].concat()));
+        assert!(planned["plans"].as_u64().unwrap() >= 4, "{planned}");
+    }
     let distances = json(&plan("model", &["--distances", "--cost", "sum"]));
     assert_eq!(numbers(&distances["rolloutErrors"]).len(), 2);
     assert!(distances["correlation"].as_f64().unwrap().abs() <= 1.0);
@@ -433,6 +441,8 @@ fn a_world_model_is_trained_from_recordings_and_plans() {
     for (wrong, said) in [
         (plan("model", &["--horizon", "0"]), "horizon"),
         (plan("model", &["--elites", "9"]), "elites"),
+        (plan("model", &["--momentum", "0", "2"]), "momenta"),
+        (plan("model", &["--planner", "luck"]), "gradient"),
         (plan("model", &["--execute", "3"]), "carried out"),
         (train("none", &["--environment", "moon"]), "moon"),
         (train("none", &["--repeat", "0"]), "once at least"),

@@ -256,10 +256,7 @@ fn planners_reach_what_actions_lead_to() {
     let (model, expected) = (model(Precision::F32), Expected::read());
     let (context, _) = expected.start(1);
     let dynamics = model.dynamics();
-    let space = Space {
-        horizon: 2,
-        axes: vec![Axis::limited(1.0, 2.0); 3],
-    };
+    let space = Space::new(2, vec![Axis::limited(1.0, 2.0); 3]);
     let one = |data: Vec<f32>| Candidates {
         data,
         count: 1,

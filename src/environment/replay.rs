@@ -25,6 +25,10 @@ const COUNTS: Dtype = Dtype::Other {
     bits: 32,
 };
 
+/// How an episode ended is kept as bits.
+const TERMINATED: u8 = 1;
+const TRUNCATED: u8 = 2;
+
 /// An episode: pictures, and the action between each and the next.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Episode {
@@ -32,6 +36,12 @@ pub struct Episode {
     pub frames: Vec<u8>,
     /// `[actions, action]`, as the environment takes them.
     pub actions: Vec<f32>,
+    /// `[actions + 1, state]`: the state in each picture. Empty where the environment tells none.
+    pub states: Vec<f32>,
+    /// After each action. Empty where they were not recorded.
+    pub rewards: Vec<f32>,
+    /// Whether it was terminated, and whether truncated; none where that was not recorded.
+    pub end: Option<[bool; 2]>,
 }
 
 /// Episodes of one environment.
@@ -89,13 +99,22 @@ impl Replay {
         3 * self.side * self.side
     }
 
+    /// Numbers of a state; 0 where there is none.
+    pub fn state_size(&self) -> usize {
+        let first = self.episodes.first();
+        first.map_or(0, |e| e.states.len() / (e.actions.len() / self.action + 1))
+    }
+
     /// Adds an episode.
     ///
     /// # Errors
     /// [`Error::BadInput`] for pictures and actions of other sizes, another number of pictures than one more than there are actions, an
-    /// episode without actions, and infinite ones. NaN is an action that is not known.
+    /// episode without actions, and infinite ones; for states, rewards or an end that others have and this one has not, or of other sizes, and
+    /// states that are no numbers. NaN is an action that is not known.
     pub fn push(&mut self, episode: Episode) -> Result<()> {
-        let Episode { frames, actions } = &episode;
+        let Episode {
+            frames, actions, ..
+        } = &episode;
         let steps = actions.len() / self.action;
         let fits = actions.len().is_multiple_of(self.action) && steps > 0;
         if !fits || frames.len() != (steps + 1) * self.frame() {
@@ -112,6 +131,27 @@ impl Replay {
                 "action {} of an episode has an infinite number",
                 at / self.action
             )));
+        }
+        let state = match self.episodes.is_empty() {
+            true => episode.states.len() / (steps + 1),
+            false => self.state_size(),
+        };
+        let alike = self.episodes.first().is_none_or(|first| {
+            first.rewards.is_empty() == episode.rewards.is_empty()
+                && first.end.is_some() == episode.end.is_some()
+        });
+        let rewards = episode.rewards.len();
+        if episode.states.len() != (steps + 1) * state || ![0, steps].contains(&rewards) || !alike {
+            return Err(Error::BadInput(format!(
+                "an episode of {steps} actions has a state in each picture, a reward after each action and an end, of the sizes that those \
+                 before it have, or as they has none; not {} numbers of states and {rewards} rewards",
+                episode.states.len()
+            )));
+        }
+        if episode.states.iter().any(|v| !v.is_finite()) {
+            return Err(Error::BadInput(
+                "a state of an episode has a number that is not finite".into(),
+            ));
         }
         self.episodes.push(episode);
         Ok(())
@@ -199,29 +239,44 @@ impl Replay {
             Error::Internal(format!("the recordings cannot be written: {e}"))
         };
         let sizes = serde_json::to_string(&sizes).map_err(|e| internal(&e))?;
+        let bytes_of = |of: fn(&Episode) -> &Vec<f32>| -> Vec<u8> {
+            let values = self.episodes.iter().flat_map(of);
+            values.flat_map(|v| v.to_le_bytes()).collect()
+        };
+        let (states, rewards) = (bytes_of(|e| &e.states), bytes_of(|e| &e.rewards));
+        let bits = |[terminated, truncated]: [bool; 2]| {
+            u8::from(terminated) * TERMINATED + u8::from(truncated) * TRUNCATED
+        };
+        let ends: Vec<u8> = self
+            .episodes
+            .iter()
+            .filter_map(|e| e.end.map(bits))
+            .collect();
+        let told = [steps + episodes, self.state_size()];
+        let (done, each, step) = ([steps, self.action], [episodes], [steps]);
+        let seen = [steps + episodes, self.side, self.side, 3];
+        let tensor = |name, dtype, shape, data| TensorData {
+            name,
+            dtype,
+            shape,
+            data,
+        };
+        let mut tensors = vec![
+            tensor("actions", Dtype::F32, &done[..], &actions[..]),
+            tensor("lengths", COUNTS, &each, &counts),
+            tensor("frames", BYTES, &seen, &frames),
+        ];
+        // Readers of the format that know nothing of these find the others.
+        let more = [
+            tensor("states", Dtype::F32, &told[..], &states[..]),
+            tensor("rewards", Dtype::F32, &step, &rewards),
+            tensor("ends", BYTES, &each, &ends),
+        ];
+        tensors.extend(more.into_iter().filter(|t| !t.data.is_empty()));
         let mut file = Vec::new();
         safetensors::write(
             &mut file,
-            &[
-                TensorData {
-                    name: "actions",
-                    dtype: Dtype::F32,
-                    shape: &[steps, self.action],
-                    data: &actions,
-                },
-                TensorData {
-                    name: "lengths",
-                    dtype: COUNTS,
-                    shape: &[episodes],
-                    data: &counts,
-                },
-                TensorData {
-                    name: "frames",
-                    dtype: BYTES,
-                    shape: &[steps + episodes, self.side, self.side, 3],
-                    data: &frames,
-                },
-            ],
+            &tensors,
             &BTreeMap::from([(REPLAY.to_owned(), sizes)]),
         )
         .map_err(|e| internal(&e))?;
@@ -253,17 +308,29 @@ impl Replay {
             let found = header
                 .tensors
                 .iter()
-                .find(|t| t.name == name && t.dtype == dtype);
-            let found = found.ok_or_else(|| bad(format!("there is no tensor {name}")))?;
+                .find(|t| t.name == name && t.dtype == dtype)?;
             let place = |at: u64| (header.data_start + at) as usize;
-            Ok(&file[place(found.begin)..place(found.end)])
+            Some(&file[place(found.begin)..place(found.end)])
+        };
+        let there = |name: &str, dtype: Dtype| {
+            tensor(name, dtype).ok_or_else(|| bad(format!("there is no tensor {name}")))
         };
         let words = |bytes: &[u8]| -> Vec<[u8; 4]> { bytes.as_chunks().0.to_vec() };
-        let mut actions = words(tensor("actions", Dtype::F32)?)
-            .into_iter()
-            .map(f32::from_le_bytes);
-        let mut frames = tensor("frames", BYTES)?;
-        for count in words(tensor("lengths", COUNTS)?) {
+        let numbers = |bytes: &[u8]| words(bytes).into_iter().map(f32::from_le_bytes);
+        let mut actions = numbers(there("actions", Dtype::F32)?);
+        let mut frames = there("frames", BYTES)?;
+        let lengths = words(there("lengths", COUNTS)?);
+        let told = tensor("states", Dtype::F32).unwrap_or_default();
+        let state = told.len() / 4 / (frames.len() / replay.frame()).max(1);
+        let mut told = numbers(told);
+        let rewards = tensor("rewards", Dtype::F32);
+        let rewarded = rewards.is_some();
+        let mut rewards = numbers(rewards.unwrap_or_default());
+        let ends = tensor("ends", BYTES);
+        if ends.is_some_and(|ends| ends.len() != lengths.len()) {
+            return Err(bad("there is not an end for each episode".into()));
+        }
+        for (number, count) in lengths.into_iter().enumerate() {
             let steps = u32::from_le_bytes(count) as usize;
             // What hostile lengths ask for is not there, and not allocated.
             let of_actions = steps.saturating_mul(action).min(actions.len());
@@ -272,13 +339,22 @@ impl Replay {
                 .split_at_checked(of_frames)
                 .ok_or_else(|| bad("an episode is longer than the pictures".into()))?;
             frames = rest;
+            let bits = ends.map(|ends| ends[number]);
+            let of_rewards = if rewarded { steps } else { 0 };
             let episode = Episode {
                 frames: own.to_vec(),
                 actions: actions.by_ref().take(of_actions).collect(),
+                states: told
+                    .by_ref()
+                    .take((steps + 1).saturating_mul(state))
+                    .collect(),
+                rewards: rewards.by_ref().take(of_rewards).collect(),
+                end: bits.map(|bits| [TERMINATED, TRUNCATED].map(|bit| bits & bit != 0)),
             };
             replay.push(episode).map_err(|e| bad(e.to_string()))?;
         }
-        if replay.episodes.is_empty() || !frames.is_empty() || actions.len() > 0 {
+        let left = actions.len() + told.len() + rewards.len() + frames.len();
+        if replay.episodes.is_empty() || left > 0 {
             return Err(bad(
                 "they are without episodes, or there is more than their lengths say".into(),
             ));
@@ -362,6 +438,7 @@ pub fn collect(
         let mut episode = Episode {
             frames: environment.observe(side)?,
             actions: Vec::with_capacity(steps * size),
+            ..Episode::default()
         };
         for _ in 0..steps {
             let action = explorer.act();
@@ -395,7 +472,9 @@ mod tests {
         // Played again by hand.
         let mut rooms = TwoRooms::default();
         rooms.reset((5 << 32) + 2);
-        let Episode { frames, actions } = &replay.episodes()[2];
+        let Episode {
+            frames, actions, ..
+        } = &replay.episodes()[2];
         let frames = frames.chunks_exact(3 * SIDE * SIDE);
         for (i, frame) in frames.enumerate() {
             assert_eq!(rooms.observe(SIDE).unwrap(), frame, "{i}");
@@ -414,6 +493,7 @@ mod tests {
         let episode = |first: u8, steps: u8| Episode {
             frames: (first..=first + steps).flat_map(|v| [v; 3]).collect(),
             actions: (first..first + steps).map(f32::from).collect(),
+            ..Episode::default()
         };
         replay.push(episode(0, 5)).unwrap();
         replay.push(episode(10, 3)).unwrap();
@@ -486,6 +566,31 @@ mod tests {
     }
 
     #[test]
+    fn states_rewards_and_ends_are_kept() {
+        let mut replay = Replay::new(1, 1).unwrap();
+        for (steps, end) in [(2, [false, true]), (1, [true, false])] {
+            let numbers = |count: usize| (0..count).map(|i| i as f32 + 0.5).collect();
+            let episode = Episode {
+                frames: vec![7; 3 * (steps + 1)],
+                actions: numbers(steps),
+                states: numbers(2 * (steps + 1)),
+                rewards: numbers(steps),
+                end: Some(end),
+            };
+            replay.push(episode).unwrap();
+        }
+        assert_eq!(replay.state_size(), 2);
+        let file = replay.save().unwrap();
+        assert_eq!(Replay::load(&file).unwrap(), replay);
+        let from = br#""states""#;
+        let at = file.windows(from.len()).position(|w| w == from).unwrap();
+        let mut changed = file.clone();
+        changed[at + 1] = b'z';
+        // Without the name there are none.
+        assert_eq!(Replay::load(&changed).unwrap().state_size(), 0);
+    }
+
+    #[test]
     fn episodes_that_do_not_fit_are_refused() {
         let mut replay = Replay::new(1, 2).unwrap();
         for (frames, actions) in [
@@ -496,14 +601,50 @@ mod tests {
             (6, vec![0.0, f32::INFINITY]),
         ] {
             let frames = vec![0; frames];
-            let error = replay.push(Episode { frames, actions }).unwrap_err();
+            let episode = Episode {
+                frames,
+                actions,
+                ..Episode::default()
+            };
+            let error = replay.push(episode).unwrap_err();
             assert_eq!(error.code(), "bad-input");
         }
         let unknown = Episode {
             frames: vec![0; 6],
             actions: vec![f32::NAN; 2],
+            ..Episode::default()
         };
-        assert_eq!(replay.push(unknown), Ok(()));
+        assert_eq!(replay.push(unknown.clone()), Ok(()));
+        for wrong in [
+            Episode {
+                states: vec![0.0; 2],
+                ..unknown.clone()
+            },
+            Episode {
+                rewards: vec![0.0],
+                ..unknown.clone()
+            },
+            Episode {
+                end: Some([true, false]),
+                ..unknown.clone()
+            },
+        ] {
+            // None before it has any.
+            assert_eq!(replay.push(wrong).unwrap_err().code(), "bad-input");
+        }
+        let mut told = Replay::new(1, 2).unwrap();
+        for (states, rewards) in [
+            (vec![0.0; 3], vec![]),
+            (vec![0.0, f32::NAN], vec![]),
+            (vec![], vec![0.0; 2]),
+        ] {
+            let wrong = Episode {
+                states,
+                rewards,
+                ..unknown.clone()
+            };
+            assert_eq!(told.push(wrong).unwrap_err().code(), "bad-input");
+        }
         assert_eq!(Replay::new(0, 2).unwrap_err().code(), "bad-input");
         assert_eq!(Replay::new(1, 0).unwrap_err().code(), "bad-input");
     }

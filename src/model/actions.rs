@@ -3,20 +3,17 @@
 //! The encoder is a V-JEPA 2 that stays as it is. It is shown one frame at a time, so that each frame has embeddings of its own; the
 //! predictor sees, of each frame, its action, its state and its tokens, and of other frames only earlier ones.
 
-use std::ops::Range;
-
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::encoder::{Encoder, Pictures};
 use super::predictor::normalised;
 use super::world::{Context, Goal};
 use crate::config::{Actions, ModelConfig};
-use crate::device::read_values;
 use crate::nn::ops::{self, AttentionMask, Rows};
 use crate::nn::rope::{Frequencies, Rope};
 use crate::nn::{Block, LayerNorm, Linear, Parameters};
 use crate::objective::distance::Distance;
-use crate::world::{Candidates, Cost, moved};
+use crate::world::{Candidates, Cost, Slopes, moved, pulled_back};
 use crate::{Error, Result};
 
 /// Tokens of a frame that are not patches: its action, then its state.
@@ -46,6 +43,14 @@ pub struct Told<'a> {
     pub actions: &'a [f32],
     /// `[batch, frames, state_size]`: the state in each.
     pub states: &'a [f32],
+}
+
+/// Embeddings of what is told of sequences of frames.
+struct Beside {
+    /// Those of all actions, then those of all states.
+    rows: Tensor<1>,
+    /// States, and as many actions: those of all frames of all sequences.
+    states: usize,
 }
 
 impl ActionPredictor {
@@ -92,6 +97,48 @@ impl ActionPredictor {
     /// # Errors
     /// [`Error::BadInput`] for sizes that do not fit each other, and for numbers that are none.
     pub fn forward(&self, tokens: Tensor<3>, grid: [usize; 3], told: Told) -> Result<Tensor<3>> {
+        let [batch, ..] = tokens.dims();
+        let beside = self.beside(self.uploaded(told, [batch, grid[0]])?);
+        self.predicted(tokens, grid, &beside, 0)
+    }
+
+    /// What is told, `[batch, frames, ..]`, on the device: actions and states, `[batch·frames, ..]`.
+    fn uploaded(&self, told: Told, [batch, frames]: [usize; 2]) -> Result<[Tensor<2>; 2]> {
+        let sizes = [self.actions.action_size, self.actions.state_size];
+        check("action", told.actions, [batch, frames, sizes[0]])?;
+        check("state", told.states, [batch, frames, sizes[1]])?;
+        let upload = |values: &[f32], size: usize| {
+            let values = TensorData::new(values.to_vec(), [batch * frames, size]);
+            ops::uploaded(values, &self.device)
+        };
+        Ok([
+            upload(told.actions, sizes[0]),
+            upload(told.states, sizes[1]),
+        ])
+    }
+
+    /// Embeddings of actions and states.
+    fn beside(&self, [actions, states]: [Tensor<2>; 2]) -> Beside {
+        let rows = ops::joined(
+            self.action_encoder.forward(actions),
+            self.state_encoder.forward(states),
+            &self.device,
+        );
+        let [count, _] = rows.dims();
+        Beside {
+            rows: ops::reshaped(rows, [count * self.width]),
+            states: count / TOLD,
+        }
+    }
+
+    /// [`forward`](Self::forward), with what is beside the tokens of the frames from `first` on.
+    fn predicted(
+        &self,
+        tokens: Tensor<3>,
+        grid: [usize; 3],
+        beside: &Beside,
+        first: usize,
+    ) -> Result<Tensor<3>> {
         let [frames, rows, columns] = grid;
         let [batch, count, _] = tokens.dims();
         let patches = rows * columns;
@@ -100,34 +147,23 @@ impl ActionPredictor {
                 "{count} tokens are not those of {frames} frames of {rows} × {columns} patches"
             )));
         }
-        let sizes = [self.actions.action_size, self.actions.state_size];
-        check("action", told.actions, [batch, frames, sizes[0]])?;
-        check("state", told.states, [batch, frames, sizes[1]])?;
-        let of_frames = |encoder: &Linear, values: &[f32], size: usize| {
-            let values = TensorData::new(values.to_vec(), [batch * frames, size]);
-            encoder.forward(ops::uploaded::<2>(values, &self.device))
-        };
-        let beside = ops::joined(
-            of_frames(&self.action_encoder, told.actions, sizes[0]),
-            of_frames(&self.state_encoder, told.states, sizes[1]),
-            &self.device,
-        );
-        let beside = ops::reshaped(beside, [TOLD * batch * frames * self.width]);
 
         // Actions and states follow the tokens.
         let (told_row, frame) = (batch * count, TOLD + patches);
+        let steps = beside.states / batch;
         let of_sequence = |b: usize| -> Vec<usize> {
             let of_frame = |t: usize| {
-                let place = b * frames + t;
-                let told = [told_row + place, told_row + batch * frames + place];
+                let (place, told) = (b * frames + t, told_row + b * steps + first + t);
+                let told = [told, told + beside.states];
                 told.into_iter()
                     .chain(place * patches..(place + 1) * patches)
             };
             (0..frames).flat_map(of_frame).collect()
         };
         let index: Vec<Vec<usize>> = (0..batch).map(of_sequence).collect();
-        let index = Rows::new(&index, told_row + TOLD * batch * frames, &self.device);
-        let mut x = ops::select(self.embed.forward(tokens), Some(beside), &index, None);
+        let index = Rows::new(&index, told_row + TOLD * beside.states, &self.device);
+        let told = Some(beside.rows.clone());
+        let mut x = ops::select(self.embed.forward(tokens), told, &index, None);
         let turns = self.turns(grid);
         let past = AttentionMask::Causal { block: frame };
         for block in &self.blocks {
@@ -157,6 +193,19 @@ impl ActionPredictor {
         horizon: usize,
         told: Told,
     ) -> Result<Vec<Tensor<3>>> {
+        let [batch, ..] = known.dims();
+        let steps = (frames + horizon).saturating_sub(1);
+        let beside = self.beside(self.uploaded(told, [batch, steps])?);
+        self.imagined(known, [frames, rows, columns], &beside)
+    }
+
+    /// [`rollout`](Self::rollout), with what is beside the tokens of all frames.
+    fn imagined(
+        &self,
+        known: Tensor<3>,
+        [frames, rows, columns]: [usize; 3],
+        beside: &Beside,
+    ) -> Result<Vec<Tensor<3>>> {
         let [batch, count, d] = known.dims();
         let patches = rows * columns;
         if frames == 0 || count != frames * patches {
@@ -164,15 +213,7 @@ impl ActionPredictor {
                 "{count} tokens are not those of {frames} frames of {rows} × {columns} patches"
             )));
         }
-        let steps = frames - 1 + horizon;
-        let sizes = [self.actions.action_size, self.actions.state_size];
-        check("action", told.actions, [batch, steps, sizes[0]])?;
-        check("state", told.states, [batch, steps, sizes[1]])?;
-        let part = |values: &[f32], size: usize, part: Range<usize>| -> Vec<f32> {
-            let sequences = values.chunks_exact(steps * size);
-            let of_part = sequences.flat_map(|s| &s[part.start * size..part.end * size]);
-            of_part.copied().collect()
-        };
+        let steps = beside.states / batch;
         // The rows from `first` on of sequences of `length`, and with `next` a frame more of another tensor.
         let window = |first: usize, length: usize, next: bool| {
             let of_sequence = |b: usize| -> Vec<usize> {
@@ -191,15 +232,12 @@ impl ActionPredictor {
             0 => known,
             first => ops::select(known, None, &window(first, count, false), None),
         };
-        let mut imagined = Vec::with_capacity(horizon);
+        let mut imagined = Vec::with_capacity(steps + 1 - frames);
         for end in frames..=steps {
             let length = seen.dims()[1];
             let first = end - length / patches;
-            let told = Told {
-                actions: &part(told.actions, sizes[0], first..end),
-                states: &part(told.states, sizes[1], first..end),
-            };
-            let predicted = self.forward(seen.clone(), [end - first, rows, columns], told)?;
+            let grid = [end - first, rows, columns];
+            let predicted = self.predicted(seen.clone(), grid, beside, first)?;
             let last = window(length - patches, length, false);
             let next = normalised(ops::select(predicted, None, &last, None), 1, &self.device);
             if end < steps {
@@ -362,8 +400,34 @@ impl VJepa2Ac {
         candidates: &Candidates,
         states: Option<&[f32]>,
     ) -> Result<Vec<Tensor<2>>> {
-        let predictor = &self.predictor;
-        let sizes = predictor.actions;
+        let (actions, told) = self.told(context, candidates, states)?;
+        let told = Told {
+            actions: &actions,
+            states: &told,
+        };
+        let steps = self.steps(context, candidates.horizon);
+        let uploaded = self.predictor.uploaded(told, [candidates.count, steps])?;
+        self.rolled_out(context, candidates.count, uploaded)
+    }
+
+    /// Frames of a context.
+    pub(super) fn frames(&self, context: &Context) -> usize {
+        context.embeddings.dims()[0] / self.patches()
+    }
+
+    /// Frames of a context and of what follows from it, but the last.
+    fn steps(&self, context: &Context, horizon: usize) -> usize {
+        self.frames(context) + horizon - 1
+    }
+
+    /// The actions and states of every frame of every sequence, as [`Told`] has them.
+    fn told(
+        &self,
+        context: &Context,
+        candidates: &Candidates,
+        states: Option<&[f32]>,
+    ) -> Result<(Vec<f32>, Vec<f32>)> {
+        let sizes = self.predictor.actions;
         candidates.check(sizes.action_size)?;
         let [rows, d] = context.embeddings.dims();
         let (patches, width) = (self.patches(), self.encoder.config().hidden_size);
@@ -415,58 +479,164 @@ impl VJepa2Ac {
                 }
             }
         }
+        Ok((actions, told))
+    }
+
+    /// [`rollout`](Self::rollout) of `count` sequences, with the actions and states of every frame.
+    fn rolled_out(
+        &self,
+        context: &Context,
+        count: usize,
+        told: [Tensor<2>; 2],
+    ) -> Result<Vec<Tensor<2>>> {
+        let predictor = &self.predictor;
+        let [rows, d] = context.embeddings.dims();
+        let (patches, [height, width]) = (self.patches(), predictor.native);
         let index = vec![(0..rows).collect(); count];
         let index = Rows::new(&index, rows, &predictor.device);
         let known = ops::select(context.embeddings.clone(), None, &index, None);
-        let told = Told {
-            actions: &actions,
-            states: &told,
-        };
-        let [height, width] = predictor.native;
-        let steps = predictor.rollout(known, [frames, height, width], horizon, told)?;
+        let grid = [rows / patches, height, width];
+        let steps = predictor.imagined(known, grid, &predictor.beside(told))?;
         let flat = |x: Tensor<3>| ops::reshaped(x, [count * patches, d]);
         Ok(steps.into_iter().map(flat).collect())
     }
 
-    /// What each candidate costs: the mean over patches and features of `|last prediction − goal|`, or the sum of those of all predictions. Read
-    /// back once.
-    ///
-    /// # Errors
-    /// As [`rollout`](Self::rollout); [`Error::Internal`] when the device fails.
-    pub async fn costs(
+    /// The mean distance of each patch of each candidate's embeddings to the goal's.
+    fn distances(
         &self,
         context: &Context,
         Goal { embedding, cost }: &Goal,
-        candidates: &Candidates,
-    ) -> Result<Vec<f32>> {
+        count: usize,
+        told: [Tensor<2>; 2],
+    ) -> Result<Tensor<1>> {
         let patches = self.patches();
-        let numbers = patches * self.encoder.config().hidden_size;
-        if embedding.dims() != [numbers] {
+        let d = self.encoder.config().hidden_size;
+        if embedding.dims() != [patches * d] {
             return Err(Error::BadInput(format!(
-                "the goal is a frame's embeddings, {numbers} numbers, not {:?}",
+                "the goal is a frame's embeddings, {} numbers, not {:?}",
+                patches * d,
                 embedding.dims()
             )));
         }
-        let mut steps = self.rollout(context, candidates, None)?;
+        let mut steps = self.rolled_out(context, count, told)?;
         let last = steps.swap_remove(steps.len() - 1);
-        let [rows, d] = last.dims();
-        let index = vec![(0..patches).collect(); rows / patches];
+        let index = vec![(0..patches).collect(); count];
         let index = Rows::new(&index, patches, &self.predictor.device);
         let goal = ops::reshaped(embedding.clone(), [patches, d]);
         let goal = ops::select(goal, None, &index, None);
-        let goal = ops::reshaped(goal, [rows, d]);
+        let goal = ops::reshaped(goal, [count * patches, d]);
         let away = |step| ops::distance(step, goal.clone(), Distance::L1 { power: 1.0 });
-        let distances = match cost {
+        Ok(match cost {
             Cost::Last => away(last),
             Cost::Sum => steps
                 .into_iter()
                 .fold(away(last), |sum, step| ops::sum(sum, away(step))),
+        })
+    }
+
+    /// What [`understood`](Self::understood) tells from what each candidate costs, the mean over patches and features of `|last prediction −
+    /// goal|`, or the sum of those of all predictions; with `slopes` how that changes with actions and states, too. Still on the device,
+    /// `[numbers, 1]`.
+    ///
+    /// # Errors
+    /// As [`rollout`](Self::rollout).
+    pub(super) fn costed(
+        &self,
+        context: &Context,
+        goal: &Goal,
+        candidates: &Candidates,
+        slopes: bool,
+    ) -> Result<Tensor<2>> {
+        let (actions, states) = self.told(context, candidates, None)?;
+        let told = Told {
+            actions: &actions,
+            states: &states,
         };
-        let distances = read_values(distances).await?;
+        let count = candidates.count;
+        let steps = self.steps(context, candidates.horizon);
+        let [actions, states] = self.predictor.uploaded(told, [count, steps])?;
+        let column = |x: Tensor<1>| {
+            let [numbers] = x.dims();
+            ops::reshaped(x, [numbers, 1])
+        };
+        if !slopes {
+            return Ok(column(self.distances(
+                context,
+                goal,
+                count,
+                [actions, states],
+            )?));
+        }
+        let [actions, states] = [actions, states].map(|x| x.autodiff().require_grad());
+        let told = [actions.clone(), states.clone()];
+        let distances = self.distances(context, goal, count, told)?;
+        let patches = self.patches();
+        let each = vec![(patches as f32).recip(); count * patches];
+        let each = TensorData::new(each, [count * patches]);
+        let each = ops::uploaded(each, &self.predictor.device);
+        let gradients = ops::with_gradient(distances.clone(), each).backward();
+        let mut parts = vec![column(distances.inner())];
+        for told in [actions, states] {
+            let [rows, size] = told.dims();
+            let gradient = told.grad(&gradients);
+            let gradient =
+                gradient.ok_or_else(|| Error::Internal("what is told has no gradient".into()))?;
+            parts.push(ops::reshaped(gradient, [rows * size, 1]));
+        }
+        Ok(ops::stacked(parts, &self.predictor.device))
+    }
+
+    /// Costs and gradients, of which there are none where [`costed`](Self::costed) was not asked for them. An action changes the predictions
+    /// that are told it, and by [`moved`] all states that follow.
+    pub(super) fn understood(
+        &self,
+        context: &Context,
+        candidates: &Candidates,
+        values: &[f32],
+    ) -> Result<Slopes> {
+        let patches = self.patches();
+        let sizes = self.predictor.actions;
+        let (count, horizon) = (candidates.count, candidates.horizon);
+        let (distances, gradients) = values.split_at(count * patches);
         let mean = |rows: &[f32]| {
             let sum: f64 = rows.iter().map(|&v| f64::from(v)).sum();
             (sum / patches as f64) as f32
         };
-        Ok(distances.chunks_exact(patches).map(mean).collect())
+        let mut slopes = Slopes {
+            costs: distances.chunks_exact(patches).map(mean).collect(),
+            gradients: Vec::new(),
+        };
+        if gradients.is_empty() {
+            return Ok(slopes);
+        }
+        let (action, state) = (sizes.action_size, sizes.state_size);
+        let steps = self.steps(context, horizon);
+        let (of_actions, of_states) = gradients.split_at(count * steps * action);
+        let (_, states) = self.told(context, candidates, None)?;
+        let sequences = candidates.data.chunks_exact(horizon * action);
+        slopes.gradients = vec![0.0; count * horizon * action];
+        for (number, sequence) in sequences.enumerate() {
+            // What is told of the step of the candidate's own actions.
+            let row = |step: usize| number * steps + steps - horizon + step;
+            let mut later = vec![0.0; state];
+            for step in (0..horizon).rev() {
+                let own = &states[row(step) * state..][..state];
+                let done = &sequence[step * action..][..action];
+                let direct = &of_actions[row(step) * action..][..action];
+                let at = (number * horizon + step) * action;
+                let gradient = &mut slopes.gradients[at..at + action];
+                gradient.copy_from_slice(direct);
+                if step + 1 < horizon {
+                    let [before, through] = pulled_back(own, done, &later);
+                    later = before;
+                    let pairs = gradient.iter_mut().zip(through);
+                    pairs.for_each(|(slope, more)| *slope += more as f32);
+                }
+                let told = &of_states[row(step) * state..][..state];
+                let pairs = later.iter_mut().zip(told);
+                pairs.for_each(|(slope, &more)| *slope += f64::from(more));
+            }
+        }
+        Ok(slopes)
     }
 }

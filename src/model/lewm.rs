@@ -15,8 +15,7 @@ use crate::nn::norm::{BatchNorm, BatchStatistics};
 use crate::nn::ops::{self, Activation, Rows};
 use crate::nn::{LayerNorm, Linear, Parameters};
 use crate::objective::distance::Distance;
-use crate::world::descent::Slopes;
-use crate::world::{Candidates, Cost};
+use crate::world::{Candidates, Cost, Slopes};
 use crate::{Error, Result};
 
 /// Added to the variance in the predictor's last norm: PyTorch's default.
@@ -183,9 +182,9 @@ impl Dynamics {
         goal: &Goal,
         candidates: &Candidates,
     ) -> Result<Vec<f32>> {
-        let actions = self.uploaded_actions(context, candidates)?;
-        let distances = self.distances(context, goal, actions)?;
-        self.read_costs(distances).await
+        let costs = self.costed(context, goal, candidates, false)?;
+        let values = read_values(costs).await?;
+        Ok(self.understood(context, candidates, &values).costs)
     }
 
     /// The same, and the gradient of each candidate's cost with respect to its actions.
@@ -198,10 +197,28 @@ impl Dynamics {
         goal: &Goal,
         candidates: &Candidates,
     ) -> Result<Slopes> {
-        let actions = self
-            .uploaded_actions(context, candidates)?
-            .autodiff()
-            .require_grad();
+        let costs = self.costed(context, goal, candidates, true)?;
+        let values = read_values(costs).await?;
+        Ok(self.understood(context, candidates, &values))
+    }
+
+    /// What [`understood`](Self::understood) tells costs from, and with `slopes` gradients, still on the device: `[numbers, 1]`.
+    pub(super) fn costed(
+        &self,
+        context: &Context,
+        goal: &Goal,
+        candidates: &Candidates,
+        slopes: bool,
+    ) -> Result<Tensor<2>> {
+        let actions = self.uploaded_actions(context, candidates)?;
+        let column = |x: Tensor<1>| {
+            let [count] = x.dims();
+            ops::reshaped(x, [count, 1])
+        };
+        if !slopes {
+            return Ok(column(self.distances(context, goal, actions)?));
+        }
+        let actions = actions.autodiff().require_grad();
         let distances = self.distances(context, goal, actions.clone())?;
         let each = TensorData::new(
             vec![self.width as f32; candidates.count],
@@ -209,18 +226,31 @@ impl Dynamics {
         );
         let each = ops::uploaded(each, &self.device);
         let gradients = ops::with_gradient(distances.clone(), each).backward();
-        let costs = self.read_costs(distances.inner()).await?;
         let gradient = actions
             .grad(&gradients)
             .ok_or_else(|| Error::Internal("the actions have no gradient".into()))?;
-        let [_, steps, action] = actions.dims();
-        let past = (steps - candidates.horizon) * action;
-        let gradient = read_values(gradient).await?;
-        let sequences = gradient.chunks_exact(steps * action);
-        Ok(Slopes {
-            costs,
+        let numbers = gradient.shape().num_elements();
+        Ok(ops::joined(
+            column(distances.inner()),
+            ops::reshaped(gradient, [numbers, 1]),
+            &self.device,
+        ))
+    }
+
+    /// Costs and gradients, of which there are none where [`costed`](Self::costed) was not asked for them.
+    pub(super) fn understood(
+        &self,
+        context: &Context,
+        candidates: &Candidates,
+        values: &[f32],
+    ) -> Slopes {
+        let (distances, gradient) = values.split_at(candidates.count);
+        let past = context.actions.len();
+        let sequences = gradient.chunks_exact(past + candidates.horizon * candidates.action);
+        Slopes {
+            costs: distances.iter().map(|d| d * self.width as f32).collect(),
             gradients: sequences.flat_map(|s| &s[past..]).copied().collect(),
-        })
+        }
     }
 
     /// The mean square distance of each candidate's embeddings to the goal.
@@ -248,12 +278,6 @@ impl Dynamics {
                 .into_iter()
                 .fold(away(last), |sum, step| ops::sum(sum, away(step))),
         })
-    }
-
-    async fn read_costs(&self, distances: Tensor<1>) -> Result<Vec<f32>> {
-        let mut costs = read_values(distances).await?;
-        costs.iter_mut().for_each(|cost| *cost *= self.width as f32);
-        Ok(costs)
     }
 
     /// Past action blocks and a candidate's, for each candidate: `[count, frames − 1 + horizon, action]`.

@@ -5,10 +5,9 @@ use burn::tensor::{Device, Tensor};
 use super::lewm::MAX_SEQUENCES;
 use super::{ActionPredictor, Dynamics, Encoder, LeWm, Pictures, VJepa2Ac};
 use crate::config::ModelConfig;
-use crate::device::Precision;
-use crate::nn::Parameters;
-use crate::world::descent::Slopes;
-use crate::world::{Axis, Candidates, Cem, Cost};
+use crate::device::{Precision, read_values};
+use crate::nn::{Parameters, ops};
+use crate::world::{Axis, Candidates, Cem, Cost, Slopes};
 use crate::{Error, Result};
 
 /// Tokens of V-JEPA 2-AC that are predicted at once: a round of its planner has 200,000, and abort signals are looked at in between.
@@ -173,11 +172,24 @@ impl WorldModel {
         }
     }
 
-    /// How many sequences of `frames` frames are predicted at once.
-    pub fn at_once(&self, frames: usize) -> usize {
+    /// How many sequences of `horizon` actions are predicted at once from a context.
+    pub fn at_once(&self, context: &Context, horizon: usize) -> usize {
         match self {
             Self::LeWm(_) => MAX_SEQUENCES,
-            Self::VJepa2Ac(model) => TOKENS_AT_ONCE / model.predictor().tokens(frames).max(1),
+            Self::VJepa2Ac(model) => {
+                let frames = model.frames(context) + horizon.saturating_sub(1);
+                let predictor = model.predictor();
+                let seen = predictor.tokens(frames.min(predictor.history()));
+                (TOKENS_AT_ONCE / seen.max(1)).max(1)
+            }
+        }
+    }
+
+    /// What the gradient planner multiplies gradients with, so that the cost counts as a mean over features.
+    pub fn rate(&self) -> f64 {
+        match self {
+            Self::LeWm(model) => (model.encoder().config().hidden_size as f64).recip(),
+            Self::VJepa2Ac(_) => 1.0,
         }
     }
 
@@ -212,34 +224,66 @@ impl WorldModel {
         goal: &Goal,
         candidates: &Candidates,
     ) -> Result<Vec<f32>> {
-        match self {
-            Self::LeWm(model) => {
-                check_stateless(context, None)?;
-                model.dynamics().costs(context, goal, candidates).await
-            }
-            Self::VJepa2Ac(model) => model.costs(context, goal, candidates).await,
-        }
+        let costed = self.costed(context, goal, candidates, false, async || Ok(()));
+        Ok(costed.await?.costs)
     }
 
     /// The same, and the gradient of each candidate's cost with respect to its actions.
     ///
     /// # Errors
-    /// As [`costs`](Self::costs); [`Error::Unsupported`] for V-JEPA 2-AC, whose states change with the actions, too.
+    /// As [`costs`](Self::costs).
     pub async fn slopes(
         &self,
         context: &Context,
         goal: &Goal,
         candidates: &Candidates,
     ) -> Result<Slopes> {
-        match self {
-            Self::LeWm(model) => {
-                check_stateless(context, None)?;
-                model.dynamics().slopes(context, goal, candidates).await
-            }
-            Self::VJepa2Ac(_) => Err(Error::Unsupported(
-                "V-JEPA 2-AC is not planned with along gradients: use the planner \"cem\" or \"mppi\"".into(),
-            )),
+        self.costed(context, goal, candidates, true, async || Ok(()))
+            .await
+    }
+
+    /// [`costs`](Self::costs), or [`slopes`](Self::slopes), of as many candidates at a time as [`at_once`](Self::at_once) says. `turn` is
+    /// waited for before each such pass.
+    ///
+    /// # Errors
+    /// As [`costs`](Self::costs), and what `turn` fails with.
+    pub async fn costed(
+        &self,
+        context: &Context,
+        goal: &Goal,
+        candidates: &Candidates,
+        slopes: bool,
+        mut turn: impl AsyncFnMut() -> Result<()>,
+    ) -> Result<Slopes> {
+        candidates.check(Sizes::of(self.encoder().config())?.action)?;
+        let mut costed = Vec::new();
+        let parts = || candidates.chunks(self.at_once(context, candidates.horizon));
+        for part in parts() {
+            turn().await?;
+            costed.push(match self {
+                Self::LeWm(model) => {
+                    check_stateless(context, None)?;
+                    model.dynamics().costed(context, goal, &part, slopes)?
+                }
+                Self::VJepa2Ac(model) => model.costed(context, goal, &part, slopes)?,
+            });
         }
+        let lengths: Vec<usize> = costed.iter().map(|part| part.dims()[0]).collect();
+        let device = goal.embedding.device();
+        let values = read_values(ops::stacked(costed, &device)).await?;
+        let mut rest = &values[..];
+        let mut all = Slopes::default();
+        for (part, length) in parts().zip(lengths) {
+            let (own, others) = rest.split_at(length);
+            rest = others;
+            let own = match self {
+                Self::LeWm(model) => model.dynamics().understood(context, &part, own),
+                Self::VJepa2Ac(model) => model.understood(context, &part, own)?,
+            };
+            all.costs.extend(own.costs);
+            all.gradients.extend(own.gradients);
+        }
+        Ok(all)
     }
 }
 

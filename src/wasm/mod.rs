@@ -15,6 +15,10 @@ mod model;
 #[cfg(not(feature = "tensor"))]
 mod probes;
 #[cfg(feature = "tensor")]
+mod recordings;
+#[cfg(not(feature = "tensor"))]
+mod search;
+#[cfg(feature = "tensor")]
 mod trainer;
 #[cfg(feature = "tensor")]
 mod world;

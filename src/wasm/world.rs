@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use burn::tensor::TensorData;
 use js_sys::{Float32Array, Function, Object, Promise, Reflect};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
@@ -18,11 +18,8 @@ use crate::model::world::{Context, Goal, Sizes, WorldModel};
 use crate::nn::ops;
 use crate::rng::Stream;
 use crate::train::trainer::Trainer;
-use crate::world::{Axis, Candidates, Cem, Cost, Descent, Mppi, Pin, Space};
+use crate::world::{Candidates, PlanOptions};
 use crate::{Error, Result};
-
-/// Sequences that descend along their gradients, unless told otherwise: more find better minima, at a pass forth and back each.
-const STARTS: usize = 16;
 
 /// A world model with everything that it has.
 #[wasm_bindgen]
@@ -45,37 +42,6 @@ struct WorldInfo<'a> {
     history: usize,
     parameters: u64,
     weight_bytes: usize,
-}
-
-/// See `GluePlanOptions` in `www/src/glue.ts`.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PlanOptions {
-    planner: String,
-    seed: u64,
-    horizon: Option<usize>,
-    samples: Option<usize>,
-    iterations: Option<usize>,
-    elites: Option<usize>,
-    momentum: Option<[f64; 2]>,
-    temperature: Option<f64>,
-    rate: Option<f64>,
-    scale: Option<f64>,
-    limit: Option<f64>,
-    #[serde(default)]
-    cost: Cost,
-    start: Option<Vec<f64>>,
-    axes: Option<Vec<AxisOptions>>,
-}
-
-/// One number of an action; what is absent is as published.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct AxisOptions {
-    scale: Option<f64>,
-    limit: Option<f64>,
-    pin: Option<[f64; 2]>,
-    dead_zone: Option<f64>,
 }
 
 impl World {
@@ -124,13 +90,6 @@ impl World {
             actions,
             states,
         })
-    }
-
-    /// Sequences that are predicted at once from a context.
-    fn at_once(&self, context: &Context, horizon: usize) -> usize {
-        let frames = context.embeddings.dims()[0] * self.sizes.hidden / self.sizes.frame();
-        let seen = (frames + horizon).saturating_sub(1);
-        self.model.at_once(seen.min(self.sizes.history))
     }
 }
 
@@ -225,7 +184,7 @@ impl World {
         let frame = self.sizes.frame();
         let mut data = vec![0.0; count * horizon * frame];
         let mut first = 0;
-        for part in candidates.chunks(self.at_once(&context, horizon)) {
+        for part in candidates.chunks(model.at_once(&context, horizon)) {
             waited(&turn).await?;
             let end = first + part.count;
             let told = told
@@ -246,7 +205,7 @@ impl World {
 
     /// Actions that end near `goal`, the embeddings of a frame. `{ actions, costs }`. Before each round, and where that is made of several
     /// passes before each, waits for the promise of `turn`, and fails with what that rejects with. `told` is called after each round with its
-    /// sequences, `[samples, horizon, action]`, and their costs.
+    /// sequences, `[samples, horizon, action]`, and their costs. `options`: see `GluePlanOptions` in `www/src/glue.ts`.
     #[allow(
         clippy::too_many_arguments,
         reason = "arrays and functions are passed as such, not inside an object"
@@ -263,43 +222,8 @@ impl World {
     ) -> Result<JsValue, JsValue> {
         let model = Rc::clone(&self.model);
         let options: PlanOptions = from_js(options)?;
-        let published = model.planner();
-        let mut axes = published.space.axes.clone();
-        for axis in axes.iter_mut().filter(|axis| axis.pin.is_none()) {
-            axis.scale = options.scale.unwrap_or(axis.scale);
-            axis.limit = options.limit.or(axis.limit);
-        }
-        if let Some(given) = options.axes {
-            if given.len() != axes.len() {
-                return Err(Error::BadInput(format!(
-                    "the option axes has {} entries, and an action {} numbers: give one for each",
-                    given.len(),
-                    axes.len()
-                ))
-                .into());
-            }
-            for (axis, given) in axes.iter_mut().zip(given) {
-                *axis = Axis {
-                    scale: given.scale.unwrap_or(axis.scale),
-                    limit: given.limit.or(axis.limit),
-                    pin: given.pin.map_or(axis.pin, |[from, value]| {
-                        Some(Pin {
-                            from: from as usize,
-                            value,
-                        })
-                    }),
-                    dead_zone: given.dead_zone.unwrap_or(axis.dead_zone),
-                };
-            }
-        }
-        let space = Space {
-            horizon: options.horizon.unwrap_or(published.space.horizon),
-            axes,
-        };
-        let samples = options.samples.unwrap_or(published.samples);
-        let iterations = options.iterations.unwrap_or(published.iterations);
+        let planner = options.planner(model.planner(), model.rate())?;
         let context = self.context(embeddings, past, states)?;
-        let at_once = self.at_once(&context, space.horizon);
         let length = goal.len();
         let goal = TensorData::new(goal, [length]);
         let goal = Goal {
@@ -328,60 +252,15 @@ impl World {
                 }),
         };
         let cost = async |candidates: &Candidates| {
-            let mut costs = Vec::with_capacity(candidates.count);
-            for part in candidates.chunks(at_once) {
-                turn().await?;
-                costs.extend(model.costs(&context, &goal, &part).await?);
-            }
-            report(candidates, &costs)?;
-            Ok(costs)
+            let costed = model.costed(&context, &goal, candidates, planner.descends(), &turn);
+            let slopes = costed.await?;
+            report(candidates, &slopes.costs)?;
+            Ok(slopes)
         };
         let mut random = Stream::new(options.seed, "plan", 0);
-        let start = options.start.as_deref();
-        let plan = match options.planner.as_str() {
-            "cem" => {
-                let cem = Cem {
-                    space,
-                    samples,
-                    iterations,
-                    elites: options.elites.unwrap_or(published.elites),
-                    momentum: options.momentum.unwrap_or(published.momentum),
-                    ..published
-                };
-                cem.plan(start, &mut random, cost).await
-            }
-            "mppi" => {
-                let mppi = Mppi {
-                    space,
-                    samples,
-                    iterations,
-                    temperature: options.temperature.unwrap_or(1.0),
-                };
-                mppi.plan(start, &mut random, cost).await
-            }
-            "gradient" => {
-                let width = model.encoder().config().hidden_size as f64;
-                let descent = Descent {
-                    space,
-                    starts: options.samples.unwrap_or(STARTS),
-                    iterations,
-                    rate: options.rate.unwrap_or(width.recip()),
-                };
-                let slopes = async |candidates: &Candidates| {
-                    turn().await?;
-                    let slopes = model.slopes(&context, &goal, candidates).await?;
-                    report(candidates, &slopes.costs)?;
-                    Ok(slopes)
-                };
-                descent.plan(start, &mut random, slopes).await
-            }
-            other => {
-                return Err(Error::BadInput(format!(
-                    "the planner {other:?} is unknown; use \"cem\", \"mppi\" or \"gradient\""
-                ))
-                .into());
-            }
-        };
+        let plan = planner
+            .plan(options.start.as_deref(), &mut random, cost)
+            .await;
         let plan =
             plan.map_err(|error| interrupted.take().unwrap_or_else(|| JsValue::from(error)))?;
         let result = Object::new();

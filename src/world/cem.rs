@@ -15,7 +15,8 @@ pub struct Cem {
     pub elites: usize,
     /// Rounds.
     pub iterations: usize,
-    /// What the mean and the standard deviation keep of themselves in a round: `new = elite · (1 − momentum) + old · momentum`.
+    /// What the mean and the standard deviation keep of themselves in a round: `new = elite · (1 − momentum) + old · momentum`. Axes may have
+    /// others.
     pub momentum: [f64; 2],
     /// Whether the first sequence of a round is the mean itself.
     pub centre: bool,
@@ -44,7 +45,7 @@ impl Cem {
         axes.extend([Axis::pinned(0.0); 3]);
         axes.push(gripper);
         Self {
-            space: Space { horizon: 2, axes },
+            space: Space::new(2, axes),
             samples: 400,
             elites: 10,
             iterations: 10,
@@ -56,15 +57,28 @@ impl Cem {
     /// LeWorldModel's planner of z-scored action blocks of `action` numbers. Its code calls the standard deviation `var`.
     pub fn lewm(action: usize) -> Self {
         Self {
-            space: Space {
-                horizon: 5,
-                axes: vec![Axis::free(1.0); action],
-            },
+            space: Space::new(5, vec![Axis::free(1.0); action]),
             samples: 300,
             elites: 30,
             iterations: 30,
             momentum: [0.0, 0.0],
             centre: true,
+        }
+    }
+
+    /// EB-JEPA's planner of its Two Rooms (arXiv 2602.03604), whose plans cost the sum over all predictions. Its code calls the standard
+    /// deviation `var_scale`.
+    pub fn eb_jepa(action: usize) -> Self {
+        Self {
+            space: Space {
+                max_norm: Some(2.45),
+                ..Space::new(90, vec![Axis::free(1.5); action])
+            },
+            samples: 200,
+            elites: 20,
+            iterations: 20,
+            momentum: [0.0, 0.0],
+            centre: false,
         }
     }
 
@@ -79,11 +93,15 @@ impl Cem {
                 self.elites, self.samples
             )));
         }
-        match self.momentum.iter().all(|m| (0.0..=1.0).contains(m)) {
-            true => Ok(()),
-            false => Err(bad(format!(
-                "the momenta of a planner are numbers from 0 to 1, not {:?}",
-                self.momentum
+        let own = self.space.axes.iter().filter_map(|axis| axis.momentum);
+        match own
+            .chain([self.momentum])
+            .flatten()
+            .find(|m| !(0.0..=1.0).contains(m))
+        {
+            None => Ok(()),
+            Some(wrong) => Err(bad(format!(
+                "the momenta of a planner are numbers from 0 to 1, not {wrong}"
             ))),
         }
     }
@@ -143,8 +161,9 @@ impl Cem {
         order.truncate(self.elites);
         let numbers = self.space.numbers();
         let count = order.len() as f64;
-        let [keep_mean, keep_std] = self.momentum;
         for at in 0..numbers {
+            let axis = &self.space.axes[at % self.space.axes.len()];
+            let [keep_mean, keep_std] = axis.momentum.unwrap_or(self.momentum);
             let of_elites = || order.iter().map(|&e| f64::from(data[e * numbers + at]));
             let mean = of_elites().sum::<f64>() / count;
             let squares = of_elites().map(|v| (v - mean).powi(2)).sum::<f64>();
@@ -201,10 +220,7 @@ mod tests {
     fn a_quadratic_cost_is_brought_to_its_optimum() {
         let target = [0.7, -1.2, 0.1, 2.0];
         let cem = Cem {
-            space: Space {
-                horizon: 2,
-                axes: vec![Axis::free(1.0); 2],
-            },
+            space: Space::new(2, vec![Axis::free(1.0); 2]),
             ..Cem::lewm(2)
         };
         let plan = |seed, start: Option<&[f64]>| {
@@ -246,10 +262,7 @@ mod tests {
     #[test]
     fn a_round_mixes_the_elites_with_what_was() {
         let cem = Cem {
-            space: Space {
-                horizon: 1,
-                axes: vec![Axis::free(1.0)],
-            },
+            space: Space::new(1, vec![Axis::free(1.0)]),
             samples: 4,
             elites: 2,
             momentum: [0.25, 0.5],
@@ -274,6 +287,43 @@ mod tests {
     }
 
     #[test]
+    fn an_axis_keeps_what_it_is_told_to() {
+        let gripper = Axis {
+            momentum: Some([0.15, 0.15]),
+            ..Axis::free(1.0)
+        };
+        // The defaults of V-JEPA 2-AC's function, where its notebook has others.
+        let cem = Cem {
+            space: Space::new(2, vec![Axis::free(1.0), gripper]),
+            samples: 2,
+            elites: 2,
+            momentum: [0.25, 0.95],
+            ..Cem::lewm(2)
+        };
+        let mut distribution = cem.first(Some(&[1.0, 1.0, 0.0, 0.0])).unwrap();
+        let candidates = Candidates {
+            data: vec![1.0, 1.0, 1.0, 1.0, 3.0, 3.0, 3.0, 3.0],
+            count: 2,
+            horizon: 2,
+            action: 2,
+        };
+        cem.update(&mut distribution, &candidates, &[0.0, 0.0])
+            .unwrap();
+        // The elites have the mean 2 and the deviation √2.
+        let near = |found: &[f64], wanted: [f64; 4]| {
+            let pairs = found.iter().zip(wanted);
+            assert!(
+                pairs.into_iter().all(|(f, w)| (f - w).abs() < 1e-12),
+                "{found:?}"
+            );
+        };
+        near(&distribution.mean, [1.75, 1.85, 1.5, 1.7]);
+        let root = 2f64.sqrt();
+        let (kept, own) = (0.05 * root + 0.95, 0.85 * root + 0.15);
+        near(&distribution.std, [kept, own, kept, own]);
+    }
+
+    #[test]
     fn published_constants() {
         let ac = Cem::vjepa2_ac();
         assert_eq!((ac.samples, ac.elites, ac.iterations), (400, 10, 10));
@@ -281,7 +331,11 @@ mod tests {
         let lewm = Cem::lewm(10);
         assert_eq!((lewm.samples, lewm.elites, lewm.iterations), (300, 30, 30));
         assert_eq!((lewm.space.horizon, lewm.space.axes.len()), (5, 10));
-        for preset in [ac, lewm] {
+        let eb = Cem::eb_jepa(2);
+        assert_eq!((eb.samples, eb.elites, eb.iterations), (200, 20, 20));
+        assert_eq!((eb.space.horizon, eb.space.max_norm), (90, Some(2.45)));
+        assert_eq!(eb.space.axes, [Axis::free(1.5); 2]);
+        for preset in [ac, lewm, eb] {
             assert_eq!(preset.check(), Ok(()));
         }
     }
@@ -301,6 +355,8 @@ mod tests {
         assert_eq!(code(|cem| cem.space.horizon = 0), Err("bad-config"));
         assert_eq!(code(|cem| cem.momentum[1] = 1.5), Err("bad-config"));
         assert_eq!(code(|cem| cem.momentum[0] = f64::NAN), Err("bad-config"));
+        let own = |cem: &mut Cem| cem.space.axes[1].momentum = Some([0.0, -0.1]);
+        assert_eq!(code(own), Err("bad-config"));
         let failing = |costs: Result<Vec<f32>>| {
             let cost = async |_: &Candidates| costs.clone();
             let mut random = Stream::new(0, "plan", 0);

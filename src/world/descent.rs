@@ -1,7 +1,7 @@
 //! Planning along the gradient of the cost, which a differentiable world model gives: gradient descent from several starts at once, of
 //! which the cheapest sequence that was seen is the plan.
 
-use super::{Candidates, Plan, Space, bad, check_search, lowest};
+use super::{Axis, Candidates, Plan, Space, bad, check_search, lowest};
 use crate::rng::Generator;
 use crate::{Error, Result};
 
@@ -19,15 +19,25 @@ pub struct Descent {
 }
 
 /// What candidates cost.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Slopes {
     /// One for each.
     pub costs: Vec<f32>,
-    /// The gradient of each one's cost, `[count, horizon, action]`.
+    /// The gradient of each one's cost, `[count, horizon, action]`; none for planners that need none.
     pub gradients: Vec<f32>,
 }
 
 impl Descent {
+    /// DINO-WM's planner along gradients: one sequence, at the rate `rate` of its mean square error, which is 1.
+    pub fn dino_wm(action: usize, rate: f64) -> Self {
+        Self {
+            space: Space::new(5, vec![Axis::free(1.0); action]),
+            starts: 1,
+            iterations: 1000,
+            rate,
+        }
+    }
+
     /// # Errors
     /// [`Error::BadConfig`] for an empty or absurd size and for a rate that is not above 0.
     pub fn check(&self) -> Result<()> {
@@ -81,11 +91,9 @@ impl Descent {
             costs.push(lowest);
             let sequences = candidates.data.chunks_exact_mut(numbers);
             for (sequence, slope) in sequences.zip(slopes.gradients.chunks_exact(numbers)) {
-                let moved = self.space.each(|step, axis, at| {
-                    let down = f64::from(sequence[at]) - self.rate * f64::from(slope[at]);
-                    axes[axis].admitted(step, down)
-                });
-                let narrow = sequence.iter_mut().zip(moved);
+                let down = |at: usize| f64::from(sequence[at]) - self.rate * f64::from(slope[at]);
+                let moved = self.space.each(|_, _, at| down(at));
+                let narrow = sequence.iter_mut().zip(self.space.admitted(&moved));
                 narrow.for_each(|(value, moved)| *value = moved as f32);
             }
         }
@@ -95,17 +103,13 @@ impl Descent {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Axis;
     use super::super::tests::{now, squares_from};
     use super::*;
     use crate::rng::Stream;
 
     fn descent() -> Descent {
         Descent {
-            space: Space {
-                horizon: 2,
-                axes: vec![Axis::free(1.0), Axis::limited(1.0, 0.5)],
-            },
+            space: Space::new(2, vec![Axis::free(1.0), Axis::limited(1.0, 0.5)]),
             starts: 3,
             iterations: 40,
             rate: 0.25,

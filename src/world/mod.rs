@@ -4,6 +4,8 @@
 //! - [`cem`]: the cross-entropy method, as V-JEPA 2-AC and LeWorldModel plan.
 //! - [`mppi`]: model predictive path integral control.
 //! - [`descent`]: along the gradient of the cost.
+//! - [`options`]: any of them, as callers describe it.
+//! - [`search`]: one that its caller drives.
 //! - [`pose`]: what actions do to a state that is known in numbers.
 //! - [`scale`]: actions in the units that a model was trained with.
 //!
@@ -13,14 +15,18 @@
 pub mod cem;
 pub mod descent;
 pub mod mppi;
+pub mod options;
 pub mod pose;
 pub mod scale;
+pub mod search;
 
 pub use cem::{Cem, Distribution};
-pub use descent::Descent;
+pub use descent::{Descent, Slopes};
 pub use mppi::Mppi;
-pub use pose::moved;
+pub use options::{PlanOptions, Planner};
+pub use pose::{moved, pulled_back};
 pub use scale::ActionScale;
+pub use search::Search;
 
 use serde::Deserialize;
 
@@ -45,6 +51,8 @@ pub struct Axis {
     pub pin: Option<Pin>,
     /// Plans whose absolute value is below this are 0 there.
     pub dead_zone: f64,
+    /// What mean and standard deviation keep of themselves in a round of [`Cem`], where that is not what its other axes keep.
+    pub momentum: Option<[f64; 2]>,
 }
 
 /// Which predictions of a sequence count in its cost.
@@ -75,6 +83,7 @@ impl Axis {
             limit: None,
             pin: None,
             dead_zone: 0.0,
+            momentum: None,
         }
     }
 
@@ -116,6 +125,8 @@ pub struct Space {
     pub horizon: usize,
     /// The numbers of an action.
     pub axes: Vec<Axis>,
+    /// Largest Euclidean norm of what is searched of an action: longer ones are shortened to it.
+    pub max_norm: Option<f64>,
 }
 
 /// Sequences of actions whose costs are wanted.
@@ -190,6 +201,15 @@ impl Plan {
 }
 
 impl Space {
+    /// Without a bound on norms.
+    pub const fn new(horizon: usize, axes: Vec<Axis>) -> Self {
+        Self {
+            horizon,
+            axes,
+            max_norm: None,
+        }
+    }
+
     /// # Errors
     /// [`Error::BadConfig`] for an empty or absurd size, or a constant out of its range.
     pub fn check(&self) -> Result<()> {
@@ -202,6 +222,13 @@ impl Space {
                 && axis.limit.is_none_or(positive)
                 && axis.pin.is_none_or(|pin| pin.value.is_finite())
         };
+        if let Some(norm) = self.max_norm
+            && !(norm.is_finite() && norm > 0.0)
+        {
+            return Err(bad(format!(
+                "the largest norm of an action must be above 0, found {norm}"
+            )));
+        }
         match self.axes.iter().position(|axis| !fine(axis)) {
             None => Ok(()),
             Some(axis) => Err(bad(format!(
@@ -231,9 +258,24 @@ impl Space {
         Ok(self.admitted(start))
     }
 
-    /// A sequence as the axes allow it.
+    /// A sequence as the axes and the norm allow it.
     fn admitted(&self, sequence: &[f64]) -> Vec<f64> {
-        self.each(|step, axis, at| self.axes[axis].admitted(step, sequence[at]))
+        let mut admitted = self.each(|step, axis, at| self.axes[axis].admitted(step, sequence[at]));
+        let Some(most) = self.max_norm else {
+            return admitted;
+        };
+        let actions = admitted.chunks_exact_mut(self.axes.len());
+        for (step, action) in actions.enumerate() {
+            let searched = || self.axes.iter().map(|axis| axis.given(step).is_none());
+            let squares = action.iter().zip(searched()).filter(|(_, free)| *free);
+            let norm = squares.map(|(v, _)| v * v).sum::<f64>().sqrt();
+            if norm > most {
+                let numbers = action.iter_mut().zip(searched());
+                let long = numbers.filter(|(_, free)| *free);
+                long.for_each(|(v, _)| *v *= most / norm);
+            }
+        }
+        admitted
     }
 
     /// The numbers of a sequence by step, axis and place.
@@ -256,14 +298,14 @@ impl Space {
         let mut data = vec![0.0; samples * numbers];
         random.fill_normal(&mut data);
         for (sample, sequence) in data.chunks_exact_mut(numbers).enumerate() {
-            let moved = self.each(|step, axis, at| {
+            let moved = self.each(|_, _, at| {
                 let away = match centre && sample == 0 {
                     true => 0.0,
                     false => f64::from(sequence[at]) * std[at],
                 };
-                self.axes[axis].admitted(step, mean[at] + away)
+                mean[at] + away
             });
-            let narrow = sequence.iter_mut().zip(moved);
+            let narrow = sequence.iter_mut().zip(self.admitted(&moved));
             narrow.for_each(|(value, moved)| *value = moved as f32);
         }
         Candidates {
@@ -382,15 +424,13 @@ pub(crate) mod tests {
             }),
             ..Axis::limited(1.0, 0.75)
         };
-        let space = Space {
-            horizon: 3,
-            axes: vec![
-                Axis::limited(0.05, 0.05),
-                Axis::pinned(0.0),
-                gripper,
-                Axis::free(2.0),
-            ],
-        };
+        let axes = vec![
+            Axis::limited(0.05, 0.05),
+            Axis::pinned(0.0),
+            gripper,
+            Axis::free(2.0),
+        ];
+        let space = Space::new(3, axes);
         let mean = space.start(None).unwrap();
         assert_eq!(mean, [0., 0., 0., 0., 0., 0., 1., 0., 0., 0., 1., 0.]);
         let std = space.each(|_, axis, _| space.axes[axis].scale);
@@ -420,6 +460,26 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn long_actions_are_shortened_and_what_is_pinned_stays() {
+        let axes = vec![Axis::free(1.0), Axis::pinned(9.0), Axis::limited(1.0, 4.0)];
+        let space = Space {
+            max_norm: Some(2.5),
+            ..Space::new(2, axes)
+        };
+        // 3 and 4, of norm 5, are halved; 1.5 and 2 have the norm 2.5.
+        let admitted = space.admitted(&[3.0, 0.0, 7.0, 1.5, 0.0, 2.0]);
+        assert_eq!(admitted, [1.5, 9.0, 2.0, 1.5, 9.0, 2.0]);
+        let random = &mut Stream::new(1, "plan", 0);
+        let wide = [&[0.0; 6][..], &[3.0; 6]];
+        let candidates = space.sampled(200, wide, false, random);
+        let norms = candidates.data.chunks_exact(3).map(|a| a[0].hypot(a[2]));
+        assert!(norms.clone().all(|norm| norm <= 2.5 + 1e-6));
+        // Of deviation 3 each, all but 1 − exp(−(2.5/3)²/2) = 29 % are longer: five standard deviations of the count of 400 are 46.
+        let shortened = norms.filter(|norm| *norm > 2.5 - 1e-5).count();
+        assert!(shortened.abs_diff(283) < 46, "{shortened}");
+    }
+
+    #[test]
     fn the_rest_of_a_plan_starts_the_next() {
         let plan = Plan {
             actions: vec![1., 2., 3., 4., 5., 6.],
@@ -437,20 +497,14 @@ pub(crate) mod tests {
             dead_zone: 0.25,
             ..Axis::free(1.0)
         };
-        let space = Space {
-            horizon: 2,
-            axes: vec![axis, Axis::free(1.0)],
-        };
+        let space = Space::new(2, vec![axis, Axis::free(1.0)]);
         let plan = space.plan(&[-0.2, 0.2, 0.25, -0.1], Vec::new());
         assert_eq!(plan.actions, [0.0, 0.2, 0.25, -0.1]);
     }
 
     #[test]
     fn bad_spaces_and_costs_are_refused() {
-        let space = |horizon, axis: Axis| Space {
-            horizon,
-            axes: vec![axis],
-        };
+        let space = |horizon, axis: Axis| Space::new(horizon, vec![axis]);
         for wrong in [
             space(0, Axis::free(1.0)),
             space(usize::MAX, Axis::free(1.0)),
@@ -458,9 +512,14 @@ pub(crate) mod tests {
             space(1, Axis::free(f64::NAN)),
             space(1, Axis::limited(1.0, -1.0)),
             space(1, Axis::pinned(f64::INFINITY)),
+            Space::new(1, Vec::new()),
             Space {
-                horizon: 1,
-                axes: Vec::new(),
+                max_norm: Some(0.0),
+                ..space(1, Axis::free(1.0))
+            },
+            Space {
+                max_norm: Some(f64::NAN),
+                ..space(1, Axis::free(1.0))
             },
         ] {
             assert_eq!(wrong.check().unwrap_err().code(), "bad-config", "{wrong:?}");

@@ -1,6 +1,7 @@
 // The backends agree on geometries that no published model has: head widths and matrices that are no multiple of four, grey
 // pictures, grids that are not square, one token, more tokens than fill a workgroup, matrices that are loaded in several pieces.
 
+import { readFileSync } from "node:fs";
 import { afterEach, beforeEach, expect, it } from "vitest";
 import { pseudoRandom } from "../../www/bench/models.mjs";
 import type { Dtype, ModelConfig } from "../../www/src/index.js";
@@ -125,4 +126,82 @@ it("on what V-JEPA 2-AC imagines, plans and learns", async () => {
   expect(far(cpu!.activations, gpu!.activations)).toBeLessThan(1e-4);
   expect(far(cpu!.losses, gpu!.losses)).toBeLessThan(1e-3);
   expect(cpu!.losses[3]).not.toBe(cpu!.losses[0]);
+});
+
+it("on what LeWorldModel imagines, plans and learns", async () => {
+  const [cpu, gpu] = await test.page.evaluate(async () => {
+    const { Trainer } = webjepa;
+    const model = {
+      system: "lewm",
+      imageSize: 12,
+      patchSize: 4,
+      hiddenSize: 12,
+      layers: 2,
+      heads: 3,
+      lewm: { actionSize: 3, actionChannels: 5, projectorHidden: 14, layers: 2, heads: 3, headDim: 6, mlpHidden: 20 },
+    } as const;
+    const host = { worker: false } as const;
+    const begun = await Trainer.create({ model, objective: "lewm", batchSize: 6, seed: 3, backend: "cpu", ...host });
+    const numbers = (count: number, seed: number) => Float32Array.from({ length: count }, (_, i) => Math.sin(i * 0.7 + seed));
+    const picture = (seed: number) => ({ data: numbers(12 * 12 * 3, seed), width: 12, height: 12, channels: 3 });
+    const { frames } = begun.info;
+    const windows = Array.from({ length: 6 }, (_, n) => ({ frames: Array.from({ length: frames }, (_, i) => picture(10 * n + i)), actions: Array.from({ length: frames - 1 }, (_, i) => numbers(3, n + i)) }));
+    const save = await begun.save();
+    await begun.dispose();
+    const computed = async (backend: "cpu" | "webgpu") => {
+      const trainer = await Trainer.resume(save, { backend, ...host });
+      const world = await trainer.world();
+      const { data } = await world.encode([picture(0), picture(1), picture(2)], { preprocess: false });
+      const size = data.length / 3;
+      const from = { embeddings: data.slice(0, 2 * size), actions: [numbers(3, 1)] };
+      const steps = await world.rollout(from, [[numbers(3, 4), numbers(3, 5)], [numbers(3, 6), numbers(3, 7)]]);
+      const goal = data.slice(2 * size);
+      const { costs } = await world.plan(from, goal, { samples: 30, elites: 5, iterations: 1, horizon: 2, seed: 4 });
+      const slid = await world.plan(from, goal, { planner: "gradient", samples: 4, iterations: 3, horizon: 2, seed: 4 });
+      const metrics = [await trainer.step(windows, { preprocess: false }), await trainer.step(windows, { preprocess: false })];
+      await Promise.all([world.dispose(), trainer.dispose()]);
+      return { activations: [...data, ...steps.data, ...slid.actions.data], costs: [...costs, ...slid.costs], losses: metrics.flatMap(({ loss, gradNorm, parts }) => [loss, gradNorm, parts.sigreg!]) };
+    };
+    return [await computed("cpu"), await computed("webgpu")];
+  });
+  const far = (a: number[], b: number[]) => a.reduce((most, value, i) => Math.max(most, Math.abs(value - b[i]!)), 0);
+  expect(gpu!.activations).toHaveLength(cpu!.activations.length);
+  expect(cpu!.activations.some((value) => Math.abs(value) > 0.5)).toBe(true);
+  expect(far(cpu!.activations, gpu!.activations)).toBeLessThan(1e-4);
+  // Sums over 12 features of squares near 1.
+  expect(far(cpu!.costs, gpu!.costs)).toBeLessThan(1e-3);
+  expect(far(cpu!.losses, gpu!.losses)).toBeLessThan(1e-3);
+  expect(cpu!.losses[3]).not.toBe(cpu!.losses[0]);
+});
+
+it("reads back once a round of a plan, in however many passes that is predicted", async () => {
+  lab.server.files.set("counters.js", readFileSync(new URL("../../www/bench/counters.js", import.meta.url)));
+  await test.page.addScriptTag({ type: "module", content: 'import { count } from "/counters.js"; globalThis.calls = count();' });
+  await test.page.waitForFunction(() => "calls" in globalThis);
+  const counted = await test.page.evaluate(async () => {
+    const { Trainer } = webjepa;
+    const { calls } = globalThis as unknown as { calls: { readBacks: number } };
+    const numbers = (length: number, seed: number) => Float32Array.from({ length }, (_, i) => Math.sin(i * 0.7 + seed));
+    const picture = (seed: number) => ({ data: numbers(16 * 16 * 3, seed), width: 16, height: 16, channels: 3 });
+    const sizes = { imageSize: 16, patchSize: 8, hiddenSize: 24, layers: 1, heads: 2 };
+    const models = [
+      // A frame has 6 tokens, so that of two frames 341 sequences go through the predictor at once.
+      { model: { ...sizes, system: "vjepa2", frames: 8, predictor: { hiddenSize: 28, layers: 1, heads: 2, actions: { actionSize: 2, stateSize: 2 } } }, objective: { kind: "vjepa2-ac", frames: 4 }, states: [[0, 0]] },
+      { model: { ...sizes, system: "lewm", lewm: { actionSize: 2, actionChannels: 4, projectorHidden: 16, layers: 1, heads: 2, headDim: 8, mlpHidden: 16 } }, objective: "lewm", states: undefined },
+    ] as const;
+    const found: number[] = [];
+    for (const { model, objective, states } of models) {
+      const trainer = await Trainer.create({ model: model as never, objective, batchSize: 2, seed: 1, backend: "webgpu", worker: false });
+      const world = await trainer.world();
+      const [now, goal] = [await world.encode(picture(0), { preprocess: false }), await world.encode(picture(1), { preprocess: false })];
+      for (const options of [{ planner: "cem", elites: 10, iterations: 3 }, { planner: "gradient", iterations: 2 }] as const) {
+        const before = calls.readBacks;
+        await world.plan({ embeddings: now, ...(states ? { states } : {}) }, goal, { ...options, horizon: 2, samples: 700, axes: [{ limit: 1 }, { limit: 1 }] });
+        found.push(calls.readBacks - before);
+      }
+      await Promise.all([world.dispose(), trainer.dispose()]);
+    }
+    return found;
+  });
+  expect(counted).toEqual([3, 2, 3, 2]);
 });

@@ -133,6 +133,9 @@ describe("episodes of plans", () => {
     expect(second!.from.actions).toEqual([[...done[1]!]]);
     expect(second!.from.embeddings).toHaveLength(2);
     expect(world.asked[0]!.options.start).toBeUndefined();
+    const cold = new Told(2, 2);
+    await runEpisode(cold, new Dots(), [0], { steps: 2, warmStart: false });
+    expect(cold.asked.map(({ options }) => options.start)).toEqual([undefined, undefined]);
   });
 
   it("give the environment its own units, several actions for a block", async () => {

@@ -89,6 +89,14 @@ export function fakeGlue(): Glue {
         throw coded("unsupported", "the fake has no attentive probes");
       },
     },
+    Replay: class {
+      static load(): never {
+        throw coded("unsupported", "the fake has no recordings");
+      }
+      constructor() {
+        throw coded("unsupported", "the fake has no recordings");
+      }
+    } as never,
     Trainer: {
       async create(options) {
         fake.training.push(options);

@@ -77,13 +77,13 @@ describe("V-JEPA 2-AC", () => {
     expect(own.data.slice(0, N * D)).toEqual(other.data.slice(0, N * D));
   });
 
-  it.each(["cem", "mppi"] as const)("plans by %s within the published bounds", async (planner) => {
+  it.each(["cem", "mppi", "gradient"] as const)("plans by %s within the published bounds", async (planner) => {
     await using world = await load();
     // Where actions within the bounds lead.
     const done = [0.04, -0.03, 0.02, 0, 0, 0, 0.6];
     const { data: led } = await world.rollout(first, [done, done]);
     const goal = led.slice(-N * D);
-    const options = { planner, samples: 80, iterations: 8, seed: 3, ...(planner === "mppi" ? { temperature: 0.005 } : {}) };
+    const options = { planner, samples: planner === "gradient" ? 8 : 80, iterations: planner === "gradient" ? 20 : 8, seed: 3, ...(planner === "mppi" ? { temperature: 0.005 } : {}) };
     const plan = await world.plan(first, goal, options);
     expect(plan.actions.shape).toEqual([2, A]);
     for (const [i, value] of plan.actions.data.entries()) {
@@ -122,7 +122,7 @@ describe("V-JEPA 2-AC", () => {
       [() => world.rollout({ ...first, embeddings: tokens.slice(0, D) }, [actions[0]!]), "bad-input", /no embeddings of 1024/],
       [() => world.plan(first, goal.slice(1)), "bad-input", /goal/],
       [() => world.plan(first, goal, { samples: 9 }), "bad-config", /10 of 9 samples/],
-      [() => world.plan(first, goal, { planner: "gradient" }), "unsupported", /cem/],
+      [() => world.plan(first, goal, { planner: "mppi", samples: 8, elites: 9 }), "bad-config", /9 of 8 samples/],
       [() => world.plan(first, goal, { axes: [{}] }), "bad-input", /axes has 1 entries/],
       [() => world.plan(first, goal, { axes: Array(A).fill({ pin: NaN }) }), "bad-input", /pin/],
       [() => world.encode({ data: new Float32Array(40 * 40 * 3), width: 40, height: 40, channels: 3 }, { preprocess: false }), "bad-input", /40×40/],

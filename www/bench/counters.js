@@ -1,6 +1,6 @@
 /** Counts WebGPU calls on this thread from now on, by wrapping the prototypes. */
 export function count() {
-  const calls = { dispatches: 0, submits: 0, bytesWritten: 0, pipelines: 0 };
+  const calls = { dispatches: 0, submits: 0, bytesWritten: 0, pipelines: 0, readBacks: 0 };
   const wrap = (owner, method, note) => {
     const original = owner.prototype[method];
     owner.prototype[method] = function (...args) {
@@ -12,6 +12,7 @@ export function count() {
   const dispatch = () => (calls.dispatches += 1);
   wrap(GPUComputePassEncoder, "dispatchWorkgroups", dispatch);
   wrap(GPUComputePassEncoder, "dispatchWorkgroupsIndirect", dispatch);
+  wrap(GPUBuffer, "mapAsync", (mode) => (calls.readBacks += mode === GPUMapMode.READ ? 1 : 0));
   wrap(GPUQueue, "submit", () => (calls.submits += 1));
   wrap(GPUQueue, "writeBuffer", (_buffer, _offset, data, dataOffset = 0, size = undefined) => {
     const unit = data.BYTES_PER_ELEMENT ?? 1;

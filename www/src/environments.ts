@@ -1,12 +1,13 @@
 // Worlds to act in: what an environment is, episodes of a policy in one, and of plans that are made anew after each action.
 
 import { callCore } from "./core.js";
-import { JepaError, messageOf, throwIfAborted } from "./errors.js";
+import { JepaError, throwIfAborted, told } from "./errors.js";
 import type { ImageInput } from "./inputs.js";
 import { valuesOf, type Vector } from "./math.js";
-import { aFunction, anObject, anything, checkFields, shown, whole } from "./options.js";
+import { aBoolean, aFunction, anObject, anything, checkFields, shown, whole } from "./options.js";
+import type { Plan, PlanOptions } from "./plan-options.js";
 import { finite, sized, type ActionScale, type Trajectory } from "./trajectories.js";
-import { joined, type Plan, type PlanOptions, type WorldModel } from "./world.js";
+import { joined, type WorldModel } from "./world.js";
 
 /** What an environment shows. */
 export interface Observation {
@@ -61,7 +62,7 @@ export interface CollectOptions {
   signal?: AbortSignal | undefined;
 }
 
-/** The part of a {@link WorldModel} that {@link runEpisode} uses. */
+/** The part of a {@link WorldModel} that {@link runEpisode} uses; {@link planningModel} makes one of any model. */
 export type PlanningModel = Pick<WorldModel, "actionSize" | "stateSize" | "shape" | "history" | "encode" | "plan">;
 
 export interface EpisodeOptions {
@@ -69,8 +70,10 @@ export interface EpisodeOptions {
   steps?: number | undefined;
   /** Of the environment and of every search. Default 0. */
   seed?: number | undefined;
-  /** Action blocks of a plan that are carried out before the next search, which begins with the rest of the plan. Default 1. */
+  /** Action blocks of a plan that are carried out before the next search. Default 1. */
   execute?: number | undefined;
+  /** Whether a search begins with the rest of the plan before it, and not with 0. Default true. */
+  warmStart?: boolean | undefined;
   /** Frames that a search starts from, at most the model's {@link WorldModel.history}. Default 1. */
   history?: number | undefined;
   /** How the actions that the model learnt from were scaled. Default: the environment takes them as the model gives them. */
@@ -165,8 +168,8 @@ export async function collectEpisodes(environment: Environment, policy: Policy, 
  * and {@link WorldModel.plan}
  */
 export async function runEpisode(world: PlanningModel, environment: Environment, goal: Vector, options: EpisodeOptions = {}): Promise<PlannedEpisode> {
-  checkFields("", options, { steps: whole(1), seed: whole(0), execute: whole(1), history: whole(1), scale: anything, plan: anObject, onPlan: aFunction, signal: anObject });
-  const { steps = 100, seed = 0, execute = 1, history = 1, scale, plan: search, onPlan, signal } = options;
+  checkFields("", options, { steps: whole(1), seed: whole(0), execute: whole(1), warmStart: aBoolean, history: whole(1), scale: anything, plan: anObject, onPlan: aFunction, signal: anObject });
+  const { steps = 100, seed = 0, execute = 1, warmStart = true, history = 1, scale, plan: search, onPlan, signal } = options;
   const actions = fitting(world, environment, scale);
   if (history > world.history) throw new JepaError("bad-input", `The model predicts from ${world.history} frames at most, not from ${history}: lower the option history.`);
   const stage = await Stage.open(environment, seed, steps, signal);
@@ -201,6 +204,7 @@ export async function runEpisode(world: PlanningModel, environment: Environment,
       past.push(block);
       await look();
     }
+    if (!warmStart) continue;
     start = new Float32Array(plan.actions.data.length);
     start.set(plan.actions.data.subarray(execute * size));
   }
@@ -292,15 +296,6 @@ class Stage {
     }
     record.frames.push(this.#seen.observation);
     if (record.states && record.states.length !== record.frames.length) throw new JepaError("bad-input", `The environment gave a state in some frames and none in others (${place}): give one always, or never.`);
-  }
-}
-
-/** What others' code gives, whose errors become the library's. */
-async function told<T>(what: string, task: () => T | Promise<T>): Promise<T> {
-  try {
-    return await task();
-  } catch (error) {
-    throw error instanceof JepaError ? error : new JepaError("bad-input", `${what}: ${messageOf(error)}`, { cause: error });
   }
 }
 

@@ -94,6 +94,15 @@ export function compileError(error: unknown): unknown {
   return new JepaError("unsupported", `The wasm module cannot be compiled here: ${error.message} ${hint}`, { cause: error });
 }
 
+/** What others' code gives, whose errors become the library's. */
+export async function told<T>(what: string, task: () => T | Promise<T>): Promise<T> {
+  try {
+    return await task();
+  } catch (error) {
+    throw error instanceof JepaError ? error : new JepaError("bad-input", `${what}: ${messageOf(error)}`, { cause: error });
+  }
+}
+
 export function abortError(signal: AbortSignal): JepaError {
   return new JepaError("aborted", "The call was aborted.", { cause: signal.reason });
 }

@@ -23,6 +23,7 @@ export interface Glue {
     /** A trainer as `save` left it; `options` may only repeat what the file says. */
     resume(file: Uint8Array, options: Partial<GlueTrainerOptions>): Promise<GlueTrainer>;
   };
+  Replay: { new (side: number, action: number): GlueReplay; load(file: Uint8Array): GlueReplay };
   Probe: {
     /** A probe with freshly initialised weights; `labels` is the JSON of an array. */
     create(hiddenSize: number, depth: number, heads: number, mlpHidden: number, labels: string, seed: number): GlueProbe;
@@ -203,19 +204,23 @@ export interface GlueWorldInfo {
 /** Absent fields have the published defaults. */
 export interface GluePlanOptions {
   planner: string;
+  preset?: string;
   seed: number;
   horizon?: number;
   samples?: number;
   iterations?: number;
   elites?: number;
   momentum?: [mean: number, std: number];
+  centre?: boolean;
+  maxStd?: number;
   temperature?: number;
   rate?: number;
   scale?: number;
   limit?: number;
+  maxNorm?: number;
   cost?: "last" | "sum";
   start?: number[];
-  axes?: { scale?: number; limit?: number; pin?: [from: number, value: number]; deadZone?: number }[];
+  axes?: { scale?: number; limit?: number; pin?: [from: number, value: number]; deadZone?: number; momentum?: [mean: number, std: number] }[];
 }
 
 /** `www/src/trainer.ts` documents and checks these; Rust checks them again. Absent fields have the recipe's defaults. */
@@ -320,6 +325,23 @@ export interface GlueModelInfo {
   classes: number;
   /** What the classes are called: the JSON of an array, or of null where nothing says. Null where there are none. */
   labels: string | null;
+}
+
+/** Recorded episodes of one environment. */
+export interface GlueReplay {
+  /** `end`: whether it was terminated and truncated; undefined where that is not known. */
+  push(frames: Uint8Array, actions: Float32Array, states: Float32Array, rewards: Float32Array, end: Uint8Array | undefined): void;
+  save(): Uint8Array<ArrayBuffer>;
+  readonly side: number;
+  readonly action: number;
+  readonly state: number;
+  readonly length: number;
+  frames(episode: number): Uint8Array<ArrayBuffer>;
+  actions(episode: number): Float32Array<ArrayBuffer>;
+  states(episode: number): Float32Array<ArrayBuffer>;
+  rewards(episode: number): Float32Array<ArrayBuffer>;
+  end(episode: number): Uint8Array | undefined;
+  free(): void;
 }
 
 export interface GlueBatch {

@@ -45,14 +45,13 @@ export {
   type ActionSequence,
   type EncodeOptions,
   type Episode,
-  type Plan,
-  type PlanAxis,
-  type PlanIteration,
-  type PlanOptions,
   type RolloutOptions,
   type States,
   type WorldOptions,
 } from "./world.js";
+export type { Plan, PlanAxis, PlanIteration, PlanOptions, PlanPreset } from "./plan-options.js";
+export { planActions, planningModel, type Rows, type Search, type StepModel } from "./search.js";
+export { loadEpisodes, saveEpisodes } from "./episodes.js";
 export {
   collectEpisodes,
   runEpisode,

@@ -1,10 +1,10 @@
 import { captureAll, type ImageInput } from "./inputs.js";
 import { JepaError, throwIfAborted } from "./errors.js";
-import type { GluePlanOptions, GlueWorldInfo } from "./glue.js";
+import type { GlueWorldInfo } from "./glue.js";
 import { asyncDispose, isolated, type Advice, type LossListeners, type Resident } from "./host.js";
 import { settled, type LoadOptions } from "./load-options.js";
-import { valuesOf, type Vector } from "./math.js";
-import { aFunction, anything, atLeast, checkFields, moreThan, oneOf, whole, type Rule } from "./options.js";
+import type { Vector } from "./math.js";
+import { finiteValues, planRequest, type Plan, type PlanOptions } from "./plan-options.js";
 import type { PlanRound } from "./protocol.js";
 import type { Backend, Dtype, ModelConfig } from "./types.js";
 import type { ModelSource } from "./weights.js";
@@ -44,87 +44,7 @@ export interface RolloutOptions {
   signal?: AbortSignal | undefined;
 }
 
-/** What a search may do with one number of an action. What is left out is as published, or as the options of all axes say. */
-export interface PlanAxis {
-  /** Standard deviation of the first samples. */
-  scale?: number | undefined;
-  /** Largest absolute value. */
-  limit?: number | undefined;
-  /** A value that is not searched: at every step, or from a step on, counted from 0. */
-  pin?: number | { from: number; value: number } | undefined;
-  /** What the plan has of a smaller absolute value becomes 0. */
-  deadZone?: number | undefined;
-}
-
-/** Defaults are those of the published planner of the model's system: LeWorldModel, or, where they differ, V-JEPA 2-AC. */
-export interface PlanOptions {
-  /**
-   * `"cem"` (default): the cross-entropy method, as both systems plan. `"mppi"`: path integrals, in which every sample counts by its
-   * cost. `"gradient"`: gradient descent from several starts, of which the cheapest sequence is the plan; not for V-JEPA 2-AC.
-   */
-  planner?: "cem" | "mppi" | "gradient" | undefined;
-  /** Of the samples. Default 0. */
-  seed?: number | undefined;
-  /** Action blocks of a plan. Default 5, or 2. */
-  horizon?: number | undefined;
-  /** Sequences of a round; of `"gradient"` the starts. Default 300, or 400; of `"gradient"` 16. */
-  samples?: number | undefined;
-  /** Rounds. Default 30, or 10. */
-  iterations?: number | undefined;
-  /** `"cem"`: the cheapest sequences, to whose mean and standard deviation the search moves. Default 30, or 10. */
-  elites?: number | undefined;
-  /** `"cem"`: what mean and standard deviation keep of themselves in a round. Default `[0, 0]`, or `[0.15, 0.15]`. */
-  momentum?: readonly [mean: number, std: number] | undefined;
-  /** `"mppi"`: a sample weighs `exp(−(cost − lowest cost) / temperature)`. Default 1. */
-  temperature?: number | undefined;
-  /** `"gradient"`: what the gradient is multiplied with in a round. Default 1 / D, which is 1 for the mean over features, as DINO-WM plans. */
-  rate?: number | undefined;
-  /**
-   * Standard deviation of the first samples of every number that is not pinned. Default 1, as LeWorldModel's actions are z-scored; of
-   * V-JEPA 2-AC 0.05 (m) for places and 1 for the gripper, while rotations are pinned to 0.
-   */
-  scale?: number | undefined;
-  /** Largest absolute value of a number of an action that is not pinned. Default: none; of V-JEPA 2-AC 0.05 for places and 0.75 for the gripper. */
-  limit?: number | undefined;
-  /**
-   * What a sequence costs: the square distance of its `"last"` prediction to the goal (default, as published), or the `"sum"` over all of its
-   * predictions, so that what arrives earlier costs less and horizons may be longer than the way.
-   */
-  cost?: "last" | "sum" | undefined;
-  /** The same and more, number by number. V-JEPA 2-AC's plans have a gripper of 0 where it is below 0.25. */
-  axes?: readonly PlanAxis[] | undefined;
-  /** Where to begin: a plan, `[horizon, A]`. Default 0. */
-  start?: Vector | undefined;
-  /** Told after each round what it tried. What it throws does not end the search. */
-  onIteration?: ((iteration: PlanIteration) => void) | undefined;
-  /** Aborts the call between two rounds; the model stays usable. */
-  signal?: AbortSignal | undefined;
-}
-
-/** A round of a search. */
-export interface PlanIteration {
-  /** Its number, from 0. */
-  iteration: number;
-  /** The sequences that were tried, row-major, `[samples, horizon, A]`: as {@link WorldModel.rollout} takes them. */
-  samples: { data: Float32Array; shape: [samples: number, horizon: number, action: number] };
-  /** The cost of each. */
-  costs: Float32Array;
-}
-
-/** What {@link WorldModel.plan} gives. */
-export interface Plan {
-  /** Row-major, `[horizon, A]`. */
-  actions: { data: Float32Array; shape: [horizon: number, action: number] };
-  /**
-   * The lowest cost of a sequence in each round: the sum over features of (last prediction − goal)², of V-JEPA 2-AC the mean over patches
-   * and features of |last prediction − goal|; or the sum of those of all predictions.
-   */
-  costs: number[];
-}
-
 const ADVICE: Advice = { disposed: "The model has been disposed of; load it again.", lost: "The next call loads the model again." };
-const PLANNERS: readonly unknown[] = ["cem", "mppi", "gradient"];
-const COSTS: readonly unknown[] = ["last", "sum"];
 
 /**
  * A world model: it tells what actions lead to, in embeddings, and which actions lead to a goal. Of LeWorldModel (arXiv 2603.19312) a
@@ -250,16 +170,8 @@ export class WorldModel {
    * {@link WorldModel.rollout}
    */
   async plan(from: Episode, goal: Vector, options: PlanOptions = {}): Promise<Plan> {
-    const { signal, onIteration, ...rest } = options;
-    checkFields("", { ...rest, onIteration }, PLAN);
-    const { planner = "cem", cost = "last", seed = 0, momentum, start, axes, ...numbers } = rest;
-    oneOf("planner", planner, PLANNERS);
-    oneOf("cost", cost, COSTS);
-    if (momentum !== undefined && !(Array.isArray(momentum) && momentum.length === 2)) throw new JepaError("bad-input", "The option momentum is [mean, std], two numbers from 0 to 1.");
-    const search: GluePlanOptions = JSON.parse(
-      JSON.stringify({ planner, cost, seed, ...numbers, momentum, axes: axes && axesOf(axes), start: start === undefined ? undefined : [...this.#finite("the start", start)] }),
-    );
-    const request = { ...this.#episode(from), goal: this.#finite("the goal", goal), options: search };
+    const { signal, onIteration } = options;
+    const request = { ...this.#episode(from), goal: finiteValues("the goal", goal), options: planRequest(options) };
     let iteration = 0;
     const listener = onIteration && isolated(onIteration);
     const onRound = listener && (({ samples: data, costs }: PlanRound) => {
@@ -274,7 +186,7 @@ export class WorldModel {
     const { embeddings, actions = [], states = [] } = typeof from === "object" && from !== null && "embeddings" in from ? from : { embeddings: from };
     const past = actions.map((block, i) => this.#block(ACTIONS, `past action ${i}`, block));
     const told = states.map((state, i) => this.#block(STATES, `state ${i}`, state));
-    return { embeddings: this.#finite("the embeddings", embeddings), past: joined(past), states: joined(told) };
+    return { embeddings: finiteValues("the embeddings", embeddings), past: joined(past), states: joined(told) };
   }
 
   /** The states before each action of every sequence. */
@@ -295,7 +207,7 @@ export class WorldModel {
       if (![2, 3].includes(shape.length) || action !== numbers || count! * horizon! * action !== data.length || data.length === 0) {
         throw new JepaError("bad-input", `${capital(many)} are [horizon, ${numbers}] or [N, horizon, ${numbers}], not ${data.length} numbers of shape [${shape.join(", ")}].`);
       }
-      return { data: this.#finite(`the ${many}`, data), count: count!, horizon: horizon!, listed: shape.length === 3 };
+      return { data: finiteValues(`the ${many}`, data), count: count!, horizon: horizon!, listed: shape.length === 3 };
     }
     if (!Array.isArray(actions) || actions.length === 0) throw new JepaError("bad-input", `${capital(many)} are an array of ${one}s, or of several such sequences.`);
     const first: unknown = actions[0];
@@ -310,14 +222,8 @@ export class WorldModel {
   #block({ one, many, size }: Kind, name: string, block: Vector): Float32Array {
     const numbers = this.#resident.info[size];
     if (numbers === 0) throw new JepaError("bad-input", `This model is told no ${many}: leave them out.`);
-    const values = this.#finite(name, block);
+    const values = finiteValues(name, block);
     if (values.length !== numbers) throw new JepaError("bad-input", `${/^[aeiou]/.test(one) ? "An" : "A"} ${one} has ${numbers} numbers; ${name} has ${values.length}.`);
-    return values;
-  }
-
-  #finite(name: string, vector: Vector): Float32Array {
-    const values = Float32Array.from(valuesOf(vector));
-    if (!values.every(Number.isFinite)) throw new JepaError("bad-input", `There is a number in ${name} that is not finite.`);
     return values;
   }
 
@@ -342,37 +248,6 @@ const ACTIONS: Kind = { one: "action block", many: "actions", size: "actionSize"
 const STATES: Kind = { one: "state", many: "states", size: "stateSize" };
 
 const capital = (word: string): string => word[0]!.toUpperCase() + word.slice(1);
-
-const PLAN: Record<Exclude<keyof PlanOptions, "signal">, Rule> = {
-  planner: anything,
-  seed: whole(0),
-  horizon: whole(1),
-  samples: whole(1),
-  iterations: whole(1),
-  elites: whole(1),
-  momentum: anything,
-  temperature: moreThan(0),
-  rate: moreThan(0),
-  scale: atLeast(0),
-  limit: moreThan(0),
-  cost: anything,
-  start: anything,
-  onIteration: aFunction,
-  axes: { what: "an array of objects, one for each number of an action", allows: Array.isArray },
-};
-
-const AXIS: Record<keyof PlanAxis, Rule> = { scale: atLeast(0), limit: atLeast(0), pin: anything, deadZone: atLeast(0) };
-
-function axesOf(axes: readonly PlanAxis[]): GluePlanOptions["axes"] {
-  return axes.map((axis, i) => {
-    checkFields(`axes[${i}]`, axis, AXIS);
-    const { pin, ...rest } = axis;
-    if (pin === undefined) return rest as object;
-    const { from, value } = typeof pin === "object" && pin !== null ? pin : { from: 0, value: pin };
-    checkFields(`axes[${i}].pin`, { from, value }, { from: whole(0), value: { what: "a number", allows: Number.isFinite } });
-    return { ...(rest as object), pin: [from, value] };
-  });
-}
 
 /** All numbers, one block after the other. */
 export function joined(blocks: readonly Float32Array[]): Float32Array {

@@ -16,7 +16,8 @@ use webjepa::nn::{Parameters, ops};
 use webjepa::rng::Stream;
 use webjepa::train::recipe::Options;
 use webjepa::train::trainer::Trainer;
-use webjepa::world::{ActionScale, Axis, Candidates, Cem, Cost, Space};
+use webjepa::world::options::{AxisOptions, Kind};
+use webjepa::world::{ActionScale, Candidates, Cem, Cost, PlanOptions, Planner};
 use webjepa::{Error, Result};
 
 use super::Model;
@@ -46,15 +47,27 @@ pub struct Evaluate {
     /// Steps of the environment in which the goal must be reached.
     #[arg(long, default_value_t = 150)]
     budget: usize,
+    /// How to search: the cross-entropy method (cem), path integrals (mppi), along the gradient of the cost (gradient).
+    #[arg(long, default_value = "cem", value_parser = kind)]
+    planner: Kind,
     /// Action blocks of a plan.
     #[arg(long, default_value_t = 5)]
     horizon: usize,
-    /// Sequences of a round.
+    /// Sequences of a round; of gradient those that descend.
     #[arg(long, default_value_t = 300)]
     samples: usize,
-    /// The cheapest of them, to which the search moves.
-    #[arg(long, default_value_t = 30)]
-    elites: usize,
+    /// The cheapest of them, to which the search moves: 30 unless told otherwise; of mppi all.
+    #[arg(long)]
+    elites: Option<usize>,
+    /// What mean and standard deviation keep of themselves in a round of cem.
+    #[arg(long, num_args = 2, value_names = ["MEAN", "STD"])]
+    momentum: Option<Vec<f64>>,
+    /// Of mppi: a sample weighs exp(−(cost − lowest cost) / temperature).
+    #[arg(long)]
+    temperature: Option<f64>,
+    /// Of gradient: what the gradient is multiplied with in a round.
+    #[arg(long)]
+    rate: Option<f64>,
     /// Rounds.
     #[arg(long, default_value_t = 30)]
     iterations: usize,
@@ -98,9 +111,18 @@ struct Agent {
     processor: Processor,
     side: usize,
     scale: ActionScale,
-    cem: Cem,
+    planner: Planner,
     cost: Cost,
     execute: usize,
+}
+
+fn kind(name: &str) -> Result<Kind, String> {
+    match name {
+        "cem" => Ok(Kind::Cem),
+        "mppi" => Ok(Kind::Mppi),
+        "gradient" => Ok(Kind::Gradient),
+        _ => Err("use cem, mppi or gradient".into()),
+    }
 }
 
 fn cost(name: &str) -> Result<Cost, String> {
@@ -210,21 +232,24 @@ impl Agent {
             WorldModel::new(&config, Precision::F32, &device, &mut parameters)?
         };
         // Actions go from −1 to 1, and are in units of their deviation here.
-        let axis = |i: usize| {
-            let std = about.action_scale.std[i % place.action_size()];
-            Axis::limited(arguments.scale, 1.0 / std)
+        let axis = |i: usize| AxisOptions {
+            limit: Some(1.0 / about.action_scale.std[i % place.action_size()]),
+            ..AxisOptions::default()
         };
-        let cem = Cem {
-            space: Space {
-                horizon: arguments.horizon,
-                axes: (0..block).map(axis).collect(),
-            },
-            samples: arguments.samples,
+        let options = PlanOptions {
+            planner: arguments.planner,
+            horizon: Some(arguments.horizon),
+            samples: Some(arguments.samples),
             elites: arguments.elites,
-            iterations: arguments.iterations,
-            ..Cem::lewm(block)
+            iterations: Some(arguments.iterations),
+            momentum: arguments.momentum.as_ref().map(|m| [m[0], m[1]]),
+            temperature: arguments.temperature,
+            rate: arguments.rate,
+            scale: Some(arguments.scale),
+            axes: Some((0..block).map(axis).collect()),
+            ..PlanOptions::default()
         };
-        cem.check()?;
+        let planner = options.planner(Cem::lewm(block), model.rate())?;
         if !(1..=arguments.horizon).contains(&arguments.execute) {
             return Err(Error::BadConfig(format!(
                 "of a plan of {} action blocks 1 to all are carried out, not {}",
@@ -236,7 +261,7 @@ impl Agent {
             model,
             processor: opened.processor,
             scale: about.scale()?,
-            cem,
+            planner,
             cost: arguments.cost,
             execute: arguments.execute,
         })
@@ -273,18 +298,21 @@ impl Agent {
             cost: self.cost,
         };
         let size = place.action_size();
-        let block = self.cem.space.axes.len();
+        let block = self.planner.space().axes.len();
         let mut start: Option<Vec<f64>> = None;
         let mut random = Stream::new(seed, "plan", 0);
         let mut done = 0;
         loop {
             let context = context_of(self.seen(place)?);
             let clock = Instant::now();
-            let plan = self
-                .cem
-                .plan(start.as_deref(), &mut random, async |candidates| {
-                    self.model.costs(&context, &goal, candidates).await
-                });
+            let cost = async |candidates: &Candidates| {
+                let slopes = self.planner.descends();
+                let turn = async || Ok(());
+                self.model
+                    .costed(&context, &goal, candidates, slopes, turn)
+                    .await
+            };
+            let plan = self.planner.plan(start.as_deref(), &mut random, cost);
             let plan = pollster::block_on(plan)?;
             planned.push(1e3 * clock.elapsed().as_secs_f64());
             let actions: Vec<f32> = plan.actions.iter().map(|&v| v as f32).collect();
@@ -399,7 +427,7 @@ fn distances(agent: &Agent, place: &mut Repeated<TwoRooms>) -> Result<()> {
     let covariance = mean(&|p| (p.0 - a) * (p.1 - b));
     let deviation = (mean(&|p| (p.0 - a).powi(2)) * mean(&|p| (p.1 - b).powi(2))).sqrt();
     // Predictions against what comes, along random actions.
-    let horizon = agent.cem.space.horizon;
+    let horizon = agent.planner.space().horizon;
     let mut errors = vec![0.0; horizon];
     const EPISODES: u64 = 50;
     let size = place.action_size();
@@ -409,7 +437,7 @@ fn distances(agent: &Agent, place: &mut Repeated<TwoRooms>) -> Result<()> {
         let mut explorer = Explorer::new(Policy::Held(4), size, seed, 0);
         let (mut actions, mut seen) = (Vec::new(), Vec::new());
         for _ in 0..horizon {
-            for _ in 0..agent.cem.space.axes.len() / size {
+            for _ in 0..agent.planner.space().axes.len() / size {
                 let action = explorer.act();
                 actions.extend(action.iter().map(|&v| v as f32));
                 place.step(action)?;
@@ -420,7 +448,7 @@ fn distances(agent: &Agent, place: &mut Repeated<TwoRooms>) -> Result<()> {
             data: agent.scale.scaled(&actions)?,
             count: 1,
             horizon,
-            action: agent.cem.space.axes.len(),
+            action: agent.planner.space().axes.len(),
         };
         let steps = agent.model.rollout(&context, &candidates, None)?;
         for ((error, step), seen) in errors.iter_mut().zip(steps).zip(seen) {

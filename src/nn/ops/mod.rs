@@ -429,6 +429,26 @@ pub fn joined(a: Tensor<2>, b: Tensor<2>, device: &Device) -> Tensor<2> {
     selected(a, Some(b), &rows, None, 0)
 }
 
+/// The rows of all parts, the first one's first.
+///
+/// # Panics
+/// When there is none: callers have some.
+pub fn stacked(mut parts: Vec<Tensor<2>>, device: &Device) -> Tensor<2> {
+    // Two by two: so a row is copied as often as parts can be halved, not once for each part after it.
+    while parts.len() > 1 {
+        let mut rest = parts.into_iter();
+        let mut pairs = Vec::new();
+        while let Some(a) = rest.next() {
+            pairs.push(match rest.next() {
+                Some(b) => joined(a, b, device),
+                None => a,
+            });
+        }
+        parts = pairs;
+    }
+    parts.swap_remove(0)
+}
+
 /// The first `count` rows of `x`.
 pub fn first_rows(x: Tensor<2>, count: usize, device: &Device) -> Tensor<2> {
     let rows = Rows::new(&[(0..count).collect()], x.dims()[0], device);

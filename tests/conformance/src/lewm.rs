@@ -188,10 +188,7 @@ pub fn cem(folder: &Folder, file: &str, report: &mut Report) -> Outcome {
     let costs: Vec<f32> = sequences.map(|s| s.iter().map(|v| v * v).sum()).collect();
     report.compare("cost", &costs, &expected["cost"], Quantity::Table)?;
     let cem = Cem {
-        space: Space {
-            horizon,
-            axes: vec![Axis::free(1.0); action],
-        },
+        space: Space::new(horizon, vec![Axis::free(1.0); action]),
         samples: count,
         elites: size(&params, "n_elites")?,
         ..Cem::lewm(action)
