@@ -63,7 +63,9 @@ function recorded(replay: GlueReplay, n: number): EpisodeRecord {
 
 /** Has something done with recordings in the module for the CPU, which has the reader and writer of such files and is fetched for this alone. */
 async function within<T>(make: (glue: Glue) => GlueReplay, use: (replay: GlueReplay) => T): Promise<T> {
-  const instance = await Instance.open("cpu");
+  // A loss shows in the call itself, which is all that it is used for.
+  const user = () => {};
+  const instance = await Instance.open("cpu", user);
   try {
     const replay = instance.call(() => make(instance.glue));
     try {
@@ -72,7 +74,7 @@ async function within<T>(make: (glue: Glue) => GlueReplay, use: (replay: GlueRep
       if (!instance.lost) replay.free();
     }
   } finally {
-    instance.release();
+    instance.release(user);
   }
 }
 
