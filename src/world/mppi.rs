@@ -199,7 +199,7 @@ mod tests {
         assert!((plan.actions[0] - mean(&rounds[1])).abs() < 1e-12);
         // The same draws around the first mean; their deviation is that of the elites, or the largest that is allowed.
         let mut random = Stream::new(3, "plan", 0);
-        let mut drawn = vec![0f32; 8];
+        let mut drawn = [0f32; 8];
         random.fill_normal(&mut drawn[..4]);
         random.fill_normal(&mut drawn[4..]);
         let first = mean(&rounds[0]);
