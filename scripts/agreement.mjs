@@ -7,7 +7,6 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { extname, join, normalize } from "node:path";
 import { parseArgs } from "node:util";
-import { chromium } from "playwright-core";
 import { AC_CONFIG, acCheckpoint } from "./fixtures.mjs";
 import { CHROMIUM, CHROMIUM_FLAGS } from "./hosts.mjs";
 import { main, markdownTable, putMarked, read, root, say, stop } from "./lib.mjs";
@@ -65,6 +64,8 @@ export async function agreement(args) {
     response.writeHead(200, { "content-type": TYPES[extname(file)] ?? "application/octet-stream" }).end(readFileSync(file));
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  // Only now, as `npm test` reads this file before it has installed anything.
+  const { chromium } = await import("playwright-core");
   const browser = await chromium.launch({ executablePath: CHROMIUM, args: CHROMIUM_FLAGS });
   try {
     const page = await browser.newPage();
