@@ -12,6 +12,7 @@ declare const windows: import("webjepa").ActionWindows;
 declare const episodes: import("webjepa").EpisodeRecord[];
 declare const room: import("webjepa").Environment;
 declare const sizes: { imageSize: number; patchSize: number; hiddenSize: number; layers: number; heads: number };
+declare const own: import("webjepa").StepModel;
 declare const pose: number[];
 declare const image: ImageBitmap;
 declare const bitmap: ImageBitmap;

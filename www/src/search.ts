@@ -58,7 +58,9 @@ interface GlueSearches {
  * options is as LeWorldModel plans.
  *
  * @example
- * const { actions } = await planActions({ actionSize: 2, cost: ({ data, shape }) => costsOf(data, shape) }, { horizon: 4, samples: 100, elites: 10 });
+ * // Of all sequences of two actions, the one whose actions are nearest to 0.5.
+ * const cost = ({ data, shape }) => Array.from({ length: shape[0] }, (_, n) => data.slice(2 * n, 2 * n + 2).reduce((sum, a) => sum + (a - 0.5) ** 2, 0));
+ * const { actions } = await planActions({ actionSize: 1, cost }, { horizon: 2, samples: 100, elites: 10 });
  * @throws {@link JepaError} `bad-config` for a search that cannot be, `bad-input` for costs that are none or are not as many as sequences, and
  * with what `cost` throws as the cause; `unsupported` for the planner `"gradient"` without `slopes`; `aborted`
  */
@@ -105,8 +107,8 @@ function numbersIn(vector: Vector | undefined): Float32Array {
  * Any model as one that {@link runEpisode} plans with: sequences of actions are followed step by step, all of a round at once.
  *
  * @example
- * const world = planningModel({ actionSize: 2, shape: [64], encode, step, cost });
- * const { terminated } = await runEpisode(world, room, await encode(wanted));
+ * const world = planningModel(own); // { actionSize: 2, shape: [64], encode, step, cost }
+ * const { terminated } = await runEpisode(world, room, await own.encode(wanted));
  * @throws {@link JepaError} `bad-input` for what is no model; of the model's methods: `bad-input` where it gives other sizes, and those of
  * {@link planActions}
  */

@@ -34,7 +34,7 @@ export interface ClipOptions {
  *
  * @example
  * const { context, targets } = sampleMasks(jepa.grid, { strategy: "vjepa-multiblock3d", seed: 0 });
- * drawClip(canvas, frames, { masks: { grid: jepa.grid, context: context[0], targets: targets.map(([block]) => block) } });
+ * drawClip(canvas, pictures, { masks: { grid: jepa.grid, context: context[0], targets: targets.map(([block]) => block) } });
  */
 export function drawClip(canvas: Canvas, frames: readonly Drawable[], { seen, masks, columns: most = 4, side }: ClipOptions): void {
   if (frames.length === 0 || !(most >= 1)) throw new JepaError("bad-input", "A clip to draw has one frame at least, and rows of one at least.");
