@@ -247,6 +247,9 @@ function upright(sample: DemuxedSample): ImageBitmap {
   return canvas.transferToImageBitmap();
 }
 
+/** How long a sought frame is waited for, in milliseconds, when the seek has ended: it may be the one that is shown already, or the page hidden. */
+const SHOWN = 200;
+
 async function* soughtFrames(video: HTMLVideoElement, { fps, start, end }: { fps: number; start: number; end: number | undefined }, signal: AbortSignal | undefined): AsyncGenerator<ImageBitmap> {
   video.pause();
   if (!Number.isFinite(video.duration)) {
@@ -256,17 +259,34 @@ async function* soughtFrames(video: HTMLVideoElement, { fps, start, end }: { fps
   }
   if (!Number.isFinite(video.duration)) throw new JepaError("bad-input", "The video does not say how long it is; play it, and read it as a live source.");
   const last = Math.min(end ?? Infinity, video.duration);
+  let before = 0;
   for (let i = 0; start + i / fps < last; i++) {
     throwIfAborted(signal);
     // In the middle of a frame's time rather than at its edge, where rounding decides which frame is shown.
     const time = Math.min(start + (i + 0.5) / fps, last);
     if (video.currentTime !== time) {
+      const shown = shownFrom(video, before);
       video.currentTime = time;
-      // A busy browser can end a seek before it has the frame.
+      // A busy browser can end a seek before it has the frame, and have the frame before it shows it.
       await until(video, () => !video.seeking && video.readyState >= video.HAVE_CURRENT_DATA, ["seeked", "loadeddata", "canplay"], signal);
+      await Promise.race([shown.frame, new Promise((resolve) => setTimeout(resolve, SHOWN))]);
+      shown.stop();
     }
+    before = time;
     yield await bitmapOf(video);
   }
+}
+
+/** The first new frame of the video that begins at `time` or later, in seconds. */
+function shownFrom(video: HTMLVideoElement, time: number): { frame: Promise<void>; stop(): void } {
+  let waiting = 0;
+  const frame = new Promise<void>((resolve) => {
+    const look = () => {
+      waiting = video.requestVideoFrameCallback((_, { mediaTime }) => (mediaTime >= time ? resolve() : look()));
+    };
+    look();
+  });
+  return { frame, stop: () => video.cancelVideoFrameCallback(waiting) };
 }
 
 async function* liveFrames(video: HTMLVideoElement, fps: number, signal: AbortSignal | undefined): AsyncGenerator<ImageBitmap> {
