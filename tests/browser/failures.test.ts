@@ -3,6 +3,7 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { Jepa } from "../../www/src/index.js";
 import type { Fault } from "../unit/server.js";
+import { keepDevices } from "./faults.js";
 import { useLab, type TestPage } from "./harness.js";
 
 const lab = useLab();
@@ -154,14 +155,8 @@ describe("embedding", () => {
   });
 
   it("survives the loss of the device in this thread", async () => {
+    await keepDevices(test.page);
     const outcome = await test.page.evaluate(async (tiny) => {
-      const { requestDevice } = GPUAdapter.prototype;
-      const devices: GPUDevice[] = [];
-      GPUAdapter.prototype.requestDevice = async function (descriptor) {
-        const device = await requestDevice.call(this, descriptor);
-        devices.push(device);
-        return device;
-      };
       const jepa = await webjepa.Jepa.load(tiny, { backend: "webgpu", worker: false });
       const picture = new ImageData(new Uint8ClampedArray(16 * 16 * 4).fill(90), 16, 16);
       const before = await jepa.embed(picture);

@@ -8,6 +8,8 @@ import { DIST, type Lab } from "./harness.js";
 export type Fault = "device" | "worker" | "memory";
 
 declare global {
+  /** GPU devices of this thread, the latest last. */
+  var devices: GPUDevice[];
   var faults: {
     /** The names of the workers that were started, the latest last. */
     workers: string[];
@@ -43,6 +45,19 @@ new BroadcastChannel(name).onmessage = ({ data: fault }) => {
   else memories.forEach(use);
 };
 `;
+
+/** Keeps the devices that the page's own thread asks for from now on. */
+export function keepDevices(page: Page): Promise<void> {
+  return page.evaluate(() => {
+    globalThis.devices = [];
+    const { requestDevice } = GPUAdapter.prototype;
+    GPUAdapter.prototype.requestDevice = async function (descriptor) {
+      const device = await requestDevice.call(this, descriptor);
+      devices.push(device);
+      return device;
+    };
+  });
+}
 
 /** Lets faults be caused from now on, in workers that are started from now on. */
 export async function armFaults(lab: Lab, page: Page): Promise<void> {

@@ -1,7 +1,7 @@
 // What computes is lost: the page is told, also while nothing is going on, the next call is answered, and training goes on.
 
 import { afterEach, beforeEach, expect, it } from "vitest";
-import { armFaults } from "./faults.js";
+import { armFaults, keepDevices } from "./faults.js";
 import { useLab, type TestPage } from "./harness.js";
 
 const lab = useLab();
@@ -40,14 +40,8 @@ it.each([
 });
 
 it("an idle model of this thread tells of the loss of its device", async () => {
+  await keepDevices(test.page);
   const outcome = await test.page.evaluate(async (source) => {
-    const { requestDevice } = GPUAdapter.prototype;
-    const devices: GPUDevice[] = [];
-    GPUAdapter.prototype.requestDevice = async function (descriptor) {
-      const device = await requestDevice.call(this, descriptor);
-      devices.push(device);
-      return device;
-    };
     const told: string[] = [];
     let lost!: () => void;
     const loss = new Promise<void>((resolve) => (lost = resolve));

@@ -2,6 +2,7 @@
 
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { TrainerOptions } from "../../www/src/index.js";
+import { keepDevices } from "./faults.js";
 import { useLab, type TestPage } from "./harness.js";
 
 const lab = useLab();
@@ -253,14 +254,8 @@ describe("a save", () => {
 
 describe("after the loss of the device", () => {
   it("a trainer without autosave says that it must be resumed, and can be", async () => {
+    await keepDevices(test.page);
     const outcome = await test.page.evaluate(async (options) => {
-      const { requestDevice } = GPUAdapter.prototype;
-      const devices: GPUDevice[] = [];
-      GPUAdapter.prototype.requestDevice = async function (descriptor) {
-        const device = await requestDevice.call(this, descriptor);
-        devices.push(device);
-        return device;
-      };
       const trainer = await webjepa.Trainer.create({ ...options, backend: "webgpu", worker: false });
       const model = await trainer.model();
       await trainer.step(pictures.slice(0, 4));

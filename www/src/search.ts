@@ -9,7 +9,8 @@ import { isolated } from "./host.js";
 import type { ImageInput } from "./inputs.js";
 import { valuesOf, type Vector } from "./math.js";
 import { aFunction, anything, checkFields, numbersOf, whole } from "./options.js";
-import { finiteValues, planRequest, type Plan, type PlanIteration, type PlanOptions } from "./plan-options.js";
+import { planRequest, type Plan, type PlanIteration, type PlanOptions } from "./plan-options.js";
+import { finite, sized } from "./trajectories.js";
 
 /** What is searched, and by what. */
 export interface Search {
@@ -119,12 +120,8 @@ export function planningModel(model: StepModel): PlanningModel {
   checkFields("", { actionSize, shape, encode, step, cost }, { actionSize: whole(1), shape: shapeRule, encode: aFunction, step: aFunction, cost: aFunction });
   for (const [name, value] of Object.entries({ actionSize, shape, encode, step, cost })) if (value === undefined) throw new JepaError("bad-input", `A model is { actionSize, shape, encode, step, cost }; ${name} is missing.`);
   const size = numbersOf(model.shape);
-  const sizedAs = (count: number, name: string, vector: Vector) => {
-    const values = finiteValues(name, vector);
-    if (values.length !== count) throw new JepaError("bad-input", `${name[0]!.toUpperCase()}${name.slice(1)} has ${values.length} numbers, not ${count}.`);
-    return values;
-  };
-  const encoded = async (observation: ImageInput) => sizedAs(size, "what the model's encode gave", await told("The model failed in encode", () => model.encode(observation)));
+  const sizedAs = (count: number, name: string, vector: Vector) => finite(sized(vector, count, name), name);
+  const encoded = async (observation: ImageInput) => sizedAs(size, "What the model's encode gave", await told("The model failed in encode", () => model.encode(observation)));
   return {
     actionSize: model.actionSize,
     stateSize: 0,
@@ -143,7 +140,7 @@ export function planningModel(model: StepModel): PlanningModel {
     plan(from, goal, options = {}) {
       const { cost: which = options.preset === "eb-jepa" ? "sum" : "last", ...rest } = options;
       const embedding = typeof from === "object" && from !== null && "embeddings" in from ? from.embeddings : from;
-      const [start, wanted] = [sizedAs(size, "the embedding", embedding), sizedAs(size, "the goal", goal)];
+      const [start, wanted] = [sizedAs(size, "The embedding", embedding), sizedAs(size, "The goal", goal)];
       const costOf = async ({ data, shape: [count, horizon, action] }: PlanIteration["samples"]) => {
         const total = new Float32Array(count);
         const at = (values: Float32Array): Rows => ({ data: values, shape: [count, ...model.shape] });
@@ -154,7 +151,7 @@ export function planningModel(model: StepModel): PlanningModel {
           const actions = new Float32Array(count * action);
           for (let i = 0; i < count; i++) actions.set(data.subarray((i * horizon + step) * action, (i * horizon + step + 1) * action), i * action);
           const next = await told("The model failed in step", () => model.step(at(embeddings), { data: actions, shape: [count, action] }));
-          embeddings = sizedAs(count * size, "what the model's step gave", next) as typeof embeddings;
+          embeddings = sizedAs(count * size, "What the model's step gave", next) as typeof embeddings;
           if (which === "last" && step + 1 < horizon) continue;
           const costs = numbersIn(await told("The model failed in cost", () => model.cost(at(embeddings.slice()), wanted.slice())));
           if (costs.length !== count) throw new JepaError("bad-input", `What the model's cost gave has ${costs.length} numbers, not ${count}.`);
