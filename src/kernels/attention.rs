@@ -5,6 +5,7 @@ use crate::lanes::{map, one};
 use crate::rows::{add_scaled, dot, sum, top};
 
 /// `softmax(scale · row)` in place, and the logarithm of the sum of exponentials of `scale · row`; `scale` is positive.
+#[inline(never)]
 pub fn softmax(row: &mut [f32], scale: f32) -> f32 {
     let top = top(row);
     map(row, &Exp { shift: top, scale });
@@ -15,6 +16,7 @@ pub fn softmax(row: &mut [f32], scale: f32) -> f32 {
 }
 
 /// Rows of scores, each with the logarithm of its sum of exponentials, to the probabilities that [`softmax`] had made of them.
+#[inline(never)]
 pub fn probabilities(scores: &mut [f32], scale: f32, sums: &[f32]) {
     let tokens = scores.len() / sums.len();
     for (row, &sum) in scores.chunks_exact_mut(tokens).zip(sums) {
@@ -24,6 +26,7 @@ pub fn probabilities(scores: &mut [f32], scale: f32, sums: &[f32]) {
 }
 
 /// Gradients of probabilities, in rows with `delta` each, to those of the scores before their scale.
+#[inline(never)]
 pub fn score_gradients(d: &mut [f32], probabilities: &[f32], delta: &[f32], scale: f32) {
     let tokens = d.len() / delta.len();
     let rows = d
@@ -54,6 +57,7 @@ impl Attend {
 
     /// The answers `[batch, d]` of `query [d]` to `kv [batch, tokens, 2·d]`, and the logarithms of the sums of exponentials,
     /// `[batch, heads]`.
+    #[inline(never)]
     pub fn forward(self, query: &[f32], kv: &[f32]) -> (Vec<f32>, Vec<f32>) {
         let Self { tokens, d, heads } = self;
         let (head_dim, batch) = (d / heads, kv.len() / (tokens * 2 * d));
@@ -77,6 +81,7 @@ impl Attend {
     }
 
     /// Gradients with respect to the query and `kv`.
+    #[inline(never)]
     pub fn gradients(
         self,
         query: &[f32],
@@ -116,6 +121,7 @@ impl Attend {
 
 /// Rotates the pairs of channels of queries and keys, `[rows, 3·heads·head_dim]`, by `table [positions, turns]`, which is repeated over the
 /// rows: four numbers a pair, cosine and sine for each of the two. `back` applies the transpose.
+#[inline(never)]
 pub fn rotate(
     qkv: &mut [f32],
     width: usize,

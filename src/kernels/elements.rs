@@ -7,16 +7,19 @@ use crate::gelu::{Gelu, GeluSlope};
 use crate::lanes::map;
 
 /// GELU in place.
+#[inline(never)]
 pub fn gelu(x: &mut [f32]) {
     map(x, &Gelu);
 }
 
 /// ReLU in place.
+#[inline(never)]
 pub fn relu(x: &mut [f32]) {
     x.iter_mut().for_each(|v| *v = v.max(0.0));
 }
 
 /// SiLU in place: `x / (1 + e^−x)`.
+#[inline(never)]
 pub fn silu(x: &mut [f32]) {
     let mut shares = x.to_vec();
     map(&mut shares, &Logistic);
@@ -24,6 +27,7 @@ pub fn silu(x: &mut [f32]) {
 }
 
 /// Gradient of [`gelu`] at `x`.
+#[inline(never)]
 pub fn gelu_gradient(x: &[f32], dy: &[f32]) -> Vec<f32> {
     let mut d = x.to_vec();
     map(&mut d, &GeluSlope);
@@ -32,6 +36,7 @@ pub fn gelu_gradient(x: &[f32], dy: &[f32]) -> Vec<f32> {
 }
 
 /// Gradient of [`relu`] at `x`.
+#[inline(never)]
 pub fn relu_gradient(x: &[f32], dy: &[f32]) -> Vec<f32> {
     let pairs = x.iter().zip(dy);
     pairs
@@ -40,6 +45,7 @@ pub fn relu_gradient(x: &[f32], dy: &[f32]) -> Vec<f32> {
 }
 
 /// Gradient of [`silu`] at `x`.
+#[inline(never)]
 pub fn silu_gradient(x: &[f32], dy: &[f32]) -> Vec<f32> {
     let mut d = x.to_vec();
     map(&mut d, &Logistic);
@@ -50,17 +56,20 @@ pub fn silu_gradient(x: &[f32], dy: &[f32]) -> Vec<f32> {
 }
 
 /// `y *= x`.
+#[inline(never)]
 pub fn multiply(y: &mut [f32], x: &[f32]) {
     y.iter_mut().zip(x).for_each(|(y, x)| *y *= x);
 }
 
 /// `factor · x`.
+#[inline(never)]
 pub fn scaled(x: &[f32], factor: f32) -> Vec<f32> {
     x.iter().map(|v| v * factor).collect()
 }
 
 /// One AdamW step of a parameter and its two moments; `numbers` are `[1 − lr · weight_decay, beta1, beta2, eps,
 /// lr / (1 − beta1^step), 1 / √(1 − beta2^step), scale of the gradient]`.
+#[inline(never)]
 pub fn adamw(
     parameter: &mut [f32],
     first: &mut [f32],
@@ -78,12 +87,14 @@ pub fn adamw(
 }
 
 /// An exponential moving average: `momentum · average + (1 − momentum) · value`.
+#[inline(never)]
 pub fn averaged(average: &mut [f32], value: &[f32], momentum: f32) {
     let pairs = average.iter_mut().zip(value);
     pairs.for_each(|(k, q)| *k = momentum * *k + (1.0 - momentum) * q);
 }
 
 /// Adds the squares of `x`, or of its differences to `minus`, to the lanes of a running sum.
+#[inline(never)]
 pub fn add_squares(lanes: &mut [f32], x: &[f32], minus: Option<&[f32]>) {
     match minus {
         None => {
@@ -102,6 +113,7 @@ pub fn add_squares(lanes: &mut [f32], x: &[f32], minus: Option<&[f32]>) {
 }
 
 /// The nearest values in f16; what lies beyond its largest becomes that.
+#[inline(never)]
 pub fn halved(x: &[f32]) -> Vec<f16> {
     let largest = f16::MAX.to_f32();
     let nearest = |v: &f32| f16::from_f32(v.clamp(-largest, largest));
@@ -109,11 +121,13 @@ pub fn halved(x: &[f32]) -> Vec<f16> {
 }
 
 /// f16 as f32.
+#[inline(never)]
 pub fn widened(x: &[f16]) -> Vec<f32> {
     x.iter().map(|v| v.to_f32()).collect()
 }
 
 /// Rows of int8 as f32, each column with what a step of it is worth.
+#[inline(never)]
 pub fn dequantized(x: &[i8], steps: &[f32]) -> Vec<f32> {
     x.chunks_exact(steps.len())
         .flat_map(|row| row.iter().zip(steps).map(|(&v, s)| f32::from(v) * s))

@@ -159,6 +159,13 @@ pub fn polynomial<const N: usize, const C: usize>(
     sum
 }
 
+/// The columns of four rows.
+#[cfg(any(target_family = "wasm", test))]
+#[inline(always)]
+pub fn transposed(rows: [Lanes; LANES]) -> [Lanes; LANES] {
+    register::transposed(rows.map(|row| row.0)).map(Lanes)
+}
+
 #[cfg(target_family = "wasm")]
 mod wasm {
     use super::LANES;
@@ -199,6 +206,24 @@ mod wasm {
     #[inline(always)]
     pub fn power_of_two(shifted: Register) -> Register {
         i32x4_add(i32x4_shl(shifted, 23), i32x4_splat(127 << 23))
+    }
+
+    #[inline(always)]
+    pub fn transposed([a, b, c, d]: [Register; LANES]) -> [Register; LANES] {
+        let (ac_low, ac_high) = (
+            i32x4_shuffle::<0, 4, 1, 5>(a, c),
+            i32x4_shuffle::<2, 6, 3, 7>(a, c),
+        );
+        let (bd_low, bd_high) = (
+            i32x4_shuffle::<0, 4, 1, 5>(b, d),
+            i32x4_shuffle::<2, 6, 3, 7>(b, d),
+        );
+        [
+            i32x4_shuffle::<0, 4, 1, 5>(ac_low, bd_low),
+            i32x4_shuffle::<2, 6, 3, 7>(ac_low, bd_low),
+            i32x4_shuffle::<0, 4, 1, 5>(ac_high, bd_high),
+            i32x4_shuffle::<2, 6, 3, 7>(ac_high, bd_high),
+        ]
     }
 }
 
@@ -258,6 +283,11 @@ mod array {
     #[inline(always)]
     pub fn power_of_two(shifted: Register) -> Register {
         shifted.map(|v| f32::from_bits((v.to_bits() << 23).wrapping_add(127 << 23)))
+    }
+
+    #[cfg(test)]
+    pub fn transposed(rows: [Register; LANES]) -> [Register; LANES] {
+        std::array::from_fn(|column| rows.map(|row| row[column]))
     }
 }
 

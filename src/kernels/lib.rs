@@ -1,8 +1,8 @@
 //! The loops in which the CPU backend spends its time, on slices and without tensors.
 //!
 //! They are a crate of their own because cargo sets the level of optimisation by crate: in the module for browsers these are
-//! compiled for speed, and everything else for size. Nothing here is generic or takes a function: what is instantiated in
-//! another crate is compiled as that crate is.
+//! compiled for speed, and everything else for size. Nothing here is generic or takes a function, and nothing with a loop may
+//! be inlined: what is instantiated in another crate, or becomes a part of its functions, is compiled as that crate is.
 
 #[cfg(any(target_family = "wasm", test))]
 pub mod gemm;

@@ -32,16 +32,19 @@ impl Epilogue<'_> {
 }
 
 /// `y += x`.
+#[inline(never)]
 pub fn add(y: &mut [f32], x: &[f32]) {
     y.iter_mut().zip(x).for_each(|(y, x)| *y += x);
 }
 
 /// `y += factor · x`.
+#[inline(never)]
 pub fn add_scaled(y: &mut [f32], factor: f32, x: &[f32]) {
     y.iter_mut().zip(x).for_each(|(y, x)| *y += factor * x);
 }
 
 /// Adds every row of `x` to `sum`, which is one.
+#[inline(never)]
 pub fn add_rows(sum: &mut [f32], x: &[f32]) {
     for row in x.chunks_exact(sum.len()) {
         add(sum, row);
@@ -94,6 +97,7 @@ pub fn top(row: &[f32]) -> f32 {
 }
 
 /// LayerNorm of the rows of `x [rows, d]`.
+#[inline(never)]
 pub fn norm(x: &[f32], gain: &[f32], shift: &[f32], eps: f32) -> Vec<f32> {
     let d = gain.len();
     let mut data = Vec::with_capacity(x.len());
@@ -112,6 +116,7 @@ pub fn norm(x: &[f32], gain: &[f32], shift: &[f32], eps: f32) -> Vec<f32> {
 }
 
 /// Gradients of [`norm`] with respect to `x`, gain and shift.
+#[inline(never)]
 pub fn norm_gradients(x: &[f32], gain: &[f32], eps: f32, dy: &[f32]) -> [Vec<f32>; 3] {
     let d = gain.len();
     let mut dx = vec![0.0; x.len()];
@@ -143,6 +148,7 @@ pub fn norm_gradients(x: &[f32], gain: &[f32], eps: f32, dy: &[f32]) -> [Vec<f32
 }
 
 /// The mean over tokens of `x [batch, tokens, d]`: `[batch, d]`.
+#[inline(never)]
 pub fn pooled(x: &[f32], [batch, tokens, d]: [usize; 3]) -> Vec<f32> {
     let mut data = vec![0.0; batch * d];
     for (mean, tokens) in data.chunks_exact_mut(d).zip(x.chunks_exact(tokens * d)) {
@@ -154,6 +160,7 @@ pub fn pooled(x: &[f32], [batch, tokens, d]: [usize; 3]) -> Vec<f32> {
 }
 
 /// Gradient of [`pooled`], from `dy [batch, d]`.
+#[inline(never)]
 pub fn pooled_gradient(dy: &[f32], tokens: usize, d: usize) -> Vec<f32> {
     let share = (tokens as f32).recip();
     dy.chunks_exact(d)
@@ -163,6 +170,7 @@ pub fn pooled_gradient(dy: &[f32], tokens: usize, d: usize) -> Vec<f32> {
 }
 
 /// BatchNorm of `x [rows, d]` by its own statistics, and those: the mean and biased variance of each column.
+#[inline(never)]
 pub fn batch_norm(x: &[f32], gain: &[f32], shift: &[f32], eps: f32) -> [Vec<f32>; 3] {
     let d = gain.len();
     let share = ((x.len() / d) as f32).recip();
@@ -188,6 +196,7 @@ pub fn batch_norm(x: &[f32], gain: &[f32], shift: &[f32], eps: f32) -> [Vec<f32>
 }
 
 /// Gradients of [`batch_norm`] with respect to `x`, gain and shift, from its statistics.
+#[inline(never)]
 pub fn batch_norm_gradients(
     x: &[f32],
     gain: &[f32],
