@@ -43,7 +43,6 @@ impl Lanes {
 
     /// The same; with relaxed SIMD rounded once where the machine can, and then in half the time. Only what has that feature itself
     /// can be one function with it.
-    #[cfg(any(target_family = "wasm", test))]
     #[cfg_attr(
         all(target_family = "wasm", feature = "relaxed-simd"),
         target_feature(enable = "relaxed-simd")
@@ -160,7 +159,6 @@ pub fn polynomial<const N: usize, const C: usize>(
 }
 
 /// The columns of four rows.
-#[cfg(any(target_family = "wasm", test))]
 #[inline(always)]
 pub fn transposed(rows: [Lanes; LANES]) -> [Lanes; LANES] {
     register::transposed(rows.map(|row| row.0)).map(Lanes)
@@ -285,7 +283,7 @@ mod array {
         shifted.map(|v| f32::from_bits((v.to_bits() << 23).wrapping_add(127 << 23)))
     }
 
-    #[cfg(test)]
+    #[inline(always)]
     pub fn transposed(rows: [Register; LANES]) -> [Register; LANES] {
         std::array::from_fn(|column| rows.map(|row| row[column]))
     }

@@ -4,12 +4,10 @@
 //! compiled for speed, and everything else for size. Nothing here is generic or takes a function, and nothing with a loop may
 //! be inlined: what is instantiated in another crate, or becomes a part of its functions, is compiled as that crate is.
 
-#[cfg(any(target_family = "wasm", test))]
-pub mod gemm;
-
 pub mod attention;
 pub mod elements;
 pub mod exp;
 pub mod gelu;
+pub mod gemm;
 mod lanes;
 pub mod rows;

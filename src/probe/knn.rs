@@ -1,11 +1,14 @@
 //! The class of the most similar labelled embeddings: no training, and as good for a handful as for thousands.
 
-use super::dots::dots;
+use webjepa_kernels::gemm::{Matrix, product};
+
 use super::{Prediction, Samples, pool, rows};
 use crate::{Error, Result};
 
-/// Labelled rows that are compared before the next ones are: 128 of 384 values stay in the second-level cache.
-const BLOCK: usize = 128;
+/// Labelled rows that are compared at once.
+const ROWS: usize = 512;
+/// Queries that are compared with them at once: half a megabyte of similarities.
+const QUERIES: usize = 256;
 
 /// How neighbours vote.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,14 +42,8 @@ impl Vote {
 }
 
 /// Labelled embeddings, compared by the cosine of their angle. An embedding of zeros is at a right angle to all others.
-#[derive(Debug, Clone)]
-pub struct Knn {
-    /// Unit rows, `[n, d]`.
-    rows: Vec<f32>,
-    d: usize,
-    labels: Vec<usize>,
-    classes: usize,
-}
+#[derive(Debug, Clone, Copy)]
+pub struct Knn<'a>(Samples<'a>);
 
 /// A labelled row and its cosine similarity.
 #[derive(Clone, Copy)]
@@ -55,19 +52,12 @@ struct Neighbour {
     row: usize,
 }
 
-impl Knn {
+impl<'a> Knn<'a> {
     /// # Errors
     /// [`Error::BadInput`] if there are no samples or they cannot be used.
-    pub fn new(samples: &Samples) -> Result<Self> {
+    pub fn new(samples: Samples<'a>) -> Result<Self> {
         samples.check()?;
-        let mut rows = samples.features.to_vec();
-        pool::normalize(&mut rows, samples.d);
-        Ok(Self {
-            rows,
-            d: samples.d,
-            labels: samples.labels.to_vec(),
-            classes: samples.classes,
-        })
+        Ok(Self(samples))
     }
 
     /// The classes of `[n, d]` embeddings; scores are shares of the vote, of sum 1.
@@ -76,10 +66,8 @@ impl Knn {
     /// [`Error::BadInput`] if the embeddings have another length, are none or are not finite.
     pub fn predict(&self, features: &[f32], vote: Vote) -> Result<Prediction> {
         vote.check()?;
-        rows(features, self.d)?;
-        let mut queries = features.to_vec();
-        pool::normalize(&mut queries, self.d);
-        Ok(self.vote(&queries, vote, false))
+        rows(features, self.0.d)?;
+        Ok(self.vote(features, vote, false))
     }
 
     /// The classes of the labelled embeddings themselves, each by the others: an honest estimate from a handful.
@@ -88,36 +76,53 @@ impl Knn {
     /// [`Error::BadInput`] if there is one only.
     pub fn leave_one_out(&self, vote: Vote) -> Result<Prediction> {
         vote.check()?;
-        if self.labels.len() < 2 {
+        if self.0.labels.len() < 2 {
             return Err(Error::BadInput(
                 "One labelled embedding has no neighbours; label two at least.".into(),
             ));
         }
-        Ok(self.vote(&self.rows, vote, true))
+        Ok(self.vote(self.0.features, vote, true))
     }
 
-    /// Of unit queries; with `others`, query i does not see row i.
+    /// With `others`, query i does not see row i.
     fn vote(&self, queries: &[f32], vote: Vote, others: bool) -> Prediction {
-        let k = vote.k.min(self.labels.len() - usize::from(others));
-        let count = queries.len() / self.d;
-        let mut nearest: Vec<Vec<Neighbour>> = vec![Vec::with_capacity(k + 1); count];
-        let query = |i: usize| &queries[i * self.d..(i + 1) * self.d];
-        for (block, rows) in self.rows.chunks(BLOCK * self.d).enumerate() {
-            for first in (0..count).step_by(4) {
-                let quad = [0, 1, 2, 3].map(|i| query((first + i).min(count - 1)));
-                for (row, features) in rows.chunks_exact(self.d).enumerate() {
-                    let row = block * BLOCK + row;
-                    let similarities = dots::<f32, 4, 8>(quad, features);
-                    for (i, similarity) in (first..count).zip(similarities) {
-                        if !(others && i == row) {
-                            insert(&mut nearest[i], k, Neighbour { similarity, row });
+        let Samples {
+            features,
+            d,
+            labels,
+            classes,
+        } = self.0;
+        let k = vote.k.min(labels.len() - usize::from(others));
+        let mut nearest = vec![Vec::with_capacity(k + 1); queries.len() / d];
+        let (mut unit_queries, mut unit_rows) = (Vec::new(), Vec::new());
+        let mut similarities = vec![0.0; QUERIES * ROWS];
+        let chunks = queries.chunks(QUERIES * d).zip(nearest.chunks_mut(QUERIES));
+        for (chunk, (queries, nearest)) in chunks.enumerate() {
+            let queries = unit(&mut unit_queries, queries, d);
+            for (block, rows) in features.chunks(ROWS * d).enumerate() {
+                let rows = unit(&mut unit_rows, rows, d);
+                let count = rows.len() / d;
+                let similarities = &mut similarities[..nearest.len() * count];
+                let matrix = |data, strides| Matrix {
+                    data,
+                    offset: 0,
+                    strides,
+                };
+                let factors = (matrix(queries, [d, 1]), matrix(rows, [1, d]));
+                product(similarities, [d, count], factors.0, factors.1, None);
+                let of_queries = similarities.chunks_exact(count).zip(nearest.iter_mut());
+                for (i, (similarities, nearest)) in of_queries.enumerate() {
+                    let itself = others.then_some(chunk * QUERIES + i);
+                    for (row, &similarity) in (block * ROWS..).zip(similarities) {
+                        if itself != Some(row) {
+                            insert(nearest, k, Neighbour { similarity, row });
                         }
                     }
                 }
             }
         }
-        let mut scores = vec![0.0; count * self.classes];
-        for (neighbours, scores) in nearest.iter().zip(scores.chunks_exact_mut(self.classes)) {
+        let mut scores = vec![0.0; nearest.len() * classes];
+        for (neighbours, scores) in nearest.iter().zip(scores.chunks_exact_mut(classes)) {
             // Relative to the first, so that no temperature overflows.
             let weight = |n: &Neighbour| {
                 let below = f64::from(n.similarity) - f64::from(neighbours[0].similarity);
@@ -125,11 +130,19 @@ impl Knn {
             };
             let total: f64 = neighbours.iter().map(weight).sum();
             for neighbour in neighbours {
-                scores[self.labels[neighbour.row]] += (weight(neighbour) / total) as f32;
+                scores[labels[neighbour.row]] += (weight(neighbour) / total) as f32;
             }
         }
-        Prediction::of(scores, self.classes)
+        Prediction::of(scores, classes)
     }
+}
+
+/// Rows scaled to unit length, in `to`.
+fn unit<'a>(to: &'a mut Vec<f32>, rows: &[f32], d: usize) -> &'a [f32] {
+    to.clear();
+    to.extend_from_slice(rows);
+    pool::normalize(to, d);
+    to
 }
 
 /// Keeps the `k` most similar in falling order; of equals, those that came first.
@@ -162,7 +175,7 @@ mod tests {
         // Angles 0°, 60°, 90° and 180° to the query, whatever the lengths.
         let root = 3f32.sqrt();
         let features = [2.0, 0.0, 1.0, root, 0.0, 5.0, -1.0, 0.0];
-        let knn = Knn::new(&samples(&features, 2, &[0, 1, 1, 2])).unwrap();
+        let knn = Knn::new(samples(&features, 2, &[0, 1, 1, 2])).unwrap();
         let vote = Vote {
             k: 3,
             temperature: 0.5,
@@ -192,13 +205,13 @@ mod tests {
     #[test]
     fn neighbours_are_those_of_a_full_sort() {
         let mut random = Stream::new(1, "knn", 0);
-        for (n, queries, d, k) in [(300, 7, 5, 10), (130, 130, 17, 1), (3, 1, 1, 20)] {
+        for (n, queries, d, k) in [(1100, 7, 5, 10), (130, 300, 17, 1), (3, 1, 1, 20)] {
             let mut bank = vec![0.0; n * d];
             let mut features = vec![0.0; queries * d];
             random.fill_normal(&mut bank);
             random.fill_normal(&mut features);
             let labels: Vec<usize> = (0..n).map(|i| i % 3).collect();
-            let knn = Knn::new(&samples(&bank, d, &labels)).unwrap();
+            let knn = Knn::new(samples(&bank, d, &labels)).unwrap();
             let vote = Vote {
                 k,
                 ..Vote::default()
@@ -240,14 +253,14 @@ mod tests {
             k: 4,
             ..Vote::default()
         };
-        let knn = Knn::new(&samples(&features, 4, &labels)).unwrap();
+        let knn = Knn::new(samples(&features, 4, &labels)).unwrap();
         let all = knn.leave_one_out(vote).unwrap();
         for out in 0..10 {
             let mut rest = features.clone();
             let query: Vec<f32> = rest.drain(out * 4..(out + 1) * 4).collect();
             let mut labels = labels.clone();
             labels.remove(out);
-            let rest = Knn::new(&samples(&rest, 4, &labels)).unwrap();
+            let rest = Knn::new(samples(&rest, 4, &labels)).unwrap();
             let one = rest.predict(&query, vote).unwrap();
             assert_eq!(one.scores, all.scores[out * 3..(out + 1) * 3]);
         }
@@ -255,13 +268,13 @@ mod tests {
 
     #[test]
     fn what_cannot_vote_is_refused() {
-        let refused = |samples: &Samples| Knn::new(samples).unwrap_err().code();
-        assert_eq!(refused(&samples(&[], 2, &[])), "bad-input");
-        assert_eq!(refused(&samples(&[1.0; 3], 2, &[0])), "bad-input");
-        assert_eq!(refused(&samples(&[1.0; 4], 2, &[0])), "bad-input");
-        assert_eq!(refused(&samples(&[1.0; 4], 2, &[0, 3])), "bad-input");
-        assert_eq!(refused(&samples(&[1.0, f32::NAN], 2, &[0])), "bad-input");
-        let one = Knn::new(&samples(&[1.0, 2.0], 2, &[0])).unwrap();
+        let refused = |samples: Samples| Knn::new(samples).unwrap_err().code();
+        assert_eq!(refused(samples(&[], 2, &[])), "bad-input");
+        assert_eq!(refused(samples(&[1.0; 3], 2, &[0])), "bad-input");
+        assert_eq!(refused(samples(&[1.0; 4], 2, &[0])), "bad-input");
+        assert_eq!(refused(samples(&[1.0; 4], 2, &[0, 3])), "bad-input");
+        assert_eq!(refused(samples(&[1.0, f32::NAN], 2, &[0])), "bad-input");
+        let one = Knn::new(samples(&[1.0, 2.0], 2, &[0])).unwrap();
         assert!(one.leave_one_out(Vote::default()).is_err());
         assert!(one.predict(&[1.0], Vote::default()).is_err());
         for (k, temperature) in [(0, 1.0), (1, 0.0), (1, f64::NAN)] {

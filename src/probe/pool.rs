@@ -82,14 +82,19 @@ pub fn mean(data: &[f32], [_, tokens, d]: [usize; 3]) -> Vec<f32> {
 /// Scales each row of `d` values to unit Euclidean length; a zero row stays zero.
 pub fn normalize(data: &mut [f32], d: usize) {
     for row in data.chunks_exact_mut(d) {
-        let length = row
-            .iter()
-            .map(|&v| f64::from(v).powi(2))
-            .sum::<f64>()
-            .sqrt();
+        // In lanes, which the compiler may not invent for floats by itself.
+        let mut squares = [0.0; 4];
+        let (fours, rest) = row.as_chunks::<4>();
+        for values in fours.iter().map(|four| &four[..]).chain([rest]) {
+            for (sum, &v) in squares.iter_mut().zip(values) {
+                *sum += f64::from(v).powi(2);
+            }
+        }
+        let length = squares.iter().sum::<f64>().sqrt();
         if length > 0.0 {
+            let scale = length.recip();
             row.iter_mut()
-                .for_each(|v| *v = (f64::from(*v) / length) as f32);
+                .for_each(|v| *v = (f64::from(*v) * scale) as f32);
         }
     }
 }

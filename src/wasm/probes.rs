@@ -20,7 +20,7 @@ pub fn js_classify_by_neighbours(
     temperature: f64,
 ) -> Result<JsValue, JsValue> {
     let labels = indices(labels);
-    let knn = Knn::new(&samples(features, &labels, classes))?;
+    let knn = Knn::new(samples(features, &labels, classes))?;
     let vote = Vote { k, temperature };
     let prediction = match queries {
         Some(queries) => knn.predict(&queries, vote)?,

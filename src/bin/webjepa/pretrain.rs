@@ -302,7 +302,7 @@ impl Labels<'_> {
         };
         let (linear, _) = LinearProbe::ridge(&samples, Ridge::CrossValidated)?;
         Ok(Accuracy {
-            knn: Knn::new(&samples)?
+            knn: Knn::new(samples)?
                 .predict(test, Vote::default())?
                 .accuracy(self.test),
             linear: linear.predict(test)?.accuracy(self.test),
