@@ -8,6 +8,8 @@
 
 use std::cell::RefCell;
 
+use half::f16;
+
 use crate::lanes::{LANES, Lanes, transposed};
 use crate::rows::Epilogue;
 
@@ -20,11 +22,20 @@ const DEPTH: usize = 384;
 /// Rows packed at once, eleven tiles: with [`DEPTH`], 99 KiB, for the second-level cache.
 const BLOCK: usize = 11 * ROWS;
 
+/// Numbers in the form in which they are kept.
+#[derive(Clone, Copy, Debug)]
+pub enum Values<'a> {
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+    /// int8, and what a step is worth in each column; for the second factor of a product only.
+    I8(&'a [i8], &'a [f32]),
+}
+
 /// A matrix in a slice: element `[r, c]` is at `offset + r · strides[0] + c · strides[1]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
     /// Where its elements are.
-    pub data: &'a [f32],
+    pub values: Values<'a>,
     /// Of the first element.
     pub offset: usize,
     /// From an element to that of the next row, and to that of the next column.
@@ -146,28 +157,38 @@ fn pack<'a, const WIDTH: usize>(
     }
     let panels = to[..length].chunks_exact_mut(WIDTH * terms);
     for (i, panel) in panels.enumerate() {
-        let count = WIDTH.min(rows - i * WIDTH);
-        let start = x.offset + (first + i * WIDTH) * row + depth * term;
-        if count == WIDTH && term == 1 {
-            interleave::<WIDTH>(panel, |r| &x.data[start + r * row..][..terms]);
-            continue;
-        }
-        for (t, place) in panel.chunks_exact_mut(WIDTH).enumerate() {
-            let start = start + t * term;
-            if count == WIDTH && row == 1 {
-                place.copy_from_slice(&x.data[start..][..WIDTH]);
-            } else {
-                for (r, v) in place.iter_mut().enumerate() {
-                    *v = if r < count {
-                        x.data[start + r * row]
-                    } else {
-                        0.0
-                    };
+        let of_panel = first + i * WIDTH..first + rows.min((i + 1) * WIDTH);
+        let count = of_panel.len();
+        let start = x.offset + of_panel.start * row + depth * term;
+        let at = |r: usize, t: usize| start + r * row + t * term;
+        match x.values {
+            Values::F32(values) if count == WIDTH && term == 1 => {
+                interleave::<WIDTH>(panel, |r| &values[at(r, 0)..][..terms]);
+            }
+            Values::F32(values) if count == WIDTH && row == 1 => {
+                for (t, place) in panel.chunks_exact_mut(WIDTH).enumerate() {
+                    place.copy_from_slice(&values[at(0, t)..][..WIDTH]);
                 }
+            }
+            Values::F32(values) => fill::<WIDTH>(panel, count, |r, t| values[at(r, t)]),
+            Values::F16(values) => fill::<WIDTH>(panel, count, |r, t| values[at(r, t)].to_f32()),
+            Values::I8(values, steps) => {
+                let steps = &steps[of_panel];
+                fill::<WIDTH>(panel, count, |r, t| f32::from(values[at(r, t)]) * steps[r]);
             }
         }
     }
     &to[..length]
+}
+
+/// A panel number by number, with zeros from the row `count` on.
+#[inline(always)]
+fn fill<const WIDTH: usize>(panel: &mut [f32], count: usize, at: impl Fn(usize, usize) -> f32) {
+    for (t, place) in panel.chunks_exact_mut(WIDTH).enumerate() {
+        for (r, v) in place.iter_mut().enumerate() {
+            *v = if r < count { at(r, t) } else { 0.0 };
+        }
+    }
 }
 
 /// A panel of whole rows: four terms of four rows at a time are read and written as registers.
@@ -214,7 +235,7 @@ mod tests {
             };
             let (of_a, of_b) = (strides(layouts % 3, m, k), strides(layouts / 3, k, n));
             let matrix = |data, offset, strides| Matrix {
-                data,
+                values: Values::F32(data),
                 offset,
                 strides,
             };
@@ -261,5 +282,38 @@ mod tests {
         ] {
             check(sizes);
         }
+    }
+
+    #[test]
+    fn numbers_are_multiplied_as_what_they_stand_for() {
+        let [m, k, n] = [7, 390, 13];
+        let a: Vec<f32> = (0..m * k).map(|i| (i as f32 * 0.37).sin()).collect();
+        let steps: Vec<f32> = (0..n).map(|c| 0.01 + c as f32 / 100.0).collect();
+        let whole: Vec<i8> = (0..k * n).map(|i| (i * 37 % 255) as u8 as i8).collect();
+        let halves: Vec<f16> = (0..k * n)
+            .map(|i| f16::from_f32((i as f32).cos()))
+            .collect();
+        let times = |values| {
+            let mut out = vec![0.0; m * n];
+            let matrix = |values, columns| Matrix {
+                values,
+                offset: 0,
+                strides: [columns, 1],
+            };
+            let a = matrix(Values::F32(&a), k);
+            product(&mut out, [k, n], a, matrix(values, n), None);
+            out
+        };
+        let of_whole: Vec<f32> = whole
+            .iter()
+            .enumerate()
+            .map(|(i, &v)| f32::from(v) * steps[i % n])
+            .collect();
+        let of_halves: Vec<f32> = halves.iter().map(|v| v.to_f32()).collect();
+        assert_eq!(
+            times(Values::I8(&whole, &steps)),
+            times(Values::F32(&of_whole))
+        );
+        assert_eq!(times(Values::F16(&halves)), times(Values::F32(&of_halves)));
     }
 }

@@ -1,6 +1,6 @@
 //! The class of the most similar labelled embeddings: no training, and as good for a handful as for thousands.
 
-use webjepa_kernels::gemm::{Matrix, product};
+use webjepa_kernels::gemm::{Matrix, Values, product};
 
 use super::{Prediction, Samples, pool, rows};
 use crate::{Error, Result};
@@ -103,8 +103,8 @@ impl<'a> Knn<'a> {
                 let rows = unit(&mut unit_rows, rows, d);
                 let count = rows.len() / d;
                 let similarities = &mut similarities[..nearest.len() * count];
-                let matrix = |data, strides| Matrix {
-                    data,
+                let matrix = |values, strides| Matrix {
+                    values: Values::F32(values),
                     offset: 0,
                     strides,
                 };

@@ -38,7 +38,6 @@ impl Ops for Flex {
         let d_out = bias.shape()[0];
         let (rows, d_in, dims) = product_sizes(&x.shape(), d_out);
 
-        let weight = widened(weight);
         let x = Self::float_reshape(x, Shape::new([rows, d_in]));
         let (bias, residual) = (bias.to_contiguous(), contiguous(residual));
         let epilogue = Epilogue {
@@ -46,7 +45,7 @@ impl Ops for Flex {
             gelu: with_gelu,
             residual: residual.as_ref().map(values),
         };
-        let y = matmul(x, weight, Some(&epilogue));
+        let y = weighted(x, weight, Some(&epilogue));
         Self::float_reshape(y, Shape::from(dims))
     }
 
@@ -252,28 +251,54 @@ impl Ops for Flex {
     }
 }
 
-/// The product over the last two axes; the axes before them are the same for both. The epilogue is that of one product.
+/// The product over the last two axes; the axes before them are the same for both.
 #[cfg(not(target_family = "wasm"))]
-pub(super) fn matmul(a: FlexTensor, b: FlexTensor, epilogue: Option<&Epilogue>) -> FlexTensor {
-    let mut y = Flex::float_matmul(a, b);
+pub(super) fn matmul(a: FlexTensor, b: FlexTensor) -> FlexTensor {
+    Flex::float_matmul(a, b)
+}
+
+/// The same, by this library's own product: see `src/kernels/gemm.rs`.
+#[cfg(target_family = "wasm")]
+pub(super) fn matmul(a: FlexTensor, b: FlexTensor) -> FlexTensor {
+    weighted(a, WeightPrimitive::Full(b), None)
+}
+
+/// The same with a weight in any form, and what follows one product.
+#[cfg(not(target_family = "wasm"))]
+fn weighted(
+    a: FlexTensor,
+    weight: WeightPrimitive<Flex>,
+    epilogue: Option<&Epilogue>,
+) -> FlexTensor {
+    let mut y = matmul(a, widened(weight));
     if let Some(epilogue) = epilogue {
         epilogue.apply(0, y.storage_mut());
     }
     y
 }
 
-/// The same, by this library's own product: see `src/kernels/gemm.rs`.
 #[cfg(target_family = "wasm")]
-pub(super) fn matmul(a: FlexTensor, b: FlexTensor, epilogue: Option<&Epilogue>) -> FlexTensor {
-    use webjepa_kernels::gemm::{Matrix, product};
+fn weighted(
+    a: FlexTensor,
+    weight: WeightPrimitive<Flex>,
+    epilogue: Option<&Epilogue>,
+) -> FlexTensor {
+    use webjepa_kernels::gemm::{Matrix, Values, product};
 
+    let (b, values_of_b) = match &weight {
+        WeightPrimitive::Full(b) => (b, Values::F32(b.storage())),
+        WeightPrimitive::Half(b) => (b, Values::F16(b.storage())),
+        WeightPrimitive::Quantized { values: b, scales } => {
+            (b, Values::I8(b.storage(), values(scales)))
+        }
+    };
     let mut shape = a.shape().to_vec();
     let rank = shape.len();
     let (m, k, n) = (shape[rank - 2], shape[rank - 1], b.shape()[rank - 1]);
     shape[rank - 1] = n;
     let mut data = vec![0.0; shape.iter().product()];
     for (i, out) in data.chunks_exact_mut(m * n).enumerate() {
-        let matrix = |x: &FlexTensor| {
+        let matrix = |x: &FlexTensor, values| {
             let (layout, mut rest) = (x.layout(), i);
             let strides = layout.strides();
             let mut offset = layout.start_offset();
@@ -281,22 +306,14 @@ pub(super) fn matmul(a: FlexTensor, b: FlexTensor, epilogue: Option<&Epilogue>) 
                 offset += rest % shape[axis] * strides[axis] as usize;
                 rest /= shape[axis];
             }
-            (
+            Matrix {
+                values,
                 offset,
-                [strides[rank - 2] as usize, strides[rank - 1] as usize],
-            )
+                strides: [strides[rank - 2] as usize, strides[rank - 1] as usize],
+            }
         };
-        let ((of_a, strides_a), (of_b, strides_b)) = (matrix(&a), matrix(&b));
-        let factor = |x, offset, strides| Matrix {
-            data: x,
-            offset,
-            strides,
-        };
-        let factors = (
-            factor(a.storage(), of_a, strides_a),
-            factor(b.storage(), of_b, strides_b),
-        );
-        product(out, [k, n], factors.0, factors.1, epilogue);
+        let of_a = matrix(&a, Values::F32(a.storage()));
+        product(out, [k, n], of_a, matrix(b, values_of_b), epilogue);
     }
     tensor(data, shape)
 }
@@ -368,7 +385,7 @@ pub(super) fn attention(
             let queries = first..tokens.min(first + at_once);
             let seen = mask.visible(queries.end - 1, tokens);
             let keys = Flex::float_swap_dims(part(&k, &images, 0..seen), 2, 3);
-            let mut scores = matmul(part(&q, &images, queries.clone()), keys, None);
+            let mut scores = matmul(part(&q, &images, queries.clone()), keys);
             let rows = scores.storage_mut::<f32>().chunks_exact_mut(seen);
             let of_row = |row: usize| {
                 let (image, head) = (row / (heads * queries.len()), row / queries.len() % heads);
@@ -381,7 +398,7 @@ pub(super) fn attention(
                 sums[(image * heads + head) * tokens + query] = softmax(values, scale);
                 hidden.fill(0.0);
             }
-            let y = matmul(scores, part(&v, &images, 0..seen), None);
+            let y = matmul(scores, part(&v, &images, 0..seen));
             for (row, values) in values(&y).chunks_exact(head_dim).enumerate() {
                 let (image, head, query) = of_row(row);
                 let at = ((image * tokens + query) * heads + head) * head_dim;

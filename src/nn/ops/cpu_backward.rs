@@ -23,7 +23,7 @@ impl BackwardOps for Flex {
         let weight = Self::float_swap_dims(super::cpu::widened(weight), 0, 1);
         let (rows, d_out, dims) = product_sizes(&dy.shape(), weight.shape()[1]);
         let dy = Self::float_reshape(dy, Shape::new([rows, d_out]));
-        Self::float_reshape(matmul(dy, weight, None), Shape::from(dims))
+        Self::float_reshape(matmul(dy, weight), Shape::from(dims))
     }
 
     fn linear_parameter_gradients(
@@ -37,7 +37,7 @@ impl BackwardOps for Flex {
         let dy = Self::float_reshape(dy, Shape::new([rows, d_out])).to_contiguous();
         let mut d_bias = vec![0.0; d_out];
         rows::add_rows(&mut d_bias, values(&dy));
-        let d_weight = matmul(Self::float_swap_dims(x, 0, 1), dy, None);
+        let d_weight = matmul(Self::float_swap_dims(x, 0, 1), dy);
         (d_weight, tensor(d_bias, vec![d_out]))
     }
 
@@ -129,7 +129,7 @@ impl BackwardOps for Flex {
                 let (image, token, head) = (i / (tokens * heads), i / heads % tokens, i % heads);
                 delta[(image * heads + head) * tokens + token] = dot(y, dy);
             }
-            let mut p = matmul(q.clone(), Self::float_swap_dims(k.clone(), 2, 3), None);
+            let mut p = matmul(q.clone(), Self::float_swap_dims(k.clone(), 2, 3));
             let sums = &sums[group.start * heads * tokens..];
             let rows = p.storage_mut::<f32>().chunks_exact_mut(tokens);
             for (i, (row, sum)) in rows.zip(sums.chunks_exact(1)).enumerate() {
@@ -137,15 +137,11 @@ impl BackwardOps for Flex {
                 probabilities(seen, scale, sum);
                 hidden.fill(0.0);
             }
-            let dv = matmul(
-                Self::float_swap_dims(p.clone(), 2, 3),
-                dy_heads.clone(),
-                None,
-            );
-            let mut ds = matmul(dy_heads, Self::float_swap_dims(v, 2, 3), None);
+            let dv = matmul(Self::float_swap_dims(p.clone(), 2, 3), dy_heads.clone());
+            let mut ds = matmul(dy_heads, Self::float_swap_dims(v, 2, 3));
             score_gradients(ds.storage_mut(), values(&p), &delta, scale);
-            let dk = matmul(Self::float_swap_dims(ds.clone(), 2, 3), q, None);
-            let dq = matmul(ds, k, None);
+            let dk = matmul(Self::float_swap_dims(ds.clone(), 2, 3), q);
+            let dq = matmul(ds, k);
             for (i, part) in [dq, dk, dv].iter().enumerate() {
                 for (row, values) in values(part).chunks_exact(head_dim).enumerate() {
                     let (image, head, token) =
