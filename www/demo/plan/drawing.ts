@@ -1,7 +1,8 @@
 // The room and the latent map, and the bundle of candidates in both.
 
-import { twoRooms, type PixelData, type Place } from "webjepa";
-import { EXTENT, type LatentMap } from "./latent";
+import { twoRooms, type Place } from "webjepa";
+import { EXTENT, imageOf } from "../shared/room";
+import type { LatentMap, View } from "./latent";
 
 /** Predictions of candidates, from where they start on: as places, and on the map. */
 export interface Bundle {
@@ -12,13 +13,6 @@ export interface Bundle {
 }
 
 const picture = twoRooms({ size: EXTENT });
-
-/** RGB as a canvas takes it. */
-export function imageOf({ data, width, height }: PixelData): ImageData {
-  const image = new ImageData(width, height);
-  for (let i = 0; i < width * height; i++) image.data.set([data[3 * i]!, data[3 * i + 1]!, data[3 * i + 2]!, 255], 4 * i);
-  return image;
-}
 
 function lines(context: CanvasRenderingContext2D, paths: readonly Place[][], cheap: number, to: (place: Place) => Place): void {
   const draw = (path: readonly Place[], colour: string, width: number) => {
@@ -49,11 +43,11 @@ export function drawRoom(canvas: HTMLCanvasElement, { at, goal, walked, bundle }
   context.stroke();
 }
 
-/** The map: every place, the goal, and predictions. */
-export function drawMap(canvas: HTMLCanvasElement, map: LatentMap, goal: Place, bundle?: Bundle): void {
+/** The map: every place, the embedding of the goal, and predictions. */
+export function drawMap(canvas: HTMLCanvasElement, map: LatentMap, aim: Float32Array, { view = map.whole, bundle }: { view?: View; bundle?: Bundle } = {}): void {
   const context = canvas.getContext("2d")!;
-  const { data } = map.components;
-  const points = map.places.map((_, i): Place => [data[2 * i]!, data[2 * i + 1]!]);
+  const points = view.places;
+  const [goal] = view.project(aim) as [Place];
   const all = [...points, goal];
   const range = ([0, 1] as const).map((axis) => {
     const values = all.map((point) => point[axis]);

@@ -1,55 +1,51 @@
 // Where embeddings are: among those of places, which are known.
 
-import { pca, twoRooms, type Pca, type Place, type WorldModel } from "webjepa";
-import { SIDE } from "./agents";
+import { pca, type Pca, type Place, type WorldModel } from "webjepa";
+import { EXTENT, freeOf, picturesAt, squareDistance } from "../shared/room";
 
-/** Of the room, in its own units. */
-export const EXTENT = 224;
 const SPACING = 12;
 /** Places that say where an embedding is. */
 const NEIGHBOURS = 4;
-/** Somewhere, for rooms of which only the start is looked at. */
-const ANYWHERE: Place = [200, 200];
 
-/** What is seen with the dot at places. */
-export function picturesAt(places: readonly Place[]) {
-  const room = twoRooms({ size: SIDE });
-  return places.map((place) => room.place(place, ANYWHERE).observation);
+function grid(): Place[] {
+  const along = Array.from({ length: Math.floor(EXTENT / SPACING) }, (_, i) => (i + 0.5) * SPACING);
+  return freeOf(along.flatMap((y) => along.map((x): Place => [x, y])));
 }
 
-/** Of two embeddings. */
-export const squareDistance = (a: Float32Array, b: Float32Array) => a.reduce((sum, value, i) => sum + (value - b[i]!) ** 2, 0);
+/** Two axes of the space of embeddings, and where the places are along them. */
+export class View {
+  readonly places: readonly Place[];
 
-function freePlaces(): Place[] {
-  const room = twoRooms({ size: SIDE });
-  const along = Array.from({ length: Math.floor(EXTENT / SPACING) }, (_, i) => (i + 0.5) * SPACING);
-  return along.flatMap((y) => along.map((x): Place => [x, y])).filter((place) => {
-    try {
-      room.place(place, ANYWHERE);
-      return true;
-    } catch {
-      return false;
-    }
-  });
+  constructor(private readonly components: Pca, embeddings: Float32Array) {
+    this.places = this.project(embeddings);
+  }
+
+  /** `[x, y]` of each embedding. */
+  project(data: Float32Array): Place[] {
+    const width = this.components.mean.length;
+    const { data: points } = this.components.project({ data, shape: [data.length / width, width] });
+    return Array.from({ length: data.length / width }, (_, i): Place => [points[2 * i]!, points[2 * i + 1]!]);
+  }
 }
 
 /** The map of a model. */
 export class LatentMap {
   static async of(world: WorldModel): Promise<LatentMap> {
-    const places = freePlaces();
+    const places = grid();
     return new LatentMap(places, await world.encode(picturesAt(places)));
   }
 
-  readonly components: Pca;
+  /** Along the principal components of all places. */
+  readonly whole: View;
 
   private constructor(readonly places: readonly Place[], private readonly embeddings: { data: Float32Array; shape: number[] }) {
-    this.components = pca(embeddings, { components: 2 });
+    this.whole = new View(pca(embeddings, { components: 2 }), embeddings.data);
   }
 
-  /** `[x, y]` of each embedding on the map. */
-  project(data: Float32Array): Float32Array {
+  /** Along the principal components of predictions. */
+  along(data: Float32Array): View {
     const width = this.embeddings.shape[1]!;
-    return this.components.project({ data, shape: [data.length / width, width] }).data;
+    return new View(pca({ data, shape: [data.length / width, width] }, { components: 2 }), this.embeddings.data);
   }
 
   /** Between the places whose embeddings are nearest. */

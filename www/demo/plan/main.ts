@@ -1,18 +1,17 @@
 import "../shared/parts.css";
 import "./plan.css";
-import { runEpisode, twoRooms, type Place, type PlanIteration } from "webjepa";
+import { runEpisode, twoRooms, type Place } from "webjepa";
 import { Chart } from "../shared/charts";
-import { byId, h } from "../shared/dom";
+import { byId } from "../shared/dom";
 import { mountLayout } from "../shared/layout";
 import { mountProblem, problemOf, type Problem } from "../shared/problems";
 import { Store } from "../shared/store";
-import { learn, SIDE, trained, untrained, type Learner } from "./agents";
-import { drawMap, drawRoom, imageOf } from "./drawing";
-import { EXTENT, picturesAt } from "./latent";
-import { bundleOf, DECISIONS, mapped, searchOf, walk, type Mapped } from "./search";
-import { measure, type Measured } from "./surprise";
+import { learn, SIDE, trained, untrained, type Learner } from "../shared/agents";
+import { EXTENT, picturesAt } from "../shared/room";
+import { drawMap, drawRoom } from "./drawing";
+import type { View } from "./latent";
+import { bundleOf, DECISIONS, mapped, ROUNDS, searchOf, walk, watched, type Mapped } from "./search";
 
-const PAIRS = 100;
 /** Of an arrow key, in units of the room. */
 const NUDGE = 4;
 
@@ -34,6 +33,9 @@ const room = twoRooms({ size: SIDE });
 const canvases = { room: byId("room-canvas", HTMLCanvasElement), latent: byId("latent", HTMLCanvasElement) };
 const handles = { start: byId("start-handle", HTMLButtonElement), goal: byId("goal-handle", HTMLButtonElement) };
 const inputs = { episodes: byId("episodes", HTMLInputElement), steps: byId("steps", HTMLInputElement) };
+const axes = [...document.querySelectorAll<HTMLInputElement>("#axes input")];
+/** Milliseconds for which a round is looked at. */
+const speed = byId("speed", HTMLInputElement);
 const models = [...document.querySelectorAll<HTMLInputElement>("#models input")];
 const charts = {
   loss: new Chart({ title: "Loss", about: "Prediction, similarity in time, and SIGReg against collapse.", format: (value) => value.toFixed(2) }),
@@ -55,7 +57,7 @@ byId("charts", HTMLElement).append(charts.loss.root, charts.std.root);
 store.subscribe(({ busy, ready, text, progress, training }) => {
   byId("status-text", HTMLElement).textContent = text;
   byId("lamp", HTMLElement).dataset.state = busy ? "busy" : ready ? "ready" : "none";
-  for (const id of ["go", "another", "measure"]) byId(id, HTMLButtonElement).disabled = busy || !ready;
+  for (const id of ["go", "another"]) byId(id, HTMLButtonElement).disabled = busy || !ready;
   byId("stop", HTMLButtonElement).disabled = !busy || !ready;
   for (const element of [...models, ...Object.values(handles)]) element.disabled = busy || (element.value === "live" && !learner);
   byId("live-name", HTMLElement).textContent = training ? "Training now" : "Trained here";
@@ -137,8 +139,7 @@ async function encoded(agent: Mapped, place: Place): Promise<Float32Array> {
 async function drawTask(agent: Mapped): Promise<void> {
   placeHandles();
   drawRoom(canvases.room, { at: task.start, goal: task.goal, walked: [] });
-  const [x, y] = agent.map.project(await encoded(agent, task.goal));
-  drawMap(canvases.latent, agent.map, [x!, y!]);
+  drawMap(canvases.latent, agent.map, await encoded(agent, task.goal));
 }
 
 /** Puts the start or the goal somewhere; where neither can be, it stays and the environment says why. */
@@ -158,55 +159,32 @@ function move(which: "start" | "goal", to: Place): void {
 async function go(agent: Mapped, signal: AbortSignal): Promise<string> {
   const { start, goal } = task;
   const aim = await encoded(agent, goal);
-  const [goalX, goalY] = agent.map.project(aim);
-  let rounds: PlanIteration[] = [];
-  let decisions = 0;
-  const at = (): Place => walked.at(-1)!;
+  let decision = 1;
+  let round = 0;
+  let view: View = agent.map.whole;
   const { walked, environment } = walk(room, { start, goal }, {
-    async decision() {
-      // The search that was just made, round by round.
-      const from = await encoded(agent, at());
-      for (const round of rounds) {
-        signal.throwIfAborted();
-        const bundle = await bundleOf(agent, from, round);
-        drawRoom(canvases.room, { at: at(), goal, walked, bundle });
-        drawMap(canvases.latent, agent.map, [goalX!, goalY!], bundle);
-        await pause(50);
-      }
-      rounds = [];
-      store.change({ text: `Decision ${++decisions}: carrying it out`, progress: decisions / DECISIONS });
+    decision() {
+      round = 0;
+      store.change({ text: `Decision ${decision}: carrying it out`, progress: decision++ / DECISIONS });
     },
     async step() {
-      drawRoom(canvases.room, { at: at(), goal, walked });
+      drawRoom(canvases.room, { at: walked.at(-1)!, goal, walked });
       await pause(20);
     },
   });
-  const { terminated, plans } = await runEpisode(agent.world, environment, aim, {
-    steps: DECISIONS,
-    scale: agent.scale,
-    plan: { ...searchOf(agent), onIteration: (round) => rounds.push(round) },
-    signal,
+  // Drawn before the search goes on, as long as it takes to look at.
+  const model = watched(agent, async (tried) => {
+    signal.throwIfAborted();
+    store.change({ text: `Decision ${decision}: round ${++round} of ${ROUNDS}` });
+    // Axes that stay the same through all rounds of a search show how its candidates draw together.
+    if (round === 1) view = axes.find(({ checked }) => checked)!.value === "predictions" ? agent.map.along(tried.predictions) : agent.map.whole;
+    const bundle = bundleOf(agent, tried, view);
+    drawRoom(canvases.room, { at: walked.at(-1)!, goal, walked, bundle });
+    drawMap(canvases.latent, agent.map, aim, { view, bundle });
+    await pause(speed.valueAsNumber);
   });
+  const { terminated, plans } = await runEpisode(model, environment, aim, { steps: DECISIONS, scale: agent.scale, plan: searchOf(agent), signal });
   return terminated ? `Reached the goal in ${plans.length} decisions` : `Did not reach the goal in ${plans.length} decisions`;
-}
-
-const median = (values: readonly number[]) => [...values].sort((a, b) => a - b)[values.length >> 1]!;
-
-function showMeasured({ name, auc, pairs }: Measured): void {
-  const cells = [auc.toFixed(3), median(pairs.map(({ possible }) => possible)).toFixed(2), median(pairs.map(({ impossible }) => impossible)).toFixed(2)];
-  byId("rows", HTMLElement).append(h("tr", {}, h("th", { scope: "row" }, name), ...cells.map((cell) => h("td", {}, cell))));
-  byId("table", HTMLElement).hidden = false;
-  if (byId("examples", HTMLElement).childElementCount > 0) return;
-  const [{ violation, possible, impossible }] = pairs as [Measured["pairs"][number]];
-  const pictures = picturesAt([violation.start, violation.possible, violation.impossible]);
-  const captions = ["Before", `Possible: surprise ${possible.toFixed(2)}`, `Through the wall: ${impossible.toFixed(2)}`];
-  byId("examples", HTMLElement).replaceChildren(
-    ...pictures.map((picture, i) => {
-      const canvas = h("canvas", { width: picture.width, height: picture.height, role: "img", "aria-label": captions[i]! });
-      canvas.getContext("2d")!.putImageData(imageOf(picture), 0, 0);
-      return h("figure", {}, canvas, h("p", { class: "label" }, captions[i]!));
-    }),
-  );
 }
 
 /** A whole number of a field, within its limits. */
@@ -299,14 +277,6 @@ byId("another", HTMLButtonElement).addEventListener("click", () => {
 });
 byId("stop", HTMLButtonElement).addEventListener("click", () => stopping.abort());
 byId("train", HTMLButtonElement).addEventListener("click", () => (store.state.training ? stoppingTraining.abort() : void learnAndGo()));
-byId("measure", HTMLButtonElement).addEventListener("click", () =>
-  busy("Measuring surprise", async (signal) => {
-    for (const id of ["rows", "examples"]) byId(id, HTMLElement).replaceChildren();
-    await measure(await chosen(), PAIRS, signal, showMeasured);
-    return `Surprise measured on ${PAIRS} pairs of each kind`;
-  }),
-);
-
 placeHandles();
 await busy("Loading the model", async () => {
   const agent = await agentOf("trained");

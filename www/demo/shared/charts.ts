@@ -24,7 +24,7 @@ export class Chart {
   readonly root: HTMLElement;
   private readonly value = h("span", { class: "mono value" });
   private readonly plot: uPlot;
-  private shown: { steps: number[]; values: number[]; reference?: number | undefined } = { steps: [], values: [] };
+  private shown: { steps: number[]; values: number[]; reference?: number | number[] | undefined } = { steps: [], values: [] };
   private readonly well = h("div", { class: "chart", role: "img" });
 
   constructor(private readonly options: ChartOptions) {
@@ -53,9 +53,9 @@ export class Chart {
     charts.add(this);
   }
 
-  show(steps: number[], values: number[], reference?: number): void {
+  show(steps: number[], values: number[], reference?: number | number[]): void {
     this.shown = { steps, values, reference };
-    const lines = this.options.reference ? [steps.map(() => reference ?? null)] : [];
+    const lines = this.options.reference ? [Array.isArray(reference) ? reference : steps.map(() => reference ?? null)] : [];
     this.plot.setData([steps, values, ...lines] as uPlot.AlignedData);
     this.say();
   }
@@ -78,7 +78,8 @@ export class Chart {
       return;
     }
     this.value.textContent = pointed === undefined ? format(value) : `${format(value)} at step ${steps[at]}`;
-    const compared = line && reference !== undefined ? `; ${line}: ${format(reference)}` : "";
+    const other = Array.isArray(reference) ? reference[at] : reference;
+    const compared = line && other !== undefined ? `; ${line}: ${format(other)}` : "";
     this.well.setAttribute("aria-label", `${title}: ${format(value)} at step ${steps[at]}, in a chart of ${values.length} values${compared}`);
   }
 }

@@ -4,4 +4,5 @@ export const pages = [
   { href: "./training/", title: "Train" },
   { href: "./video/", title: "Video" },
   { href: "./plan/", title: "Plan" },
+  { href: "./surprise/", title: "Surprise" },
 ] as const;

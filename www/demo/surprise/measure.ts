@@ -1,9 +1,10 @@
 // Violation of expectation: how surprising is what cannot happen, against what does?
 
 import { twoRooms, type Violation } from "webjepa";
-import { REPEAT, SIDE, type Agent } from "./agents";
-import { picturesAt, squareDistance } from "./latent";
+import { REPEAT, SIDE, type Agent } from "../shared/agents";
+import { picturesAt, squareDistance } from "../shared/room";
 
+/** What cannot happen. */
 export const KINDS = [
   { kind: "wall", name: "Through the wall" },
   ...[10, 20, 40, 80].map((distance) => ({ kind: "teleport", distance, name: `Teleported by ${distance} of 224` }) as const),
