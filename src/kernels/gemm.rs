@@ -22,12 +22,12 @@ const DEPTH: usize = 384;
 /// Rows packed at once, eleven tiles: with [`DEPTH`], 99 KiB, for the second-level cache.
 const BLOCK: usize = 11 * ROWS;
 
-/// Numbers in the form in which they are kept.
+/// Numbers in the form in which they are kept; those of the first factor of a product are f32.
 #[derive(Clone, Copy, Debug)]
 pub enum Values<'a> {
     F32(&'a [f32]),
     F16(&'a [f16]),
-    /// int8, and what a step is worth in each column; for the second factor of a product only.
+    /// int8, and what a step is worth in each column.
     I8(&'a [i8], &'a [f32]),
 }
 
@@ -171,6 +171,8 @@ fn pack<'a, const WIDTH: usize>(
                 }
             }
             Values::F32(values) => fill::<WIDTH>(panel, count, |r, t| values[at(r, t)]),
+            // Else they would be compiled for both factors.
+            _ if WIDTH == ROWS => unreachable!("the first factor is f32"),
             Values::F16(values) => fill::<WIDTH>(panel, count, |r, t| values[at(r, t)].to_f32()),
             Values::I8(values, steps) => {
                 let steps = &steps[of_panel];
