@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { chromium, type Browser } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { AC_CONFIG, acCheckpoint } from "../../scripts/fixtures.mjs";
 import { CHROMIUM, CHROMIUM_FLAGS } from "../../scripts/hosts.mjs";
 import { ERROR_CODES } from "../../www/src/errors.js";
 import { watchErrors } from "../browser/harness.js";
@@ -99,6 +100,8 @@ describe("in Chromium", () => {
     server = await startServer();
     server.folders.set("dist", join(PKG, "dist"));
     for (const [name, folder] of Object.entries(MODELS)) server.folders.set(`models/${name}`, folder);
+    server.files.set("models/vjepa2-ac/config.json", JSON.stringify(AC_CONFIG));
+    server.files.set("models/vjepa2-ac/model.safetensors", Buffer.concat(acCheckpoint()));
     server.files.set("models/lewm/config.json", JSON.stringify(LEWM));
     server.files.set("models/lewm/model.safetensors", readFileSync(path("../data/lewm.safetensors")));
     for (const name of ["photos/now.png", "photos/goal.png"]) server.files.set(name, readFileSync(PHOTO));
