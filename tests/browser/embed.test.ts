@@ -62,6 +62,26 @@ describe.each([
 });
 
 describe("pictures", () => {
+  it("that an environment draws on one canvas are kept as they were", async () => {
+    const shades = await test.page.evaluate(async () => {
+      const context = new OffscreenCanvas(8, 8).getContext("2d")!;
+      const draw = (shade: number) => {
+        context.fillStyle = `rgb(${shade} 0 0)`;
+        context.fillRect(0, 0, 8, 8);
+        return { observation: context.canvas };
+      };
+      let shade = 0;
+      const environment = { actionSize: 1, reset: () => draw(10), step: () => ({ ...draw((shade += 100)), reward: 0, terminated: shade === 200, truncated: false }) };
+      const [episode] = await webjepa.collectEpisodes(environment, () => [0]);
+      return episode!.frames.map((frame) => {
+        const seen = new OffscreenCanvas(8, 8).getContext("2d")!;
+        seen.drawImage(frame as ImageBitmap, 0, 0);
+        return seen.getImageData(0, 0, 1, 1).data[0];
+      });
+    });
+    expect(shades).toEqual([10, 100, 200]);
+  });
+
   it.each([true, false])("are the same in every form that shows them, in a worker: %s", async (worker) => {
     const results = await test.page.evaluate(async (worker) => {
       const jepa = await webjepa.Jepa.load("/fixtures/ijepa_tiny_hf", { backend: "cpu", worker });

@@ -1,7 +1,7 @@
 // Episodes in environments of the caller's: of policies, and of plans of a model that is none, so that what the loop does can be told exactly.
 
 import { describe, expect, it } from "vitest";
-import { ActionScale, collectEpisodes, runEpisode, uniformPolicy, windowsOf, type Environment, type EnvironmentStep, type Plan, type PlanningModel, type PlanOptions } from "../../www/src/index.js";
+import { ActionScale, collectEpisodes, runEpisode, uniformPolicy, windowsOf, type Environment, type EnvironmentStep, type ImageInput, type Plan, type PlanningModel, type PlanOptions } from "../../www/src/index.js";
 import { Dots } from "./dots.js";
 
 const failure = (promise: Promise<unknown>) => promise.then(() => expect.unreachable("it should have failed"), (error) => error);
@@ -62,6 +62,23 @@ describe("episodes of a policy", () => {
     expect(episode).toMatchObject({ terminated: true, truncated: false, rewards: [1, 1, 1] });
     expect(episode!.frames.map((frame) => (frame as typeof picture).data[0])).toEqual([0, 1, 3, 7]);
     expect(episode!.states).toBeUndefined();
+  });
+
+  it("keep pictures whose sizes are not properties of their own, as ImageData's are not", async () => {
+    class Pixels {
+      data = new Uint8ClampedArray(4);
+      get width() {
+        return 1;
+      }
+      get height() {
+        return 1;
+      }
+    }
+    const pixels = new Pixels();
+    const seen = () => ({ observation: pixels as unknown as ImageInput });
+    const environment: Environment = { actionSize: 1, reset: seen, step: () => (pixels.data.fill(9), { ...seen(), reward: 0, terminated: true, truncated: false }) };
+    const [episode] = await collectEpisodes(environment, () => [0]);
+    expect(episode!.frames).toMatchObject([{ width: 1, height: 1, data: { 0: 0 } }, { width: 1, height: 1, data: { 0: 9 } }]);
   });
 
   it.each<[string, Environment, RegExp]>([

@@ -2,7 +2,7 @@
 
 import { callCore } from "./core.js";
 import { JepaError, throwIfAborted, told } from "./errors.js";
-import type { ImageInput } from "./inputs.js";
+import { kept, type ImageInput } from "./inputs.js";
 import { valuesOf, type Vector } from "./math.js";
 import { aBoolean, aFunction, anObject, anything, checkFields, shown, whole } from "./options.js";
 import type { Plan, PlanOptions } from "./plan-options.js";
@@ -242,7 +242,7 @@ class Stage {
     checkEnvironment(environment);
     throwIfAborted(signal);
     const stage = new Stage(environment, steps);
-    stage.#see(await told("The environment failed in reset", () => environment.reset({ seed })), "reset");
+    await stage.#see(await told("The environment failed in reset", () => environment.reset({ seed })), "reset");
     return stage;
   }
 
@@ -271,7 +271,7 @@ class Stage {
     const values = finite(sized(action, this.#environment.actionSize, `The action ${place}`), `The action ${place}`);
     // The environment may do with its copy what it likes.
     const step = await told(`The environment failed ${place}`, () => this.#environment.step(values.slice()));
-    this.#see(step, place);
+    await this.#see(step, place);
     const { reward, terminated, truncated } = step;
     if (typeof reward !== "number" || Number.isNaN(reward)) throw new JepaError("bad-input", `The environment gave the reward ${shown(reward)} ${place}: it is a number.`);
     if (typeof terminated !== "boolean" || typeof truncated !== "boolean") throw new JepaError("bad-input", `The environment gave no terminated and truncated ${place}: both are true or false.`);
@@ -281,14 +281,13 @@ class Stage {
     record.truncated = truncated || (!terminated && record.actions.length >= this.#steps);
   }
 
-  #see(seen: Observation, place: string): void {
+  async #see(seen: Observation, place: string): Promise<void> {
     const { record } = this;
     if (typeof seen !== "object" || seen === null || seen.observation === undefined || seen.observation === null) {
       throw new JepaError("bad-input", `The environment gave no observation (${place}): it gives { observation }, a picture, and { reward, terminated, truncated } after an action.`);
     }
     const { observation } = seen;
-    const copied = typeof observation === "object" && "data" in observation && ArrayBuffer.isView(observation.data) ? { ...observation, data: observation.data.slice() } : observation;
-    this.#seen = { observation: copied as ImageInput };
+    this.#seen = { observation: await kept(observation) };
     if (seen.state !== undefined) {
       const state = finite(Float32Array.from(valuesOf(seen.state)), `The state that the environment gave (${place})`);
       this.#seen.state = state;

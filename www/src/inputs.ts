@@ -53,12 +53,14 @@ const BITMAP_OPTIONS: ImageBitmapOptions = { imageOrientation: "from-image", col
 
 const UNKNOWN = "This is no picture: give an address, a Blob, ImageData, an ImageBitmap, a VideoFrame, an image, canvas or video element, or { data, width, height, channels }.";
 
+/** What something is, also where it is of another frame, whose classes are others. */
+const tagOf = (thing: object) => Object.prototype.toString.call(thing).slice(8, -1);
+
 /** Takes a picture as it is now. The caller keeps its object, and may change it afterwards. */
 export async function capture(image: ImageInput): Promise<Picture> {
   if (typeof image === "string") return locate(image, "a picture");
   if (typeof image !== "object" || image === null) throw new JepaError("bad-input", UNKNOWN);
-  // By tag and not by class, so that objects of another frame count, too.
-  switch (Object.prototype.toString.call(image).slice(8, -1)) {
+  switch (tagOf(image)) {
     case "URL":
       return locate((image as URL).href, "a picture");
     case "Blob":
@@ -81,6 +83,14 @@ export async function capture(image: ImageInput): Promise<Picture> {
     default:
       return { kind: "pixels", pixels: capturePixels(image as PixelData) };
   }
+}
+
+/** A picture that stays as it is now, of whatever may be drawn over or written to later. */
+export async function kept(image: ImageInput): Promise<ImageInput> {
+  if (typeof image !== "object") return image;
+  // Sizes that are read through a prototype, as ImageData's are, would not be copied with the rest.
+  if ("data" in image && ArrayBuffer.isView(image.data)) return { ...image, data: image.data.slice(), width: image.width, height: image.height } as PixelData;
+  return /^(HTMLCanvasElement|OffscreenCanvas|HTMLVideoElement)$/.test(tagOf(image)) ? createImageBitmap(image as HTMLCanvasElement, BITMAP_OPTIONS) : image;
 }
 
 /** What messages call picture `i` of a list, as its number or in words; undefined where it is the only one. */
