@@ -1,7 +1,7 @@
 import { defineConfig } from "vitest/config";
 
-/** Bundlers that take long to install and to run. */
-const FULL = ["tests/packaging/{webpack,next}.test.ts"];
+/** Bundlers and runtimes that take long to install and to run. */
+const FULL = ["tests/packaging/{webpack,next,rollup,parcel,runtimes}.test.ts"];
 
 export default defineConfig({
   test: {

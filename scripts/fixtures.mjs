@@ -29,7 +29,7 @@ function tensors(file, from, to) {
   const length = Number(bytes.readBigUInt64LE());
   const header = JSON.parse(bytes.subarray(8, 8 + length).toString());
   return Object.entries(header)
-    .filter(([name]) => name.startsWith(from))
+    .filter(([name]) => name !== "__metadata__" && name.startsWith(from))
     .map(([name, { shape, data_offsets }]) => {
       const [begin, end] = data_offsets.map((at) => 8 + length + at);
       return [to + name.slice(from.length), { shape, data: new Float32Array(Uint8Array.from(bytes.subarray(begin, end)).buffer) }];
@@ -46,3 +46,34 @@ export const acCheckpoint = () =>
       ["opt.state.0.exp_avg", { shape: [1], data: Float32Array.of(0) }],
     ]),
   );
+
+/**
+ * The probe of `vjepa2_tiny` by the names of a Hugging Face classifier, beside the encoder's.
+ * @returns {Record<string, { shape: number[], data: Float32Array }>}
+ */
+export function classifier() {
+  const all = Object.fromEntries(tensors("vjepa2_tiny_hf/model.safetensors", "", "vjepa2."));
+  for (const [original, tensor] of tensors("vjepa2_tiny_probe.safetensors", "", "")) {
+    const name = original
+      .replace("probe.linear", "classifier")
+      .replace("probe.", "")
+      .replace("pooler.blocks", "pooler.self_attention_layers")
+      .replace("cross_attention_block", "cross_attention_layer")
+      .replace(/norm([12])/, "layer_norm$1")
+      .replace("attn.proj", "self_attn.out_proj");
+    /** @param {string} from @param {string} to @param {string[]} heads */
+    const split = (from, to, heads) => rows(tensor, heads.length).forEach((part, i) => (all[name.replace(from, `${to}.${heads[i]}_proj`)] = part));
+    if (name.includes("attn.qkv")) split("attn.qkv", "self_attn", ["q", "k", "v"]);
+    else if (name.includes("xattn.kv")) split("xattn.kv", "cross_attn", ["k", "v"]);
+    else all[name.replace("xattn.q", "cross_attn.q_proj")] = tensor;
+  }
+  return all;
+}
+
+/**
+ * A tensor in as many equal parts, along its first axis.
+ * @param {{ shape: number[], data: Float32Array }} tensor
+ * @param {number} parts
+ */
+const rows = ({ shape: [first = 0, ...rest], data }, parts) =>
+  Array.from({ length: parts }, (_, i) => ({ shape: [first / parts, ...rest], data: data.slice((i * data.length) / parts, ((i + 1) * data.length) / parts) }));

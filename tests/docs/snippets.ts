@@ -1,8 +1,7 @@
 // The JavaScript of the documents, as programs.
 //
 // A fenced block is a program by itself. What it needs beside what it shows stands in a comment before it, `<!-- with: … -->`, where `given`
-// has pictures, files and the like (given.js); `<!-- continued -->` makes it the next part of the program before it. `<!-- shown only: … -->` says why a block is
-// not run.
+// has pictures, files and the like (given.js); `<!-- continued -->` makes it the next part of the program before it.
 
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -30,7 +29,7 @@ export function programsOf(document: string, text: string): Program[] {
   const found: { line: number; code: string }[] = [];
   for (const match of text.matchAll(/((?:<!--[^]*?-->\n)*)^```(\w+)[^\n]*\n([^]*?)^```$/gm)) {
     const [, comments = "", language = "", code = ""] = match;
-    if (!LANGUAGES.includes(language) || comments.includes("<!-- shown only: ")) continue;
+    if (!LANGUAGES.includes(language)) continue;
     if (language !== "js") throw new Error(`${document}: a block of ${language} is not run; write JavaScript`);
     const given = /<!-- with: ([^]*?) -->/.exec(comments)?.[1] ?? "";
     const part = given ? `${given}\n${code}` : code;

@@ -1,0 +1,4 @@
+import { Jepa } from "webjepa";
+import { start } from "./app.js";
+
+start(Jepa, document.querySelector("button"), document.querySelector("output"));
