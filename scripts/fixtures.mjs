@@ -29,7 +29,7 @@ function tensors(file, from, to) {
   const length = Number(bytes.readBigUInt64LE());
   const header = JSON.parse(bytes.subarray(8, 8 + length).toString());
   return Object.entries(header)
-    .filter(([name]) => name.startsWith(from))
+    .filter(([name]) => name !== "__metadata__" && name.startsWith(from))
     .map(([name, { shape, data_offsets }]) => {
       const [begin, end] = data_offsets.map((at) => 8 + length + at);
       return [to + name.slice(from.length), { shape, data: new Float32Array(Uint8Array.from(bytes.subarray(begin, end)).buffer) }];
@@ -46,3 +46,26 @@ export const acCheckpoint = () =>
       ["opt.state.0.exp_avg", { shape: [1], data: Float32Array.of(0) }],
     ]),
   );
+
+/** V-JEPA 2's encoder with the probe of the fixture, under the names of a Hugging Face classifier: the parts of a safetensors file. */
+export function classifierCheckpoint() {
+  const all = new Map(tensors("vjepa2_tiny_hf/model.safetensors", "", "vjepa2."));
+  for (const [original, { shape: [rows, ...rest], data }] of tensors("vjepa2_tiny_probe.safetensors", "probe.", "")) {
+    const name = original
+      .replace("linear", "classifier")
+      .replace("pooler.blocks", "pooler.self_attention_layers")
+      .replace("cross_attention_block", "cross_attention_layer")
+      .replace(/norm([12])/, "layer_norm$1")
+      .replace("attn.proj", "self_attn.out_proj");
+    /** @param {string} from @param {string} to @param {string[]} parts */
+    const split = (from, to, parts) =>
+      parts.forEach((part, i) => {
+        const length = data.length / parts.length;
+        all.set(name.replace(from, `${to}.${part}_proj`), { shape: [rows / parts.length, ...rest], data: data.slice(i * length, (i + 1) * length) });
+      });
+    if (name.includes("attn.qkv")) split("attn.qkv", "self_attn", ["q", "k", "v"]);
+    else if (name.includes("xattn.kv")) split("xattn.kv", "cross_attn", ["k", "v"]);
+    else all.set(name.replace("xattn.q", "cross_attn.q_proj"), { shape: [rows, ...rest], data });
+  }
+  return safetensors(all);
+}

@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
+import { classifierCheckpoint } from "../../scripts/fixtures.mjs";
 import { pseudoRandom } from "../../www/bench/models.mjs";
 import { AttentiveProbe, Jepa, LinearProbe, type AttentiveProbeOptions, type FitProgress, type PixelData } from "../../www/src/index.js";
 
@@ -27,54 +28,6 @@ function clipsOf(file: string): PixelData[][] {
       return { data, width, height, channels };
     }),
   );
-}
-
-interface Tensor {
-  shape: number[];
-  data: Float32Array;
-}
-
-function tensorsOf(path: string): Record<string, Tensor> {
-  const bytes = readFileSync(fixture(path));
-  const length = Number(bytes.readBigUInt64LE(0));
-  const header = JSON.parse(bytes.subarray(8, 8 + length).toString()) as Record<string, { shape: number[]; data_offsets: [number, number] }>;
-  return Object.fromEntries(
-    Object.entries(header)
-      .filter(([name]) => name !== "__metadata__")
-      .map(([name, { shape, data_offsets }]) => [name, { shape, data: new Float32Array(new Uint8Array(bytes.subarray(8 + length + data_offsets[0], 8 + length + data_offsets[1])).buffer) }]),
-  );
-}
-
-function safetensors(tensors: Record<string, Tensor>): Uint8Array<ArrayBuffer> {
-  let end = 0;
-  const header = Object.fromEntries(Object.entries(tensors).map(([name, { shape, data }]) => [name, { dtype: "F32", shape, data_offsets: [end, (end += data.byteLength)] }]));
-  const text = new TextEncoder().encode(JSON.stringify(header));
-  const file = new Uint8Array(8 + text.length + end);
-  new DataView(file.buffer).setBigUint64(0, BigInt(text.length), true);
-  file.set(text, 8);
-  Object.values(tensors).reduce((at, { data }) => (file.set(new Uint8Array(data.buffer), at), at + data.byteLength), 8 + text.length);
-  return file;
-}
-
-/** The probe of the fixture by the names of a Hugging Face classifier, beside the encoder's. */
-function classifier(): Record<string, Tensor> {
-  const all: Record<string, Tensor> = Object.fromEntries(Object.entries(tensorsOf("vjepa2_tiny_hf/model.safetensors")).map(([name, tensor]) => [`vjepa2.${name}`, tensor]));
-  const rows = ({ shape, data }: Tensor, parts: number): Tensor[] =>
-    Array.from({ length: parts }, (_, i) => ({ shape: [shape[0]! / parts, ...shape.slice(1)], data: data.slice((i * data.length) / parts, ((i + 1) * data.length) / parts) }));
-  for (const [original, tensor] of Object.entries(tensorsOf("vjepa2_tiny_probe.safetensors"))) {
-    const name = original
-      .replace("probe.linear", "classifier")
-      .replace("probe.", "")
-      .replace("pooler.blocks", "pooler.self_attention_layers")
-      .replace("cross_attention_block", "cross_attention_layer")
-      .replace(/norm([12])/, "layer_norm$1")
-      .replace("attn.proj", "self_attn.out_proj");
-    const split = (from: string, to: string, heads: string[]) => rows(tensor, heads.length).forEach((part, i) => (all[name.replace(from, `${to}.${heads[i]}_proj`)] = part));
-    if (name.includes("attn.qkv")) split("attn.qkv", "self_attn", ["q", "k", "v"]);
-    else if (name.includes("xattn.kv")) split("xattn.kv", "cross_attn", ["k", "v"]);
-    else all[name.replace("xattn.q", "cross_attn.q_proj")] = tensor;
-  }
-  return all;
 }
 
 describe("published probes", () => {
@@ -114,7 +67,7 @@ describe("published probes", () => {
     expect(json("vjepa2_tiny_hf/config.json").num_attention_heads).toBe(2);
     const files = {
       "config.json": JSON.stringify({ ...config, num_attention_heads: 2, id2label: Object.fromEntries(names.map((name, i) => [i, name])) }),
-      "model.safetensors": safetensors(classifier()),
+      "model.safetensors": new Blob(classifierCheckpoint()),
     };
     await using jepa = await Jepa.load(files, cpu);
     expect(jepa.classes).toEqual(names);
