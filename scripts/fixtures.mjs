@@ -47,33 +47,25 @@ export const acCheckpoint = () =>
     ]),
   );
 
-/**
- * The probe of `vjepa2_tiny` by the names of a Hugging Face classifier, beside the encoder's.
- * @returns {Record<string, { shape: number[], data: Float32Array }>}
- */
-export function classifier() {
-  const all = Object.fromEntries(tensors("vjepa2_tiny_hf/model.safetensors", "", "vjepa2."));
-  for (const [original, tensor] of tensors("vjepa2_tiny_probe.safetensors", "", "")) {
+/** V-JEPA 2's encoder with the probe of the fixture, under the names of a Hugging Face classifier: the parts of a safetensors file. */
+export function classifierCheckpoint() {
+  const all = new Map(tensors("vjepa2_tiny_hf/model.safetensors", "", "vjepa2."));
+  for (const [original, { shape: [rows, ...rest], data }] of tensors("vjepa2_tiny_probe.safetensors", "probe.", "")) {
     const name = original
-      .replace("probe.linear", "classifier")
-      .replace("probe.", "")
+      .replace("linear", "classifier")
       .replace("pooler.blocks", "pooler.self_attention_layers")
       .replace("cross_attention_block", "cross_attention_layer")
       .replace(/norm([12])/, "layer_norm$1")
       .replace("attn.proj", "self_attn.out_proj");
-    /** @param {string} from @param {string} to @param {string[]} heads */
-    const split = (from, to, heads) => rows(tensor, heads.length).forEach((part, i) => (all[name.replace(from, `${to}.${heads[i]}_proj`)] = part));
+    /** @param {string} from @param {string} to @param {string[]} parts */
+    const split = (from, to, parts) =>
+      parts.forEach((part, i) => {
+        const length = data.length / parts.length;
+        all.set(name.replace(from, `${to}.${part}_proj`), { shape: [rows / parts.length, ...rest], data: data.slice(i * length, (i + 1) * length) });
+      });
     if (name.includes("attn.qkv")) split("attn.qkv", "self_attn", ["q", "k", "v"]);
     else if (name.includes("xattn.kv")) split("xattn.kv", "cross_attn", ["k", "v"]);
-    else all[name.replace("xattn.q", "cross_attn.q_proj")] = tensor;
+    else all.set(name.replace("xattn.q", "cross_attn.q_proj"), { shape: [rows, ...rest], data });
   }
-  return all;
+  return safetensors(all);
 }
-
-/**
- * A tensor in as many equal parts, along its first axis.
- * @param {{ shape: number[], data: Float32Array }} tensor
- * @param {number} parts
- */
-const rows = ({ shape: [first = 0, ...rest], data }, parts) =>
-  Array.from({ length: parts }, (_, i) => ({ shape: [first / parts, ...rest], data: data.slice((i * data.length) / parts, ((i + 1) * data.length) / parts) }));

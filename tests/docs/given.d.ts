@@ -4,5 +4,7 @@ declare const given: {
   /** A clip. */
   frames: File[];
   film: HTMLVideoElement;
+  /** With actions of seven numbers. */
+  recordings: { frames: HTMLCanvasElement[]; actions: number[][]; states: number[][] }[];
   show(...values: unknown[]): void;
 };

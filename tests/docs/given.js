@@ -6,9 +6,18 @@ const SMALL = { imageSize: 32, patchSize: 8, hiddenSize: 24, layers: 2, heads: 3
 const MOST_STEPS = 2;
 const BATCH = 4;
 
+/** The sizes of the V-JEPA 2 that is there in the place of a large one. */
+const VIDEO = { imageSize: 32, patchSize: 8, hiddenSize: 64, layers: 2, heads: 2 };
+
+/** The model of a run that goes on from weights, or begins without. */
+function small({ from, model }) {
+  if (from !== undefined) return model ? { model: { ...model, ...VIDEO } } : {};
+  return { model: { ...SMALL, ...(typeof model === "object" ? { predictor: SMALL.predictor } : {}) } };
+}
+
 const { create } = Trainer;
 Trainer.create = (options) => {
-  const model = "from" in options ? {} : { model: { ...SMALL, ...(typeof options.model === "object" ? { predictor: SMALL.predictor } : {}) } };
+  const model = small(options);
   return create.call(Trainer, { ...options, ...model, batchSize: BATCH, schedule: { ...options.schedule, steps: MOST_STEPS } });
 };
 
@@ -66,4 +75,11 @@ for (const i of [0, 1]) {
   await image.decode();
 }
 
-globalThis.given = { files, frames: files.slice(0, 4), film: await filmed(), show: () => {} };
+/** Of a gripper: nine pictures, eight changes of its pose, and the poses. */
+const recordings = Array.from({ length: BATCH }, (_, n) => ({
+  frames: Array.from({ length: 9 }, (_, i) => painted(n + i)),
+  actions: Array.from({ length: 8 }, () => [0.01, 0, 0, 0, 0, 0.1, 0]),
+  states: Array.from({ length: 9 }, (_, i) => [0.01 * i, 0, 0, 0, 0, 0.1 * i, 0]),
+}));
+
+globalThis.given = { files, recordings, frames: files.slice(0, 4), film: await filmed(), show: () => {} };

@@ -8,9 +8,8 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { chromium, type Browser } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { AC_CONFIG, acCheckpoint, classifier } from "../../scripts/fixtures.mjs";
+import { AC_CONFIG, acCheckpoint, classifierCheckpoint } from "../../scripts/fixtures.mjs";
 import { CHROMIUM, CHROMIUM_FLAGS } from "../../scripts/hosts.mjs";
-import { safetensors } from "../../www/bench/models.mjs";
 import { ERROR_CODES } from "../../www/src/errors.js";
 import { watchErrors } from "../browser/harness.js";
 import { startServer, type TestServer } from "../unit/server.js";
@@ -103,10 +102,11 @@ describe("in Chromium", () => {
     for (const [name, folder] of Object.entries(MODELS)) server.folders.set(`models/${name}`, folder);
     server.files.set("models/vjepa2-ac/config.json", JSON.stringify(AC_CONFIG));
     server.files.set("models/vjepa2-ac/model.safetensors", Buffer.concat(acCheckpoint()));
-    server.files.set("models/vjepa2-vitl-fpc16-256-ssv2/config.json", readFileSync(path("../fixtures/vjepa2_tiny_hf/config.json")));
-    server.files.set("models/vjepa2-vitl-fpc16-256-ssv2/model.safetensors", Buffer.concat(safetensors(new Map(Object.entries(classifier())))));
-    // What a file is, its own bytes say.
-    server.files.set("probes/ssv2-vitl-16x2x3.pt", readFileSync(path("../fixtures/vjepa2_tiny_probe.safetensors")));
+    const encoder = JSON.parse(readFileSync(path("../fixtures/vjepa2_tiny_hf/config.json"), "utf8"));
+    const id2label = Object.fromEntries(["wave", "push", "fold", "tear", "drop"].entries());
+    server.files.set("models/vjepa2-vitl-fpc16-256-ssv2/config.json", JSON.stringify({ ...encoder, id2label }));
+    server.files.set("models/vjepa2-vitl-fpc16-256-ssv2/model.safetensors", Buffer.concat(classifierCheckpoint()));
+    server.files.set("probes/ssv2-vitl-16x2x3.safetensors", readFileSync(path("../fixtures/vjepa2_tiny_probe.safetensors")));
     server.files.set("models/lewm/config.json", JSON.stringify(LEWM));
     server.files.set("models/lewm/model.safetensors", readFileSync(path("../data/lewm.safetensors")));
     for (const name of ["photos/now.png", "photos/goal.png"]) server.files.set(name, readFileSync(PHOTO));

@@ -3,8 +3,8 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
-import { classifier } from "../../scripts/fixtures.mjs";
-import { pseudoRandom, safetensors } from "../../www/bench/models.mjs";
+import { classifierCheckpoint } from "../../scripts/fixtures.mjs";
+import { pseudoRandom } from "../../www/bench/models.mjs";
 import { AttentiveProbe, Jepa, LinearProbe, type AttentiveProbeOptions, type FitProgress, type PixelData } from "../../www/src/index.js";
 
 const fixture = (path: string) => fileURLToPath(new URL(`../fixtures/${path}`, import.meta.url));
@@ -67,7 +67,7 @@ describe("published probes", () => {
     expect(json("vjepa2_tiny_hf/config.json").num_attention_heads).toBe(2);
     const files = {
       "config.json": JSON.stringify({ ...config, num_attention_heads: 2, id2label: Object.fromEntries(names.map((name, i) => [i, name])) }),
-      "model.safetensors": new Blob(safetensors(new Map(Object.entries(classifier())))),
+      "model.safetensors": new Blob(classifierCheckpoint()),
     };
     await using jepa = await Jepa.load(files, cpu);
     expect(jepa.classes).toEqual(names);

@@ -76,7 +76,7 @@ function film({ possible, impossible, at }: Pair): void {
     h(
       "section",
       { class: "film" },
-      h("h3", {}, title),
+      h("h2", {}, title),
       h(
         "ol",
         { tabindex: 0, "aria-label": title },
