@@ -229,7 +229,10 @@ pub fn warmup_stable_decay(
         return linear(step, [start, reference], warmup);
     }
     let stable = last.saturating_sub(anneal);
-    linear(step.saturating_sub(stable), [reference, end], anneal)
+    if step < stable {
+        return reference;
+    }
+    linear(step - stable, [reference, end], anneal)
 }
 
 /// From `start` straight to `end` at step `last` and after it. The learning rate in V-JEPA 2's cooldown.
@@ -362,6 +365,16 @@ mod tests {
         }
         close(schedule.lr(92_250), 2.125e-4, 12);
         assert_eq!(schedule.lr(94_500), 0.0);
+        // As stretched to so short a run that a twenty-first of it is no step.
+        let short = Schedule {
+            steps: 6,
+            warmup_steps: Some(0),
+            anneal_steps: Some(0),
+            ..schedule.clone()
+        };
+        for step in 0..6 {
+            assert_eq!(short.lr(step), 4.25e-4);
+        }
         let crowded = Schedule {
             anneal_steps: Some(90_001),
             ..schedule
