@@ -2,15 +2,14 @@
 
 import { twoRooms, type Place } from "webjepa";
 import { REPEAT, SIDE, type Agent } from "../shared/agents";
-import { freeOf, picturesAt, squareDistance } from "../shared/room";
-import type { KINDS } from "./measure";
+import { EXTENT, freeOf, picturesAt, squareDistance } from "../shared/room";
+import { prediction, type KINDS } from "./measure";
 
 /** Actions before and after the one at which the two differ. */
-export const AROUND = 4;
+const AROUND = 4;
 const SPEED = 0.6;
 /** Directions that are tried for an action that can be taken back. */
 const TRIED = 16;
-
 /** An action after which the opposite one leads back, up to a quarter of a pixel of what models see. */
 const BACK = 1;
 
@@ -28,7 +27,7 @@ const apart = (a: Place, b: Place) => Math.hypot(a[0] - b[0], a[1] - b[1]);
 /** Where an action leads from a place. */
 function after(place: Place, action: Action): Place {
   const room = twoRooms({ size: SIDE, repeat: REPEAT });
-  room.place(place, place[0] < 112 ? [200, 20] : [20, 20]);
+  room.place(place, place[0] < EXTENT / 2 ? [200, 20] : [20, 20]);
   return [...room.step(action).state] as unknown as Place;
 }
 
@@ -66,7 +65,7 @@ export interface Pair {
 }
 
 /** Surprise is the square distance of the embedding of what is seen from the predicted one. */
-export async function episodes({ world, scale }: Agent, { kind, ...options }: (typeof KINDS)[number], seed: number, signal: AbortSignal): Promise<Pair> {
+export async function episodes(agent: Agent, { kind, ...options }: (typeof KINDS)[number], seed: number, signal: AbortSignal): Promise<Pair> {
   const { start, action, ...ends } = twoRooms({ size: SIDE, repeat: REPEAT }).violation(kind, { seed, ...options });
   const way = wayTo(start, seed);
   const candidates = directions(seed + 1);
@@ -75,11 +74,11 @@ export async function episodes({ world, scale }: Agent, { kind, ...options }: (t
   const episode = async (end: Place): Promise<Episode> => {
     const places = [...way.places, start, end];
     for (const next of later) places.push(after(places.at(-1)!, next));
-    const { data } = await world.encode(picturesAt(places), { signal });
+    const { data } = await agent.world.encode(picturesAt(places), { signal });
     const width = data.length / places.length;
     const surprise: number[] = [];
     for (const [i, action] of actions.entries()) {
-      const { data: predicted } = await world.rollout(data.subarray(i * width, (i + 1) * width), [scale.scaled(action)], { signal });
+      const predicted = await prediction(agent, data.subarray(i * width, (i + 1) * width), action, signal);
       surprise.push(squareDistance(data.subarray((i + 1) * width, (i + 2) * width), predicted));
     }
     return { places, surprise };

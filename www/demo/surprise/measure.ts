@@ -28,6 +28,11 @@ function areaUnderCurve(positives: readonly number[], negatives: readonly number
   return won.reduce((sum, value) => sum + value, 0) / (positives.length * negatives.length);
 }
 
+/** The embedding that an action of the room leads to. */
+export async function prediction({ world, scale }: Agent, from: Float32Array, action: ArrayLike<number>, signal: AbortSignal): Promise<Float32Array> {
+  return (await world.rollout(from, [scale.scaled(Float32Array.from(action))], { signal })).data;
+}
+
 /** Surprise is the square distance of the embedding of what is seen from the predicted one. */
 export async function measure({ world, scale }: Agent, pairs: number, signal: AbortSignal, onKind: (measured: Measured) => void): Promise<void> {
   const room = twoRooms({ size: SIDE, repeat: REPEAT });
@@ -39,7 +44,7 @@ export async function measure({ world, scale }: Agent, pairs: number, signal: Ab
     const embedding = (i: number) => data.subarray(i * width, (i + 1) * width);
     const surprises: Surprise[] = [];
     for (const [i, violation] of violations.entries()) {
-      const { data: predicted } = await world.rollout(embedding(3 * i), [scale.scaled(violation.action)], { signal });
+      const predicted = await prediction({ world, scale }, embedding(3 * i), violation.action, signal);
       surprises.push({ violation, possible: squareDistance(embedding(3 * i + 1), predicted), impossible: squareDistance(embedding(3 * i + 2), predicted) });
     }
     onKind({ name, auc: areaUnderCurve(surprises.map(({ impossible }) => impossible), surprises.map(({ possible }) => possible)), pairs: surprises });
