@@ -38,7 +38,8 @@ export type ImageInput =
 export type Picture =
   | Location
   | { kind: "blob"; blob: Blob }
-  | { kind: "bitmap"; bitmap: ImageBitmap }
+  | { kind: "bitmap"; bitmap: ImageBitmap | VideoFrame }
+  | { kind: "frame"; frame: VideoFrame }
   | { kind: "pixels"; pixels: Pixels };
 
 export interface Pixels {
@@ -50,8 +51,9 @@ export interface Pixels {
 
 /** As the reference image processors see a file: turned upright, in its own numbers, colour kept where alpha is 0. */
 const BITMAP_OPTIONS: ImageBitmapOptions = { imageOrientation: "from-image", colorSpaceConversion: "none", premultiplyAlpha: "none" };
-/** Of canvases, whose colours are multiplied by alpha already: undoing that takes 12 megapixels a third of 50 ms, and is left to who reads them. */
-const CANVAS_OPTIONS: ImageBitmapOptions = { colorSpaceConversion: "none" };
+
+/** Of canvases: with any option named, browsers copy the pixels at once rather than when the canvas is drawn on again. */
+const CANVAS_OPTIONS: ImageBitmapOptions = {};
 
 const UNKNOWN = "This is no picture: give an address, a Blob, ImageData, an ImageBitmap, a VideoFrame, an image, canvas or video element, or { data, width, height, channels }.";
 
@@ -78,12 +80,14 @@ export async function capture(image: ImageInput): Promise<Picture> {
     case "HTMLCanvasElement":
     case "OffscreenCanvas":
       return captureBitmap(image as HTMLCanvasElement, "The canvas", CANVAS_OPTIONS);
-    case "ImageBitmap":
-      return captureBitmap(image as ImageBitmap, "The ImageBitmap");
+    case "ImageBitmap": {
+      const frame = opaqueFrame(image as ImageBitmap);
+      return frame ? { kind: "bitmap", bitmap: frame } : captureBitmap(image as ImageBitmap, "The ImageBitmap");
+    }
     case "VideoFrame":
       return captureBitmap(image as VideoFrame, "The VideoFrame");
     default:
-      return { kind: "pixels", pixels: capturePixels(image as PixelData) };
+      return capturePixels(image as PixelData);
   }
 }
 
@@ -91,8 +95,10 @@ export async function capture(image: ImageInput): Promise<Picture> {
 export async function kept(image: ImageInput): Promise<ImageInput> {
   if (typeof image !== "object") return image;
   // Sizes that are read through a prototype, as ImageData's are, would not be copied with the rest.
-  if ("data" in image && ArrayBuffer.isView(image.data)) return { ...image, data: image.data.slice(), width: image.width, height: image.height } as PixelData;
-  return /^(HTMLCanvasElement|OffscreenCanvas|HTMLVideoElement)$/.test(tagOf(image)) ? createImageBitmap(image as HTMLCanvasElement, BITMAP_OPTIONS) : image;
+  if ("data" in image && ArrayBuffer.isView(image.data)) return { ...image, data: copyOf(image.data), width: image.width, height: image.height } as PixelData;
+  const tag = tagOf(image);
+  if (tag === "HTMLVideoElement") return createImageBitmap(image as HTMLVideoElement, BITMAP_OPTIONS);
+  return tag === "HTMLCanvasElement" || tag === "OffscreenCanvas" ? createImageBitmap(image as HTMLCanvasElement, CANVAS_OPTIONS) : image;
 }
 
 /** What messages call picture `i` of a list, as its number or in words; undefined where it is the only one. */
@@ -130,12 +136,14 @@ export function namePicture(error: unknown, number: number | string | undefined)
 /** What of a picture may be moved to a worker rather than copied: all of it belongs to this library. */
 export function transferables(picture: Picture): Transferable[] {
   if (picture.kind === "bitmap") return [picture.bitmap];
+  if (picture.kind === "frame") return [picture.frame];
   return picture.kind === "pixels" ? [picture.pixels.data.buffer as ArrayBuffer] : [];
 }
 
 /** Gives back what a captured picture holds. */
 export function discard(picture: Picture): void {
   if (picture.kind === "bitmap") picture.bitmap.close();
+  if (picture.kind === "frame") picture.frame.close();
 }
 
 async function loaded(image: HTMLImageElement): Promise<HTMLImageElement> {
@@ -147,7 +155,7 @@ async function loaded(image: HTMLImageElement): Promise<HTMLImageElement> {
   }
 }
 
-/** Pixels of an image element beyond which its file is asked for: decoding so many takes the page's thread 20 ms and more. */
+/** Pixels beyond which a picture is not decoded or copied in the page's thread where that can be helped: so many take it 10 ms and more. */
 const LARGE = 3e6;
 
 /** An element gives its pixels by being decoded once more in this thread; its file can be decoded in another. */
@@ -172,6 +180,23 @@ async function fileOf(address: string): Promise<Blob | undefined> {
   }
 }
 
+/**
+ * The same pixels under another name: a bitmap of 12 megapixels takes the page's thread 30 ms and more to copy.
+ *
+ * Undefined for transparent ones, as frames do not say whether their colours are multiplied by alpha, and where the browser cannot.
+ */
+function opaqueFrame(bitmap: ImageBitmap): VideoFrame | undefined {
+  let frame: VideoFrame;
+  try {
+    frame = new VideoFrame(bitmap, { timestamp: 0 });
+  } catch {
+    return undefined;
+  }
+  if (frame.format?.endsWith("X")) return frame;
+  frame.close();
+  return undefined;
+}
+
 async function captureBitmap(source: ImageBitmapSource, what: string, options = BITMAP_OPTIONS): Promise<Picture> {
   try {
     return { kind: "bitmap", bitmap: await createImageBitmap(source, options) };
@@ -180,7 +205,7 @@ async function captureBitmap(source: ImageBitmapSource, what: string, options = 
   }
 }
 
-function capturePixels({ data, width, height, channels = data?.length / (width * height) }: PixelData): Pixels {
+function capturePixels({ data, width, height, channels = data?.length / (width * height) }: PixelData): Picture {
   const floats = data instanceof Float32Array;
   if (!floats && !(data instanceof Uint8Array) && !(data instanceof Uint8ClampedArray)) throw new JepaError("bad-input", UNKNOWN);
   const size = [width, height];
@@ -190,7 +215,26 @@ function capturePixels({ data, width, height, channels = data?.length / (width *
   if (data.length !== expected) {
     throw new JepaError("bad-input", `A picture of ${width} × ${height} pixels and ${channels} channels has ${expected} values, but there are ${data.length}.`);
   }
-  return { data: floats ? data.slice() : new Uint8Array(data), width, height, channels };
+  if (channels === 4 && !floats && width * height > LARGE) {
+    const frame = pixelFrame(data, width, height);
+    if (frame) return { kind: "frame", frame };
+  }
+  return { kind: "pixels", pixels: { data: copyOf(data), width, height, channels } };
+}
+
+/** A copy in memory that the browser keeps for frames: new memory for 12 megapixels takes four times as long. Undefined where it has none, as in Node. */
+function pixelFrame(data: Uint8Array | Uint8ClampedArray, width: number, height: number): VideoFrame | undefined {
+  try {
+    return new VideoFrame(data as BufferSource, { format: "RGBX", codedWidth: width, codedHeight: height, timestamp: 0 });
+  } catch {
+    return undefined;
+  }
+}
+
+/** `slice` takes three fifths of the time that converting clamped bytes does; of a Node Buffer it would be no copy. */
+function copyOf(data: PixelData["data"]): Uint8Array | Float32Array {
+  if (data instanceof Uint8ClampedArray) return new Uint8Array(data.slice().buffer);
+  return data instanceof Float32Array ? data.slice() : new Uint8Array(data);
 }
 
 /** The pixels of a captured picture, which is used up. */
@@ -204,6 +248,8 @@ export async function decode(picture: Picture, signal: AbortSignal | undefined):
       } finally {
         picture.bitmap.close();
       }
+    case "frame":
+      return readFrame(picture.frame);
     case "blob":
       return decodeBlob(picture.blob, "The picture");
     case "path": {
@@ -250,14 +296,25 @@ async function decodeBlob(blob: Blob, what: string): Promise<Pixels> {
   }
 }
 
-function readBitmap(bitmap: ImageBitmap): Pixels {
-  const { width, height } = bitmap;
+/** The very bytes that the frame was made of. */
+async function readFrame(frame: VideoFrame): Promise<Pixels> {
+  try {
+    const data = new Uint8Array(frame.allocationSize());
+    await frame.copyTo(data);
+    return { data, width: frame.codedWidth, height: frame.codedHeight, channels: 4 };
+  } finally {
+    frame.close();
+  }
+}
+
+function readBitmap(bitmap: ImageBitmap | VideoFrame): Pixels {
+  const [width, height] = "width" in bitmap ? [bitmap.width, bitmap.height] : [bitmap.displayWidth, bitmap.displayHeight];
   try {
     const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true })!;
     context.drawImage(bitmap, 0, 0);
     const { data } = context.getImageData(0, 0, width, height);
     const bytes = new Uint8Array(data.buffer);
-    return { data: (isOpaque(bytes) ? undefined : readUnblended(bitmap)) ?? bytes, width, height, channels: 4 };
+    return { data: (isOpaque(bytes) ? undefined : readUnblended(bitmap, width, height)) ?? bytes, width, height, channels: 4 };
   } catch (error) {
     if (error instanceof DOMException && error.name === "SecurityError") throw taintedError(error);
     throw new JepaError("bad-input", `The pixels of a picture of ${width} × ${height} cannot be read: ${messageOf(error)}`, { cause: error });
@@ -274,8 +331,7 @@ function isOpaque(rgba: Uint8Array): boolean {
 }
 
 /** A 2D canvas keeps colours multiplied by alpha, which loses them where alpha is small; WebGL reads them as they are in the file. */
-function readUnblended(bitmap: ImageBitmap): Uint8Array | undefined {
-  const { width, height } = bitmap;
+function readUnblended(bitmap: ImageBitmap | VideoFrame, width: number, height: number): Uint8Array | undefined {
   const gl = new OffscreenCanvas(1, 1).getContext("webgl");
   if (!gl) return undefined;
   try {
