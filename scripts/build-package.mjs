@@ -12,6 +12,7 @@ const WASM_FILES = {
   core: ["webjepa.js", "bytes.js"],
   cpu: ["webjepa.js", "webjepa_bg.wasm"],
   "cpu-relaxed": ["webjepa.js", "webjepa_bg.wasm"],
+  "cpu-threads": ["webjepa.js", "webjepa_bg.wasm"],
   webgpu: ["webjepa.js", "webjepa_bg.wasm"],
 };
 

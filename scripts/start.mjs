@@ -10,7 +10,7 @@ await main(import.meta, async (args) => {
   const port = Number(parseArgs({ args, options: { port: { type: "string", default: "5173" } } }).values.port);
   if (!Number.isInteger(port)) stop("--port wants a number");
   const rust = setup();
-  for (const kind of ["core", "cpu", "cpu-relaxed", "webgpu"]) buildWasm(kind, rust);
+  for (const kind of ["core", "cpu", "cpu-relaxed", "cpu-threads", "webgpu"]) buildWasm(kind, rust);
   const { createServer } = await import("vite");
   const server = await createServer({ configFile: join(root, "www", "vite.config.ts"), server: { port } });
   await server.listen();

@@ -25,7 +25,7 @@ const STAGES = {
     for (const features of ["", "webgpu"]) cargo(wasm, "clippy", "--locked", "--lib", "--target", WASM, "--no-default-features", "--features", features, "--", "-D", "warnings");
   },
   rust: ({ native }) => cargo(native, "test", "--locked", "--workspace", "--release"),
-  wasm: (rust) => ["core", "cpu", "cpu-relaxed", "webgpu"].forEach((kind) => buildWasm(kind, rust)),
+  wasm: (rust) => ["core", "cpu", "cpu-relaxed", "cpu-threads", "webgpu"].forEach((kind) => buildWasm(kind, rust)),
   size: sizeReport,
   unit: () => vitest("unit"),
   fuzz: () => vitest("fuzz"),

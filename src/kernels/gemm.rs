@@ -12,6 +12,7 @@ use half::f16;
 
 use crate::lanes::{LANES, Lanes, transposed};
 use crate::rows::Epilogue;
+use crate::threads::{self, Divided};
 
 /// Rows of a tile.
 const ROWS: usize = 6;
@@ -21,6 +22,10 @@ const COLUMNS: usize = 8;
 const DEPTH: usize = 384;
 /// Rows packed at once, eleven tiles: with [`DEPTH`], 99 KiB, for the second-level cache.
 const BLOCK: usize = 11 * ROWS;
+
+/// Panels that are filled at once from rows that lie in memory as they are, so that whole lines of the cache are read in one go. Panels are
+/// 12 KiB apart, where the first-level cache has the same place for them, and twelve such places: more throw each other out.
+const GROUP: usize = 12;
 
 /// Numbers in the form in which they are kept; those of the first factor of a product are f32.
 #[derive(Clone, Copy, Debug)]
@@ -42,16 +47,13 @@ pub struct Matrix<'a> {
     pub strides: [usize; 2],
 }
 
-/// Packed panels, kept for the next product.
-#[derive(Default)]
-struct Panels {
-    left: Vec<f32>,
-    right: Vec<f32>,
+thread_local! {
+    /// Memory for packed panels, kept for the next product.
+    static PANELS: RefCell<Vec<f32>> = RefCell::default();
 }
 
-thread_local! {
-    static PANELS: RefCell<Panels> = RefCell::default();
-}
+/// Multiplications below which sharing a product takes longer than it saves.
+const SHARED: usize = 1 << 18;
 
 /// `out [m, n] = a [m, k] · b [k, n]`, `out` row-major, whose length says how many rows there are. The epilogue is applied to rows
 /// while they are in the cache.
@@ -63,21 +65,140 @@ pub fn product(
     b: Matrix,
     epilogue: Option<&Epilogue>,
 ) {
+    let rows = (out.len() / n).max(1);
+    let threads = match rows.saturating_mul(k).saturating_mul(n) {
+        ..SHARED => 1,
+        _ => threads::count(),
+    };
+    // As many blocks for each thread.
+    let blocks = rows.div_ceil(BLOCK * threads) * threads;
+    let block = rows.div_ceil(blocks).next_multiple_of(ROWS);
+    let terms = DEPTH.min(k);
+    let product = Product {
+        k,
+        n,
+        a,
+        b,
+        epilogue,
+    };
     PANELS.with_borrow_mut(|panels| {
+        let (left, right) = panels_of(
+            panels,
+            threads * block * terms,
+            n.next_multiple_of(COLUMNS) * terms,
+        );
+        product.compute(out, block, threads, left, right);
+    });
+}
+
+/// Products of matrices one behind the other, `out [count, m, n] = a [count, m, k] · b [count, k, n]`, of which `factors` are told by
+/// their number.
+#[inline(never)]
+pub fn products<'a>(
+    out: &mut [f32],
+    [m, k, n]: [usize; 3],
+    factors: &(dyn Fn(usize) -> [Matrix<'a>; 2] + Sync),
+) {
+    let threads = threads::count();
+    if out.len() < threads * m * n || threads == 1 {
+        for (i, out) in out.chunks_exact_mut(m * n).enumerate() {
+            let [a, b] = factors(i);
+            product(out, [k, n], a, b, None);
+        }
+        return;
+    }
+    PANELS.with_borrow_mut(|panels| {
+        let terms = DEPTH.min(k);
+        let (of_left, of_right) = (BLOCK * terms, n.next_multiple_of(COLUMNS) * terms);
+        let (left, right) = panels_of(panels, threads * of_left, threads * of_right);
+        let (left, right) = (Divided::new(left), Divided::new(right));
+        threads::chunks(threads, out, m * n, &|i, out, thread| {
+            let [a, b] = factors(i);
+            let product = Product {
+                k,
+                n,
+                a,
+                b,
+                epilogue: None,
+            };
+            let of_thread = |size| thread * size..(thread + 1) * size;
+            // SAFETY: each thread has panels of its own.
+            let (left, right) = unsafe {
+                (
+                    left.part(of_thread(of_left)),
+                    right.part(of_thread(of_right)),
+                )
+            };
+            product.compute(out, BLOCK, 1, left, right);
+        });
+    });
+}
+
+/// Memory for the panels of both factors.
+fn panels_of(panels: &mut Vec<f32>, left: usize, right: usize) -> (&mut [f32], &mut [f32]) {
+    if panels.len() < left + right {
+        panels.resize(left + right, 0.0);
+    }
+    panels[..left + right].split_at_mut(left)
+}
+
+struct Product<'a> {
+    k: usize,
+    n: usize,
+    a: Matrix<'a>,
+    b: Matrix<'a>,
+    epilogue: Option<&'a Epilogue<'a>>,
+}
+
+impl Product<'_> {
+    /// By blocks of `block` rows, with `left` memory for one of each thread.
+    fn compute(
+        &self,
+        out: &mut [f32],
+        block: usize,
+        threads: usize,
+        left: &mut [f32],
+        right: &mut [f32],
+    ) {
+        let &Self {
+            k,
+            n,
+            a,
+            b,
+            epilogue,
+        } = self;
+        let of_thread = left.len() / threads;
+        let left = Divided::new(left);
         for depth in (0..k).step_by(DEPTH) {
             let terms = DEPTH.min(k - depth);
-            let rows_of_b = [b.strides[1], b.strides[0]];
-            let right = pack::<COLUMNS>(&mut panels.right, b, rows_of_b, [0, depth], [n, terms]);
-            for (block, rows) in out.chunks_mut(BLOCK * n).enumerate() {
-                let first = block * BLOCK;
+            let panels = n.div_ceil(COLUMNS);
+            let right = &mut right[..panels * COLUMNS * terms];
+            let of_part = panels.div_ceil(threads);
+            threads::chunks(
+                threads,
+                right,
+                of_part * COLUMNS * terms,
+                &|part, right, _| {
+                    let first = part * of_part * COLUMNS;
+                    let columns = (n - first).min(of_part * COLUMNS);
+                    pack::<COLUMNS>(
+                        right,
+                        b,
+                        [b.strides[1], b.strides[0]],
+                        [first, depth],
+                        [columns, terms],
+                    );
+                },
+            );
+            let right = &*right;
+            threads::chunks(threads, out, block * n, &|i, rows, thread| {
+                let first = i * block;
                 let count = rows.len() / n;
-                let left = pack::<ROWS>(
-                    &mut panels.left,
-                    a,
-                    a.strides,
-                    [first, depth],
-                    [count, terms],
-                );
+                let start = thread * of_thread;
+                // SAFETY: each thread has panels of its own.
+                let left =
+                    unsafe { left.part(start..start + count.next_multiple_of(ROWS) * terms) };
+                pack::<ROWS>(left, a, a.strides, [first, depth], [count, terms]);
                 for (j, right) in right.chunks_exact(terms * COLUMNS).enumerate() {
                     let columns = j * COLUMNS..n.min((j + 1) * COLUMNS);
                     for (left, rows) in left
@@ -95,9 +216,9 @@ pub fn product(
                 {
                     epilogue.apply(first, rows);
                 }
-            }
+            });
         }
-    });
+    }
 }
 
 /// `ROWS` rows of the left panel times `COLUMNS` columns of the right one.
@@ -144,19 +265,33 @@ fn store(row: &mut [f32], sums: &[Lanes; 2], add: bool) {
 
 /// Panels of `WIDTH` rows of `x`, of which `strides` says how far apart rows and terms are: `[panels, terms, WIDTH]`, with zeros
 /// for the rows that the last one lacks.
-fn pack<'a, const WIDTH: usize>(
-    to: &'a mut Vec<f32>,
+fn pack<const WIDTH: usize>(
+    to: &mut [f32],
     x: Matrix,
     [row, term]: [usize; 2],
     [first, depth]: [usize; 2],
     [rows, terms]: [usize; 2],
-) -> &'a [f32] {
-    let length = rows.div_ceil(WIDTH) * WIDTH * terms;
-    if to.len() < length {
-        to.resize(length, 0.0);
+) {
+    let mut whole = 0;
+    if let Values::F32(values) = x.values
+        && row == 1
+    {
+        whole = rows / WIDTH;
+        let start = x.offset + first + depth * term;
+        let groups = to[..whole * WIDTH * terms].chunks_mut(GROUP * WIDTH * terms);
+        for (i, group) in groups.enumerate() {
+            let start = start + i * GROUP * WIDTH;
+            let length = group.len() / terms;
+            for t in 0..terms {
+                let numbers = values[start + t * term..][..length].chunks_exact(WIDTH);
+                for (panel, numbers) in group.chunks_exact_mut(WIDTH * terms).zip(numbers) {
+                    panel[t * WIDTH..][..WIDTH].copy_from_slice(numbers);
+                }
+            }
+        }
     }
-    let panels = to[..length].chunks_exact_mut(WIDTH * terms);
-    for (i, panel) in panels.enumerate() {
+    let panels = to.chunks_exact_mut(WIDTH * terms).enumerate();
+    for (i, panel) in panels.skip(whole) {
         let of_panel = first + i * WIDTH..first + rows.min((i + 1) * WIDTH);
         let count = of_panel.len();
         let start = x.offset + of_panel.start * row + depth * term;
@@ -164,11 +299,6 @@ fn pack<'a, const WIDTH: usize>(
         match x.values {
             Values::F32(values) if count == WIDTH && term == 1 => {
                 interleave::<WIDTH>(panel, |r| &values[at(r, 0)..][..terms]);
-            }
-            Values::F32(values) if count == WIDTH && row == 1 => {
-                for (t, place) in panel.chunks_exact_mut(WIDTH).enumerate() {
-                    place.copy_from_slice(&values[at(0, t)..][..WIDTH]);
-                }
             }
             Values::F32(values) => fill::<WIDTH>(panel, count, |r, t| values[at(r, t)]),
             // Else they would be compiled for both factors.
@@ -180,7 +310,6 @@ fn pack<'a, const WIDTH: usize>(
             }
         }
     }
-    &to[..length]
 }
 
 /// A panel number by number, with zeros from the row `count` on.
@@ -222,6 +351,7 @@ fn interleave<'a, const WIDTH: usize>(panel: &mut [f32], row: impl Fn(usize) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::threads::tests::with_three_threads;
 
     /// Against the definition in f64, for every layout of the factors.
     fn check([m, k, n]: [usize; 3]) {
@@ -283,6 +413,51 @@ mod tests {
             [133, 800, 3],
         ] {
             check(sizes);
+        }
+    }
+
+    #[test]
+    fn products_of_several_threads_are_the_same_to_the_bit() {
+        for [count, m, k, n] in [
+            [1, 197, 385, 200],
+            [1, 5, 900, 70],
+            [1, 1, 3000, 97],
+            [1, 3000, 90, 1],
+            [2, 50, 70, 90],
+            [7, 65, 24, 65],
+            [12, 197, 64, 197],
+        ] {
+            let a: Vec<f32> = (0..count * m * k)
+                .map(|i| (i as f32 * 0.37).sin())
+                .collect();
+            let b: Vec<f32> = (0..count * k * n)
+                .map(|i| (i as f32 * 0.73).sin())
+                .collect();
+            let bias: Vec<f32> = (0..n).map(|i| i as f32).collect();
+            let epilogue = Epilogue {
+                bias: &bias,
+                gelu: true,
+                residual: Some(&a[..n]),
+            };
+            let matrix = |data, offset, strides| Matrix {
+                values: Values::F32(data),
+                offset,
+                strides,
+            };
+            let factors = |i| [matrix(&a, i * m * k, [k, 1]), matrix(&b, i * k * n, [n, 1])];
+            let compute = || {
+                let mut out = vec![f32::NAN; count * m * n];
+                match count {
+                    1 => {
+                        let [a, b] = factors(0);
+                        product(&mut out, [k, n], a, b, Some(&epilogue));
+                    }
+                    _ => products(&mut out, [m, k, n], &factors),
+                }
+                out
+            };
+            let alone = compute();
+            with_three_threads(|| assert_eq!(compute(), alone, "{count}×{m}×{k}×{n}"));
         }
     }
 

@@ -1,8 +1,9 @@
 //! The loops in which the CPU backend spends its time, on slices and without tensors.
 //!
 //! They are a crate of their own because cargo sets the level of optimisation by crate: in the module for browsers these are
-//! compiled for speed, and everything else for size. Nothing here is generic or takes a function, and nothing with a loop may
-//! be inlined: what is instantiated in another crate, or becomes a part of its functions, is compiled as that crate is.
+//! compiled for speed, and everything else for size. Nothing here is generic, functions are taken by those that share work only, and
+//! nothing with a loop may be inlined: what is instantiated in another crate, or becomes a part of its functions, is compiled as that
+//! crate is.
 
 pub mod attention;
 pub mod elements;
@@ -11,3 +12,4 @@ pub mod gelu;
 pub mod gemm;
 mod lanes;
 pub mod rows;
+pub mod threads;

@@ -2,6 +2,7 @@
 
 use crate::gelu::Gelu;
 use crate::lanes::map;
+use crate::threads;
 
 /// What is done to the rows of a product: a bias is added, GELU taken, another matrix added.
 #[derive(Clone, Copy, Debug)]
@@ -100,18 +101,19 @@ pub fn top(row: &[f32]) -> f32 {
 #[inline(never)]
 pub fn norm(x: &[f32], gain: &[f32], shift: &[f32], eps: f32) -> Vec<f32> {
     let d = gain.len();
-    let mut data = Vec::with_capacity(x.len());
-    for row in x.chunks_exact(d) {
-        let mean = sum(row) / d as f32;
-        let start = data.len();
-        data.extend(row.iter().map(|v| v - mean));
-        let row = &mut data[start..];
-        let scale = (dot(row, row) / d as f32 + eps).sqrt().recip();
-        let affine = gain.iter().zip(shift);
-        row.iter_mut()
-            .zip(affine)
-            .for_each(|(v, (g, s))| *v = *v * scale * g + s);
-    }
+    let mut data = vec![0.0; x.len()];
+    threads::rows(&mut data, d, &|first, rows| {
+        let x = x[first * d..].chunks_exact(d);
+        for (row, x) in rows.chunks_exact_mut(d).zip(x) {
+            let mean = sum(x) / d as f32;
+            row.iter_mut().zip(x).for_each(|(v, x)| *v = x - mean);
+            let scale = (dot(row, row) / d as f32 + eps).sqrt().recip();
+            let affine = gain.iter().zip(shift);
+            row.iter_mut()
+                .zip(affine)
+                .for_each(|(v, (g, s))| *v = *v * scale * g + s);
+        }
+    });
     data
 }
 

@@ -18,6 +18,8 @@ mod probes;
 mod recordings;
 #[cfg(not(feature = "tensor"))]
 mod search;
+#[cfg(feature = "threads")]
+mod threads;
 #[cfg(feature = "tensor")]
 mod trainer;
 #[cfg(feature = "tensor")]

@@ -11,6 +11,7 @@ const SIZES = { weight: 100 };
 const LOAD: LoadRequest = {
   source: describeSource({ "config.json": CONFIG, "model.safetensors": safetensors(SIZES) }),
   backend: "cpu",
+  threads: 1,
   options: { dtype: "f32", predictor: true },
   warmup: false,
   cache: "none",

@@ -86,6 +86,7 @@ const TABLES = {
   "clip-node-webgpu": races,
   "train-webgpu": training,
   "train-cpu": training,
+  "train-threads": training,
   "train-node-webgpu": training,
   knn: races,
   cost: (rows) =>

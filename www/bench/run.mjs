@@ -103,6 +103,7 @@ const RACES = {
   "clip-node-webgpu": { kind: "clip", device: "webgpu", threads: 1, host: "node" },
   "train-webgpu": { kind: "training", device: "webgpu", threads: 1 },
   "train-cpu": { kind: "training", device: "cpu", threads: 1 },
+  "train-threads": { kind: "training", device: "cpu", threads: 2 },
   "train-node-webgpu": { kind: "training", device: "webgpu", threads: 1, host: "node" },
   knn: { kind: "neighbours", device: "cpu", threads: 1 },
 };

@@ -107,7 +107,7 @@ export class AttentiveProbe<L extends Label = Label> {
     const fit = { steps, learningRate, warmup, weightDecay, clip };
     // Published probes have MLPs four times as wide as their tokens.
     const made = { hiddenSize: width, depth, heads, mlpHidden: 4 * width, labels: [...classes], seed };
-    const resident = await Resident.settle((engine) => engine.call("newProbe", { backend, options: made }, { signal }), { worker, advice: FITTED, signal, onLost });
+    const resident = await Resident.settle((engine) => engine.call("newProbe", { backend, threads: "auto", options: made }, { signal }), { worker, advice: FITTED, signal, onLost });
     const tell = isolated(onProgress);
     try {
       for (let step = 0; step < steps; step++) {

@@ -4,6 +4,7 @@ import type { CachedBytes, CustomCache } from "./cache.js";
 import { JepaError, messageOf } from "./errors.js";
 import { discard, taintedError, transferables } from "./inputs.js";
 import { picturesOf, type CallOptions, type Calls, type Engine, type FromWorker, type PlanRound, type PostedError, type ToWorker } from "./protocol.js";
+import { spawn } from "./spawn.js";
 import type { Progress } from "./types.js";
 
 interface Call {
@@ -131,18 +132,7 @@ function errorOf({ code, message, details }: PostedError): JepaError {
 
 function startWorker(): Worker {
   try {
-    // This very expression is what bundlers look for.
-    return new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "webjepa" });
-  } catch (error) {
-    if (!(error instanceof DOMException && error.name === "SecurityError")) throw startError(error);
-  }
-  // A worker's script must come from the page's own site, but may import from others, as when the package comes from a CDN.
-  // Bundlers, for which this would be one more file to publish, do not follow a base that has a name.
-  const here = import.meta.url;
-  const script = new Blob([`import ${JSON.stringify(new URL("./worker.js", here).href)};`], { type: "text/javascript" });
-  const url = URL.createObjectURL(script);
-  try {
-    return new Worker(url, { type: "module", name: "webjepa" });
+    return spawn(() => new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "webjepa" }), "worker.js");
   } catch (error) {
     throw startError(error);
   }

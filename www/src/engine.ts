@@ -5,7 +5,7 @@ import { chooseBackend } from "./device.js";
 import { abortError, JepaError, throwIfAborted, toJepaError } from "./errors.js";
 import type { GlueModel, GlueModelInfo, GlueProbe, GlueProbeInfo, GlueTrainer, GlueTrainerInfo, GlueWorld, GlueWorldInfo } from "./glue.js";
 import { discard } from "./inputs.js";
-import { Instance } from "./instance.js";
+import { Instance, threadsFor } from "./instance.js";
 import { fromCheckpoint, isOfFiles, progressReporter, type Report } from "./loading.js";
 import { LocalModel } from "./local-model.js";
 import { LocalProbe } from "./local-probe.js";
@@ -15,6 +15,9 @@ import { opfsStorage } from "./opfs-cache.js";
 import { picturesOf, type CallOptions, type Calls, type Engine, type Loaded, type LoadRequest, type TrainRequest } from "./protocol.js";
 import type { Backend } from "./types.js";
 import { openCheckpoint, type Passage } from "./weights.js";
+
+/** What is known of an instance that has been opened. */
+type Opened = Pick<Loaded<unknown>, "threads" | "fallbackReason">;
 
 type Operations = { [K in keyof Calls]: (request: Calls[K]["request"], options: CallOptions) => Calls[K]["result"] | Promise<Calls[K]["result"]> };
 
@@ -110,8 +113,8 @@ export class LocalEngine implements Engine {
     return loaded;
   }
 
-  async #newProbe({ backend, options }: Calls["newProbe"]["request"], signal: AbortSignal): Promise<Loaded<GlueProbeInfo>> {
-    const reason = await this.#open(backend);
+  async #newProbe({ backend, threads, options }: Calls["newProbe"]["request"], signal: AbortSignal): Promise<Loaded<GlueProbeInfo>> {
+    const reason = await this.#open(backend, threads);
     throwIfAborted(signal);
     const instance = this.#instance!;
     const { hiddenSize, depth, heads, mlpHidden, labels, seed } = options;
@@ -121,7 +124,7 @@ export class LocalEngine implements Engine {
   async #train(request: TrainRequest, callOptions: CallOptions, signal: AbortSignal): Promise<Loaded<GlueTrainerInfo>> {
     if (request.kind === "checkpoint") return this.#fromSource(request.load, callOptions, (loader) => loader.finishTrainer(request.options), (made) => this.#keepTrainer(made), signal);
     const report = progressReporter(callOptions.onProgress, { compile: 50, upload: 50 });
-    const reason = await this.#open(request.backend);
+    const reason = await this.#open(request.backend, request.threads);
     report("compile", 1);
     throwIfAborted(signal);
     const instance = this.#instance!;
@@ -151,13 +154,13 @@ export class LocalEngine implements Engine {
   }
 
   async #made<T>(
-    { source, backend, options }: LoadRequest,
+    { source, backend, threads, options }: LoadRequest,
     passage: Passage,
     finish: Parameters<typeof fromCheckpoint<T>>[3],
     report: Report,
     signal: AbortSignal,
-  ): Promise<{ made: T; fallbackReason?: string; cacheFailure?: string }> {
-    const opening = this.#open(backend);
+  ): Promise<{ made: T } & Opened & Pick<Loaded<unknown>, "cacheFailure">> {
+    const opening = this.#open(backend, threads);
     const opened = opening.then(() => report("compile", 1));
     const attempt = async (signal: AbortSignal) => {
       const [reason, checkpoint] = await Promise.all([opening, openCheckpoint(source, options, passage, signal), opened]).catch(async (error) => {
@@ -197,17 +200,25 @@ export class LocalEngine implements Engine {
   }
 
   /** Opens an instance; gives the reason when "auto" had to do without WebGPU. */
-  async #open(requested: Backend | "auto"): Promise<{ fallbackReason?: string }> {
+  async #open(requested: Backend | "auto", threads: number | "auto"): Promise<Opened> {
     const { backend, reason } = await chooseBackend(requested);
+    if (backend === "cpu") return this.#openCpu(threads, reason);
     try {
       this.#instance = await Instance.open(backend, this.#lose);
-      return reason === undefined ? {} : { fallbackReason: reason };
+      return { threads: 1 };
     } catch (error) {
       const { code, message } = toJepaError(error);
       if (requested !== "auto" || code !== "no-webgpu") throw error;
-      this.#instance = await Instance.open("cpu", this.#lose);
-      return { fallbackReason: message };
+      return this.#openCpu(threads, message);
     }
+  }
+
+  /** Where threads cannot be started, as under a policy that forbids workers of workers, one computes. */
+  async #openCpu(wanted: number | "auto", fallbackReason: string | undefined): Promise<Opened> {
+    const open = (threads: number) => Instance.open("cpu", this.#lose, threads);
+    const threads = threadsFor(wanted);
+    this.#instance = threads > 1 ? await open(threads).catch(() => open(1)) : await open(1);
+    return { threads: this.#instance.threads, ...(fallbackReason === undefined ? {} : { fallbackReason }) };
   }
 
   readonly #check = (signal: AbortSignal | undefined): void => {

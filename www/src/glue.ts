@@ -7,9 +7,13 @@ import type { Backend, ModelConfig } from "./types.js";
 
 export interface Glue {
   /** Starts the module; where it has been started, only gives the exports of its present instance. */
-  default(options?: { module_or_path: Response | BufferSource }): Promise<{ memory: WebAssembly.Memory }>;
+  default(options?: { module_or_path: Response | BufferSource | WebAssembly.Module }): Promise<{ memory: WebAssembly.Memory }>;
   /** WebGPU build: acquires adapter and device. CPU build: resolves at once. Must be awaited before a ModelLoader is made. */
   initDevice(): Promise<void>;
+  /** The build with shared memory: work is dealt out by `share`, which is given a number of parts, from now on. */
+  shareWork?(threads: number, share: (parts: number) => void): void;
+  /** The same build: does a part of what is being shared, as the thread of that number. */
+  doPart?(part: number, thread: number): void;
   /** Length of the JSON header that follows the first 8 bytes of a safetensors file of `fileSize` bytes. */
   headerLength(prefix: Uint8Array, fileSize: number): number;
   /** Whether a file that begins with these bytes is a PyTorch archive. */
@@ -352,7 +356,8 @@ export interface GlueBatch {
   free(): void;
 }
 
-/** A module with one instruction of relaxed SIMD, `f32x4.relaxed_madd`: valid where the engine has them. */
+/** Whether the engine has relaxed SIMD, by a module with one instruction of it, `f32x4.relaxed_madd`. */
+export const hasRelaxedSimd = () => WebAssembly.validate(RELAXED);
 const RELAXED = new Uint8Array([
   ...[0, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
   // A type () -> v128, and a function of it.
@@ -367,7 +372,7 @@ export async function loadGlue(backend: Backend): Promise<Glue> {
   const [glue, module] = await Promise.all(
     backend === "webgpu"
       ? [glueModule(import("./wasm/webgpu/webjepa.js")), wasmFile(new URL("./wasm/webgpu/webjepa_bg.wasm", import.meta.url))]
-      : WebAssembly.validate(RELAXED)
+      : hasRelaxedSimd()
       ? [glueModule(import("./wasm/cpu-relaxed/webjepa.js")), wasmFile(new URL("./wasm/cpu-relaxed/webjepa_bg.wasm", import.meta.url))]
       : [glueModule(import("./wasm/cpu/webjepa.js")), wasmFile(new URL("./wasm/cpu/webjepa_bg.wasm", import.meta.url))],
   );
@@ -379,7 +384,7 @@ export async function loadGlue(backend: Backend): Promise<Glue> {
   }
 }
 
-async function glueModule(imported: Promise<unknown>): Promise<Glue> {
+export async function glueModule(imported: Promise<unknown>): Promise<Glue> {
   try {
     return (await imported) as Glue;
   } catch (error) {
@@ -387,7 +392,7 @@ async function glueModule(imported: Promise<unknown>): Promise<Glue> {
   }
 }
 
-async function wasmFile(url: URL): Promise<Response | BufferSource> {
+export async function wasmFile(url: URL): Promise<Response | BufferSource> {
   try {
     if (inNode && url.protocol === "file:") return await (await import("./node.js")).readBytes(url);
     const response = await fetch(url);

@@ -150,6 +150,10 @@ export class Resident<Info> {
     return this.#home.lost !== undefined;
   }
 
+  get threads(): number {
+    return this.#loaded.threads ?? 1;
+  }
+
   get fallbackReason(): string | undefined {
     return this.#loaded.fallbackReason;
   }
@@ -197,7 +201,7 @@ export class Resident<Info> {
   sibling<Other>(make: (engine: Engine, id: number) => Promise<Loaded<Other>>, advice: Advice): Promise<Resident<Other>> {
     return this.call(async (engine, id) => {
       const loaded = await make(engine, id);
-      const resident = new Resident<Other>(this.#host, { ...loaded, ...(this.fallbackReason === undefined ? {} : { fallbackReason: this.fallbackReason }) }, advice, undefined);
+      const resident = new Resident<Other>(this.#host, { ...loaded, threads: this.threads, ...(this.fallbackReason === undefined ? {} : { fallbackReason: this.fallbackReason }) }, advice, undefined);
       // Nobody waits for it any more.
       if (this.#disposal.signal.aborted) void resident.dispose();
       return resident;

@@ -2,15 +2,42 @@
 
 import { captureDevice } from "./device.js";
 import { codeOf, crashError, JepaError, toJepaError } from "./errors.js";
-import { loadGlue, type Glue } from "./glue.js";
+import { hasRelaxedSimd, loadGlue, type Glue } from "./glue.js";
 import type { Backend } from "./types.js";
 import { claimUncaught } from "./uncaught.js";
 
 /** Told when the instance dies while it is in use. */
 type User = (error: JepaError) => void;
 
-const instances = new Map<Backend, Promise<Instance>>();
-const glues = new Map<Backend, Promise<Glue>>();
+/** How an instance comes to threads, see threads.ts. */
+export interface Threading {
+  load(): Promise<Glue>;
+  recruit(glue: Glue, memory: WebAssembly.Memory, threads: number): Promise<() => void>;
+}
+
+/** Absent but in workers of this library, which nobody minds being blocked. */
+let threading: Threading | undefined;
+
+/** From now on instances on the CPU can have threads. */
+export function useThreads(means: Threading): void {
+  threading = means;
+}
+
+/** Most threads that are taken where nobody says how many. */
+const AUTO_THREADS = 8;
+
+/** How many threads an instance on the CPU of this thread can have, of those wanted. */
+export function threadsFor(wanted: number | "auto"): number {
+  if (!threading || !globalThis.crossOriginIsolated || !hasRelaxedSimd()) return 1;
+  // Two of the logical processors are mostly one core, which matrix products fill.
+  return wanted === "auto" ? Math.min(AUTO_THREADS, Math.ceil(navigator.hardwareConcurrency / 2)) : wanted;
+}
+
+/** A build of the module. */
+type Build = Backend | "cpu-threads";
+
+const instances = new Map<Build, Promise<Instance>>();
+const glues = new Map<Build, Promise<Glue>>();
 
 /** How long, in milliseconds, a failure on the GPU waits for the notice of what caused it: module and page hear of a lost device in any order. */
 const NOTICE = 200;
@@ -20,7 +47,10 @@ const HEADROOM = 4096;
 const AFTERMATH = 5000;
 
 export class Instance {
-  readonly #backend: Backend;
+  readonly #build: Build;
+  /** That compute; more than 1 on the CPU only. */
+  readonly threads: number;
+  #dismiss: (() => void) | undefined;
   readonly glue: Glue;
   readonly #memory: WebAssembly.Memory;
   #device: GPUDevice | undefined;
@@ -29,15 +59,20 @@ export class Instance {
   #die!: (error: JepaError) => void;
   readonly #death: Promise<never>;
 
-  /** The instance of this thread for `backend`, started if there is none. Each open needs its `release`, by the same user. */
-  static async open(backend: Backend, user: User): Promise<Instance> {
-    let opening = instances.get(backend);
+  /**
+   * The instance of this thread for `backend`, started if there is none. Each open needs its `release`, by the same user.
+   *
+   * @param threads - that compute, itself one of them; of an instance that is there already it has as many as it was started with
+   */
+  static async open(backend: Backend, user: User, threads = 1): Promise<Instance> {
+    const build = threads > 1 ? "cpu-threads" : backend;
+    let opening = instances.get(build);
     if (!opening) {
-      opening = Instance.#make(backend);
-      instances.set(backend, opening);
+      opening = Instance.#make(build, threads);
+      instances.set(build, opening);
     }
     const instance = await opening.catch((error) => {
-      if (instances.get(backend) === opening) instances.delete(backend);
+      if (instances.get(build) === opening) instances.delete(build);
       throw toJepaError(error);
     });
     if (instance.#lost) throw instance.#lost;
@@ -45,22 +80,23 @@ export class Instance {
     return instance;
   }
 
-  static async #make(backend: Backend): Promise<Instance> {
-    let loading = glues.get(backend);
+  static async #make(build: Build, threads: number): Promise<Instance> {
+    let loading = glues.get(build);
     if (!loading) {
-      loading = loadGlue(backend);
-      glues.set(backend, loading);
-      loading.catch(() => glues.delete(backend));
+      loading = build === "cpu-threads" ? threading!.load() : loadGlue(build);
+      glues.set(build, loading);
+      loading.catch(() => glues.delete(build));
     }
     const glue = await loading;
     const { memory } = await glue.default();
-    const instance = new Instance(backend, glue, memory);
+    const instance = new Instance(build, threads, glue, memory);
     await instance.#start();
     return instance;
   }
 
-  private constructor(backend: Backend, glue: Glue, memory: WebAssembly.Memory) {
-    this.#backend = backend;
+  private constructor(build: Build, threads: number, glue: Glue, memory: WebAssembly.Memory) {
+    this.#build = build;
+    this.threads = threads;
     this.glue = glue;
     this.#memory = memory;
     this.#death = new Promise((_, reject) => (this.#die = reject));
@@ -69,8 +105,10 @@ export class Instance {
 
   async #start(): Promise<void> {
     try {
-      if (this.#backend === "cpu") await this.run(() => this.glue.initDevice());
-      else this.#watch(await captureDevice(() => this.run(() => this.glue.initDevice())));
+      if (this.#build === "webgpu") this.#watch(await captureDevice(() => this.run(() => this.glue.initDevice())));
+      else await this.run(() => this.glue.initDevice());
+      if (this.threads > 1) this.#dismiss = await threading!.recruit(this.glue, this.#memory, this.threads);
+      if (this.#lost) this.#dismiss?.();
     } catch (error) {
       // Also after an orderly refusal: the device is set once per instance, so another try needs another instance.
       this.#kill(toJepaError(error));
@@ -159,13 +197,14 @@ export class Instance {
     this.#lost = error;
     this.#die(error);
     this.#device?.destroy();
-    instances.delete(this.#backend);
+    this.#dismiss?.();
+    instances.delete(this.#build);
     const unclaim = claimUncaught((uncaught) => uncaught instanceof Error && uncaught.message === STALE);
     const timer: unknown = setTimeout(unclaim, AFTERMATH);
     if (timer instanceof Object && "unref" in timer) (timer as { unref(): void }).unref();
     const restarted = restart(this.glue).then(() => this.glue);
     restarted.catch(() => {});
-    glues.set(this.#backend, restarted);
+    glues.set(this.#build, restarted);
     for (const user of this.#users) user(error);
   }
 }

@@ -110,6 +110,11 @@ export class Jepa {
     return this.#resident.info.backend;
   }
 
+  /** Threads that compute: more than 1 only on the CPU, in a worker of a cross-origin isolated page; see {@link LoadOptions.threads}. */
+  get threads(): number {
+    return this.#resident.threads;
+  }
+
   /** Why `backend: "auto"` chose the CPU, as a sentence; undefined when it did not. */
   get fallbackReason(): string | undefined {
     return this.#resident.fallbackReason;

@@ -5,7 +5,7 @@ import { JepaError, messageOf, throwIfAborted } from "./errors.js";
 import { Resident, type Advice, type LossListeners, type Make } from "./host.js";
 import type { RequestOptions } from "./http.js";
 import { parseIntegrity } from "./integrity.js";
-import { anything, checkFields, oneOf, type Rule } from "./options.js";
+import { anything, checkFields, oneOf, whole, type Rule } from "./options.js";
 import type { Calls, Loaded, LoadRequest } from "./protocol.js";
 import type { Backend, Dtype, ModelConfig, ModelPreset, Progress } from "./types.js";
 import { describeSource, type ModelSource } from "./weights.js";
@@ -17,6 +17,12 @@ export interface LoadOptions extends LossListeners {
   dtype?: Dtype | "auto" | undefined;
   /** Compute in a dedicated worker, where the runtime has them and the library comes from `webjepa`, not `webjepa/core`. Default true; false computes in this thread. */
   worker?: boolean | undefined;
+  /**
+   * Threads that compute where the CPU does, 1 to 64. More than 1 takes a cross-origin isolated page (`Cross-Origin-Opener-Policy: same-origin`
+   * and `Cross-Origin-Embedder-Policy: require-corp`), `worker`, and an engine with relaxed SIMD; elsewhere, and where they cannot be
+   * started, one computes. The numbers are the same, bit for bit. Default `"auto"`: half of the logical processors, 8 at most.
+   */
+  threads?: number | "auto" | undefined;
   /** The geometry of a checkpoint that has no `config.json`: a published one by its name, or in numbers. */
   config?: ModelPreset | ModelConfig | undefined;
   /** Which encoder of a training checkpoint, which has two. Default `"auto"`: the target encoder where there is one. */
@@ -64,6 +70,7 @@ const DTYPES: readonly unknown[] = ["auto", "f32", "f16", "q8"];
 const ENCODERS: readonly unknown[] = ["auto", "context", "target"];
 const CACHES: readonly unknown[] = ["opfs", "none"];
 const AUTO_OR_NOT: readonly unknown[] = ["auto", false];
+export const THREADS: Rule = { what: '"auto" or a whole number from 1 to 64', allows: (value) => value === "auto" || (whole(1).allows(value) && (value as number) <= 64) };
 const CREDENTIALS: readonly unknown[] = ["omit", "same-origin", "include"];
 const REQUEST: Record<keyof NonNullable<LoadOptions["requestInit"]>, Rule> = { headers: anything, credentials: anything };
 
@@ -88,11 +95,13 @@ export async function settled<K extends FromCheckpoint>(call: K, source: ModelSo
 
 /** Checks everything, and brings it into a form that can be posted to a worker. */
 export function loadRequest(source: ModelSource, options: LoadOptions): LoadRequest {
-  const { backend = "auto", dtype = "auto", encoder = "auto", predictor = "auto", classifier = "auto", config, cache = "none", integrity = {}, requestInit = {}, warmup = false } = options;
+  const { backend = "auto", threads = "auto", dtype = "auto", encoder = "auto", predictor = "auto", classifier = "auto", config, cache = "none", integrity = {}, requestInit = {}, warmup = false } = options;
   oneOf("dtype", dtype, DTYPES);
+  checkFields("", { threads }, { threads: THREADS });
   return {
     source: describeSource(source),
     backend: oneOf("backend", backend, BACKENDS),
+    threads,
     options: {
       dtype: dtype === "auto" ? "f32" : dtype,
       encoder: oneOf("encoder", encoder, ENCODERS),

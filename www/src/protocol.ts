@@ -49,7 +49,7 @@ export interface Calls {
   /** An attentive probe from a checkpoint. */
   probe: { request: LoadRequest; result: Loaded<GlueProbeInfo> };
   /** An attentive probe with fresh weights. */
-  newProbe: { request: { backend: Backend | "auto"; options: FreshProbe }; result: Loaded<GlueProbeInfo> };
+  newProbe: { request: { backend: Backend | "auto"; threads: number | "auto"; options: FreshProbe }; result: Loaded<GlueProbeInfo> };
   /** Which samples the next step of a probe takes. */
   samples: { request: { id: number; length: number; batch: number; seed: number }; result: Uint32Array };
   /** A step of a probe on tokens `[labels.length, n, d]`. */
@@ -79,6 +79,7 @@ export interface Calls {
 export interface LoadRequest {
   source: Source;
   backend: Backend | "auto";
+  threads: number | "auto";
   options: Omit<GlueLoadOptions, "config" | "preprocessor">;
   warmup: boolean;
   /** `"custom"`: that of the {@link CallOptions}. */
@@ -90,6 +91,8 @@ export interface LoadRequest {
 export interface Loaded<Info> {
   id: number;
   info: Info;
+  /** That compute; absent where that is known of what it was made from. */
+  threads?: number;
   /** Why "auto" chose the CPU. */
   fallbackReason?: string;
   /** Why something was not kept in the cache. */
@@ -174,9 +177,9 @@ export interface PlanRound {
 
 /** What a trainer begins with: fresh weights, a checkpoint's, or a save. */
 export type TrainRequest =
-  | { kind: "fresh"; backend: Backend | "auto"; options: GlueTrainerOptions }
+  | { kind: "fresh"; backend: Backend | "auto"; threads: number | "auto"; options: GlueTrainerOptions }
   | { kind: "checkpoint"; load: LoadRequest; options: Omit<GlueTrainerOptions, "model"> }
-  | { kind: "save"; backend: Backend | "auto"; file: Blob };
+  | { kind: "save"; backend: Backend | "auto"; threads: number | "auto"; file: Blob };
 
 export interface StepRequest {
   id: number;

@@ -3,7 +3,7 @@
 import { JepaError } from "./errors.js";
 import type { GlueTrainerOptions } from "./glue.js";
 import type { LossListeners } from "./host.js";
-import type { LoadOptions } from "./load-options.js";
+import { THREADS, type LoadOptions } from "./load-options.js";
 import { strategyOf, type MaskStrategy } from "./masks.js";
 import { aBoolean, aFunction, anObject, anything, atLeast, between, checkFields, moreThan, numbers, oneOf, orNull, shown, whole, type Rule } from "./options.js";
 import type { SaveStore } from "./saves.js";
@@ -218,6 +218,8 @@ export interface Autosave {
 export interface TrainerHost extends LossListeners {
   /** Default `"auto"`: WebGPU where {@link probeDevice} finds it usable, else the CPU, which is repeatable bit for bit. */
   backend?: Backend | "auto" | undefined;
+  /** Threads that compute where the CPU does; see {@link LoadOptions.threads}. */
+  threads?: number | "auto" | undefined;
   /** Compute in a dedicated worker, where the runtime has them and the library comes from `webjepa`, not `webjepa/core`. Default true; false computes in this thread, one step at a time. */
   worker?: boolean | undefined;
   /** Save while training, and go on by itself from the last save, or from where the trainer began if there is none yet, when what computes is lost. */
@@ -300,6 +302,7 @@ const OPTIMIZER: Record<keyof TrainOptimizer, Rule> = { beta1: between(0, 1), be
 
 const HOST: Record<keyof TrainerHost, Rule> = {
   backend: anything,
+  threads: THREADS,
   worker: aBoolean,
   autosave: anObject,
   onWarning: aFunction,

@@ -153,15 +153,15 @@ export class Trainer {
    */
   static async create(options: TrainerOptions): Promise<Trainer> {
     const training = trainingOf(options);
-    const { model, from, backend = "auto", cache, integrity, requestInit } = options;
+    const { model, from, backend = "auto", threads = "auto", cache, integrity, requestInit } = options;
     oneOf("backend", backend, BACKENDS);
     let request: TrainRequest;
     if (from !== undefined) {
-      const load = loadRequest(from, { backend, cache, integrity, requestInit });
+      const load = loadRequest(from, { backend, threads, cache, integrity, requestInit });
       load.options = { dtype: "f32", encoder: "auto", predictor: true, training: true, ...(model === undefined ? {} : { preset: model }) };
       request = { kind: "checkpoint", load, options: training };
     } else if (model !== undefined) {
-      request = { kind: "fresh", backend, options: { ...training, model } };
+      request = { kind: "fresh", backend, threads, options: { ...training, model } };
     } else {
       throw new JepaError("bad-input", 'Say what to train: the option model, such as "vit-tiny", or from, a checkpoint.');
     }
@@ -176,12 +176,12 @@ export class Trainer {
    */
   static async resume(save: Uint8Array | ArrayBuffer | Blob, options: TrainerHost = {}): Promise<Trainer> {
     checkHost(options);
-    const { backend = "auto" } = options;
+    const { backend = "auto", threads = "auto" } = options;
     oneOf("backend", backend, BACKENDS);
     if (!(save instanceof Blob || save instanceof Uint8Array || save instanceof ArrayBuffer)) {
       throw new JepaError("bad-input", `A trainer is resumed from the bytes of a save, as a Uint8Array, an ArrayBuffer or a Blob, not from ${shown(save)}.`);
     }
-    return Trainer.#make({ kind: "save", backend, file: blobOf(save) }, options);
+    return Trainer.#make({ kind: "save", backend, threads, file: blobOf(save) }, options);
   }
 
   /**
@@ -196,11 +196,11 @@ export class Trainer {
   }
 
   static async #make(request: TrainRequest, options: TrainerHost & Pick<TrainerOptions, "cache">): Promise<Trainer> {
-    const { worker = true, backend = "auto", autosave, signal, onProgress, onLost, onRecovered } = options;
+    const { worker = true, backend = "auto", threads = "auto", autosave, signal, onProgress, onLost, onRecovered } = options;
     const cache = customCache(options.cache);
     const make: Make<GlueTrainerInfo> = (engine, each) => engine.call("train", request, { ...each, cache });
     const again: Make<GlueTrainerInfo> = async (engine, each) => {
-      const loaded = await (trainer.#begin?.(engine, each) ?? engine.call("train", { kind: "save", backend, file: await saveIn(autosave!.store) }, each));
+      const loaded = await (trainer.#begin?.(engine, each) ?? engine.call("train", { kind: "save", backend, threads, file: await saveIn(autosave!.store) }, each));
       trainer.#step = loaded.info.step;
       return loaded;
     };
@@ -225,6 +225,11 @@ export class Trainer {
   /** What computes. */
   get backend(): Backend {
     return this.#resident.info.backend;
+  }
+
+  /** Threads that compute: more than 1 only on the CPU, in a worker of a cross-origin isolated page; see {@link LoadOptions.threads}. */
+  get threads(): number {
+    return this.#resident.threads;
   }
 
   /** Why `backend: "auto"` chose the CPU, as a sentence; undefined when it did not. */

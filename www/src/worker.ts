@@ -1,6 +1,10 @@
 // The module that a dedicated worker runs; see client.ts for the other side.
 
+import { useThreads } from "./instance.js";
 import { serve, type Scope } from "./serve.js";
+import { loadSharedGlue, recruit } from "./threads.js";
+
+useThreads({ load: loadSharedGlue, recruit });
 
 const scope = globalThis as unknown as Scope;
 scope.postMessage({ type: "started" }, []);

@@ -10,7 +10,7 @@ import type { Backend, Dtype, ModelConfig } from "./types.js";
 import type { ModelSource } from "./weights.js";
 
 /** How a world model is loaded. */
-export type WorldOptions = Pick<LoadOptions, "backend" | "dtype" | "worker" | "config" | "onProgress" | "signal" | "cache" | "integrity" | "requestInit" | keyof LossListeners>;
+export type WorldOptions = Pick<LoadOptions, "backend" | "threads" | "dtype" | "worker" | "config" | "onProgress" | "signal" | "cache" | "integrity" | "requestInit" | keyof LossListeners>;
 
 export interface EncodeOptions {
   /** False: pictures are Float32Array pixel data, resized and normalised by the caller to be the model's very input. Default true. */
@@ -82,6 +82,11 @@ export class WorldModel {
   /** What computes. */
   get backend(): Backend {
     return this.#resident.info.backend;
+  }
+
+  /** Threads that compute: more than 1 only on the CPU, in a worker of a cross-origin isolated page; see {@link LoadOptions.threads}. */
+  get threads(): number {
+    return this.#resident.threads;
   }
 
   /** Why `backend: "auto"` chose the CPU, as a sentence; undefined when it did not. */

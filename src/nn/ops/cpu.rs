@@ -11,6 +11,7 @@ use half::f16;
 use webjepa_kernels::attention::{self, Attend, softmax};
 use webjepa_kernels::elements;
 use webjepa_kernels::rows::{self, Epilogue};
+use webjepa_kernels::threads;
 
 use super::block::{self, BlockForm, BlockPrimitive};
 use super::cpu_backward::tensor;
@@ -283,7 +284,8 @@ fn weighted(
     weight: WeightPrimitive<Flex>,
     epilogue: Option<&Epilogue>,
 ) -> FlexTensor {
-    use webjepa_kernels::gemm::{Matrix, Values, product};
+    use burn::backend::flex::Layout;
+    use webjepa_kernels::gemm::{Matrix, Values, product, products};
 
     let (b, values_of_b) = match &weight {
         WeightPrimitive::Full(b) => (b, Values::F32(b.storage())),
@@ -297,23 +299,28 @@ fn weighted(
     let (m, k, n) = (shape[rank - 2], shape[rank - 1], b.shape()[rank - 1]);
     shape[rank - 1] = n;
     let mut data = vec![0.0; shape.iter().product()];
-    for (i, out) in data.chunks_exact_mut(m * n).enumerate() {
-        let matrix = |x: &FlexTensor, values| {
-            let (layout, mut rest) = (x.layout(), i);
-            let strides = layout.strides();
-            let mut offset = layout.start_offset();
-            for axis in (0..rank - 2).rev() {
-                offset += rest % shape[axis] * strides[axis] as usize;
-                rest /= shape[axis];
-            }
-            Matrix {
-                values,
-                offset,
-                strides: [strides[rank - 2] as usize, strides[rank - 1] as usize],
-            }
-        };
-        let of_a = matrix(&a, Values::F32(a.storage()));
-        product(out, [k, n], of_a, matrix(b, values_of_b), epilogue);
+    let matrix = |x: &Layout, values, i: usize| {
+        let strides = x.strides();
+        let (mut offset, mut rest) = (x.start_offset(), i);
+        for axis in (0..rank - 2).rev() {
+            offset += rest % shape[axis] * strides[axis] as usize;
+            rest /= shape[axis];
+        }
+        Matrix {
+            values,
+            offset,
+            strides: [strides[rank - 2] as usize, strides[rank - 1] as usize],
+        }
+    };
+    let values_of_a = Values::F32(a.storage());
+    let (of_a, of_b) = (a.layout(), b.layout());
+    let factors = |i| [matrix(of_a, values_of_a, i), matrix(of_b, values_of_b, i)];
+    match data.len() == m * n {
+        true => {
+            let [a, b] = factors(0);
+            product(&mut data, [k, n], a, b, epilogue);
+        }
+        false => products(&mut data, [m, k, n], &factors),
     }
     tensor(data, shape)
 }
@@ -386,17 +393,29 @@ pub(super) fn attention(
             let seen = mask.visible(queries.end - 1, tokens);
             let keys = Flex::float_swap_dims(part(&k, &images, 0..seen), 2, 3);
             let mut scores = matmul(part(&q, &images, queries.clone()), keys);
-            let rows = scores.storage_mut::<f32>().chunks_exact_mut(seen);
             let of_row = |row: usize| {
                 let (image, head) = (row / (heads * queries.len()), row / queries.len() % heads);
                 let query = queries.start + row % queries.len();
                 (images.start + image, head, query)
             };
-            for (row, values) in rows.enumerate() {
+            let scores_of_rows = scores.storage_mut::<f32>();
+            let mut sums_of_rows = vec![0.0; scores_of_rows.len() / seen];
+            threads::rows_and_values(
+                scores_of_rows,
+                seen,
+                &mut sums_of_rows,
+                &|first, rows, sums| {
+                    for (i, (row, sum)) in rows.chunks_exact_mut(seen).zip(sums).enumerate() {
+                        let (_, _, query) = of_row(first + i);
+                        let (values, hidden) = row.split_at_mut(mask.visible(query, seen));
+                        *sum = softmax(values, scale);
+                        hidden.fill(0.0);
+                    }
+                },
+            );
+            for (row, sum) in sums_of_rows.into_iter().enumerate() {
                 let (image, head, query) = of_row(row);
-                let (values, hidden) = values.split_at_mut(mask.visible(query, seen));
-                sums[(image * heads + head) * tokens + query] = softmax(values, scale);
-                hidden.fill(0.0);
+                sums[(image * heads + head) * tokens + query] = sum;
             }
             let y = matmul(scores, part(&v, &images, 0..seen));
             for (row, values) in values(&y).chunks_exact(head_dim).enumerate() {

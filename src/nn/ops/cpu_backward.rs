@@ -8,6 +8,7 @@ use burn::tensor::{Shape, TensorData};
 use webjepa_kernels::attention::{Attend, probabilities, score_gradients};
 use webjepa_kernels::elements;
 use webjepa_kernels::rows::{self, dot};
+use webjepa_kernels::threads;
 
 use super::backward::BackwardOps;
 use super::cpu::{attention_groups, contiguous, matmul, rows_of, split_heads, values};
@@ -131,12 +132,15 @@ impl BackwardOps for Flex {
             }
             let mut p = matmul(q.clone(), Self::float_swap_dims(k.clone(), 2, 3));
             let sums = &sums[group.start * heads * tokens..];
-            let rows = p.storage_mut::<f32>().chunks_exact_mut(tokens);
-            for (i, (row, sum)) in rows.zip(sums.chunks_exact(1)).enumerate() {
-                let (seen, hidden) = row.split_at_mut(mask.visible(i % tokens, tokens));
-                probabilities(seen, scale, sum);
-                hidden.fill(0.0);
-            }
+            threads::rows(p.storage_mut(), tokens, &|first, rows| {
+                let sums = sums[first..].chunks_exact(1);
+                for (i, (row, sum)) in rows.chunks_exact_mut(tokens).zip(sums).enumerate() {
+                    let (seen, hidden) =
+                        row.split_at_mut(mask.visible((first + i) % tokens, tokens));
+                    probabilities(seen, scale, sum);
+                    hidden.fill(0.0);
+                }
+            });
             let dv = matmul(Self::float_swap_dims(p.clone(), 2, 3), dy_heads.clone());
             let mut ds = matmul(dy_heads, Self::float_swap_dims(v, 2, 3));
             score_gradients(ds.storage_mut(), values(&p), &delta, scale);

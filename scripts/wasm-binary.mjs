@@ -1,20 +1,33 @@
-// Finds exported functions that run the module's static constructors on every call.
-//
-// wasm-ld does that to each export of a module that has constructors and never calls `__wasm_call_ctors` itself: it exports a
-// wrapper whose first instruction is that call. burn's compiler brings hundreds of constructors, so a forward pass that makes
-// thousands of calls takes seconds. The cure is one call in the module's start function, which is the one caller allowed.
+// What linked modules are looked at for, and changed in, before wasm-bindgen takes them.
 
 const CUSTOM = 0;
-const [IMPORT, EXPORT, CODE] = [2, 7, 10];
-const CALL = 0x10;
+const [IMPORT, GLOBAL, EXPORT, CODE] = [2, 6, 7, 10];
+const [CALL, I32_CONST] = [0x10, 0x41];
 
-/** Names of the wrapped exports of a linked module that still has its name section. */
+/**
+ * Names of the exports, of a module that still has its name section, which run the static constructors on every call.
+ *
+ * wasm-ld does that to each export of a module that has constructors and never calls `__wasm_call_ctors` itself: it exports a
+ * wrapper whose first instruction is that call. burn's compiler brings hundreds of constructors, so a forward pass that makes
+ * thousands of calls takes seconds. The cure is one call in the module's start function, which is the one caller allowed.
+ */
 export function constructorWrappers(bytes) {
   const module = parse(bytes);
   const constructors = module.names.get("__wasm_call_ctors");
   if (constructors === undefined) return [];
-  const callers = module.exports.filter(({ index }) => module.firstCall(index) === constructors);
+  const callers = module.exports.filter(({ kind, index }) => kind === 0 && module.firstCall(index) === constructors);
   return callers.length > 1 ? callers.map(({ name }) => name) : [];
+}
+
+/**
+ * Gives a module with shared memory, in place, thread-local variables aligned to a byte: it has none, so wasm-ld aligns them to nothing,
+ * and wasm-bindgen asks for memory of that alignment when a thread begins, which ends it.
+ */
+export function alignThreadLocals(bytes) {
+  const { exports, globals } = parse(bytes);
+  const at = globals[exports.find(({ name }) => name === "__tls_align")?.index];
+  if (bytes[at] !== I32_CONST) throw new Error("the module exports no constant __tls_align");
+  bytes[at + 1] ||= 1;
 }
 
 function parse(bytes) {
@@ -37,7 +50,12 @@ function parse(bytes) {
   };
   const skipImport = [u32, () => (at++, limits()), limits, () => (at += 2), () => (at++, u32())];
 
+  /** Over a constant expression of one instruction, by its opcode. */
+  const skipConstant = { 0x23: u32, 0x41: u32, 0x42: u32, 0x43: () => (at += 4), 0x44: () => (at += 8), 0xd0: u32, 0xd2: u32 };
+
   let imported = 0;
+  /** Where the expressions of globals are. */
+  const globals = [];
   const exports = [];
   const bodies = [];
   const names = new Map();
@@ -50,12 +68,20 @@ function parse(bytes) {
         text();
         const kind = bytes[at++];
         if (kind === 0) imported++;
+        if (kind === 3) globals.push(undefined);
         skipImport[kind]();
+      }
+    } else if (id === GLOBAL) {
+      for (let count = u32(); count > 0; count--) {
+        at += 2;
+        globals.push(at);
+        skipConstant[bytes[at++]]();
+        at++;
       }
     } else if (id === EXPORT) {
       for (let count = u32(); count > 0; count--) {
         const [name, kind, index] = [text(), bytes[at++], u32()];
-        if (kind === 0) exports.push({ name, index });
+        exports.push({ name, kind, index });
       }
     } else if (id === CODE) {
       for (let count = u32(); count > 0; count--) {
@@ -86,5 +112,5 @@ function parse(bytes) {
     }
     return bytes[at++] === CALL ? u32() : undefined;
   };
-  return { exports, names, firstCall };
+  return { exports, globals, names, firstCall };
 }
