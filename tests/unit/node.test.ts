@@ -2,6 +2,8 @@
 
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { PNG } from "pngjs";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { cosineSimilarity, Jepa, pca, type Embedding } from "../../www/src/index.js";
@@ -50,6 +52,24 @@ describe("in Node, with the real module", () => {
     expect((await jepa.embed(fixture("image.png"), { pool: "last4-mean" })).shape).toEqual([4 * WIDTH]);
     await expect(jepa.embed(fixture("image.png"), { imageSize: 100 })).rejects.toMatchObject({ name: "JepaError" });
     expect((await jepa.embed(picture, { preprocess: false })).data).toEqual(pooled.data);
+  });
+
+  it("keeps nothing of what it has given", async () => {
+    setFlagsFromString("--expose-gc");
+    const collectGarbage = runInNewContext("gc") as () => void;
+    await using jepa = await Jepa.load(fixture(""));
+    const picture = { data: new Uint8Array(64 * 64 * 3), width: 64, height: 64 };
+    const held = async (calls: number) => {
+      let given = 0;
+      for (let i = 0; i < calls; i++) given += (await jepa.embed(picture, { imageSize: 64, pool: "none" })).data.byteLength;
+      await new Promise((resolve) => setTimeout(resolve));
+      collectGarbage();
+      return { bytes: process.memoryUsage().arrayBuffers, given };
+    };
+    const before = await held(20);
+    const after = await held(200);
+    expect(after.given).toBe(200 * 16 * WIDTH * 4);
+    expect(after.bytes - before.bytes).toBeLessThan(after.given / 10);
   });
 
   it.each([

@@ -56,8 +56,8 @@ export class Instance {
   #device: GPUDevice | undefined;
   readonly #users = new Set<User>();
   #lost: JepaError | undefined;
-  #die!: (error: JepaError) => void;
-  readonly #death: Promise<never>;
+  /** Rejects what is waited for when the instance dies. */
+  readonly #mourners = new Set<User>();
 
   /**
    * The instance of this thread for `backend`, started if there is none. Each open needs its `release`, by the same user.
@@ -99,8 +99,6 @@ export class Instance {
     this.threads = threads;
     this.glue = glue;
     this.#memory = memory;
-    this.#death = new Promise((_, reject) => (this.#die = reject));
-    this.#death.catch(() => {});
   }
 
   async #start(): Promise<void> {
@@ -156,7 +154,7 @@ export class Instance {
       return trap;
     });
     try {
-      return await Promise.race([body(), this.#death]);
+      return await this.#whileAlive(body());
     } catch (error) {
       throw await this.#explained(error);
     } finally {
@@ -164,9 +162,22 @@ export class Instance {
     }
   }
 
+  /** A race with one promise that lasts as long as the instance would keep what every call has given. */
+  async #whileAlive<T>(promise: Promise<T>): Promise<T> {
+    let mourner!: User;
+    const death = new Promise<never>((_, reject) => (mourner = reject));
+    this.#mourners.add(mourner);
+    if (this.#lost) mourner(this.#lost);
+    try {
+      return await Promise.race([promise, death]);
+    } finally {
+      this.#mourners.delete(mourner);
+    }
+  }
+
   /** What failed; where a GPU is involved, rather its cause than its effect. */
   async #explained(error: unknown): Promise<JepaError> {
-    if (this.#device && isFatal(error)) await Promise.race([this.#death.catch(() => {}), new Promise((resolve) => setTimeout(resolve, NOTICE))]);
+    if (this.#device && !this.#lost && isFatal(error)) await this.#whileAlive(new Promise((resolve) => setTimeout(resolve, NOTICE))).catch(() => {});
     return isFatal(error) && this.#lost ? this.#lost : this.#failed(error);
   }
 
@@ -195,7 +206,7 @@ export class Instance {
   #kill(error: JepaError): void {
     if (this.#lost) return;
     this.#lost = error;
-    this.#die(error);
+    this.#mourners.forEach((mourner) => mourner(error));
     this.#device?.destroy();
     this.#dismiss?.();
     instances.delete(this.#build);
