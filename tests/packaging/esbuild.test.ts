@@ -10,4 +10,5 @@ it("works when esbuild has bundled it", async () => {
   expect(stderr).toBe("");
   site.serve(join(project.folder, "dist"), POLICY);
   await site.check();
+  await site.checkThreads();
 });

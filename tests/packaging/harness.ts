@@ -49,6 +49,7 @@ export function useProject(name: string, template = path(`templates/${name}`)): 
 interface Result {
   shape: number[];
   data: number[];
+  threads?: number;
 }
 
 /** The first picture of `ijepa_tiny.json`, which is the model's very input, and what the published code makes of it. */
@@ -127,6 +128,8 @@ export interface Site {
    * be asked for, nothing of other sites ever, and no request, script or policy may fail.
    */
   check(url?: string): Promise<void>;
+  /** The same of what `serve` was given, in a page that is cross-origin isolated: two threads embed. */
+  checkThreads(): Promise<void>;
 }
 
 /** A server for the sites of a file, and a browser that visits them. */
@@ -146,17 +149,21 @@ export function useSite(): Site {
       return server;
     },
     serve(folder, headers = {}) {
-      server.headers = headers;
+      server.headers = { ...headers };
       server.folders.set(BASE, folder);
       server.folders.set(`${BASE}/model`, TINY.folder);
       server.files.set(`${BASE}/model/preprocessor_config.json`, TINY.processor);
       server.files.set(`${BASE}/model/picture.json`, TINY.picture);
     },
-    check: (url = `${server.url}${BASE}/`) => check(browser, url),
+    check: (url = `${server.url}${BASE}/`) => check(browser, url, 1),
+    checkThreads() {
+      Object.assign(server.headers, { "cross-origin-opener-policy": "same-origin", "cross-origin-embedder-policy": "require-corp" });
+      return check(browser, `${server.url}${BASE}/`, 2);
+    },
   };
 }
 
-async function check(browser: Browser, url: string): Promise<void> {
+async function check(browser: Browser, url: string, threads: number): Promise<void> {
   const page = await browser.newPage();
   const faults: string[] = [];
   const requests: URL[] = [];
@@ -171,7 +178,7 @@ async function check(browser: Browser, url: string): Promise<void> {
   await page.route("**/favicon.ico", (route) => route.fulfill({ body: "" }));
   try {
     await page.goto(url, { waitUntil: "networkidle" });
-    expect(await page.evaluate(() => crossOriginIsolated)).toBe(false);
+    expect(await page.evaluate(() => crossOriginIsolated)).toBe(threads > 1);
     await page.waitForSelector("button:enabled", { timeout: 20_000 });
     expect(requests.map(String).filter((href) => /\.wasm$|\/worker[-.]|\/model\//.test(href))).toEqual([]);
     expect(workers).toBe(0);
@@ -181,7 +188,8 @@ async function check(browser: Browser, url: string): Promise<void> {
     const results: Record<string, Result> = JSON.parse(shown!);
     expect(results).toHaveProperty("worker");
     for (const result of Object.values(results)) expectEmbedding(result, TINY.mean);
-    expect(workers).toBe(1);
+    if (threads > 1) expect(results.worker!.threads).toBe(threads);
+    expect(workers).toBe(threads);
     expect(requests.some(({ pathname }) => pathname.endsWith(".wasm"))).toBe(true);
     const site = new URL(`/${BASE}/`, url).href;
     expect(requests.map(String).filter((href) => !href.startsWith(site) && !href.endsWith("/favicon.ico"))).toEqual([]);

@@ -7,6 +7,7 @@ const site = useSite();
 it("works without a bundler, found by an import map", async () => {
   site.serve(project.folder);
   await site.check();
+  await site.checkThreads();
 });
 
 it("works without a bundler, found by its path, under a strict policy", async () => {

@@ -10,4 +10,5 @@ it("works when Rollup has bundled it", async () => {
   expect(stderr).not.toMatch(/\(!\)|warning/i);
   site.serve(join(project.folder, "dist"), POLICY);
   await site.check();
+  await site.checkThreads();
 });

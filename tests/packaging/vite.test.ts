@@ -12,6 +12,7 @@ describe.each(["vite", "vite-7"])("in a project of %s", (name) => {
     expect(stderr).toBe("");
     site.serve(join(project.folder, "dist"), POLICY);
     await site.check();
+    await site.checkThreads();
   });
 
   it("works in the development server", async () => {

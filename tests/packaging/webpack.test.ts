@@ -10,4 +10,5 @@ it("works when webpack has bundled it", async () => {
   expect(stdout).not.toMatch(/WARNING|ERROR/);
   site.serve(join(project.folder, "dist"), POLICY);
   await site.check();
+  await site.checkThreads();
 });

@@ -6,12 +6,12 @@ export async function embed(Jepa, model, options) {
   const jepa = await Jepa.load(model, { backend: "cpu", ...options });
   const embedding = await jepa.embed({ ...size, data: Float32Array.from(data) }, { preprocess: false });
   await jepa.dispose();
-  return { shape: embedding.shape, data: [...embedding.data] };
+  return { shape: embedding.shape, data: [...embedding.data], threads: jepa.threads };
 }
 
-/** Embeds in a worker and in this thread when the button is pressed. */
+/** Embeds in a worker, with a second thread where the page is cross-origin isolated, and in this thread when the button is pressed. */
 export function start(Jepa, button, output) {
-  show(button, output, async (model) => ({ worker: await embed(Jepa, model, { worker: true }), thread: await embed(Jepa, model, { worker: false }) }));
+  show(button, output, async (model) => ({ worker: await embed(Jepa, model, { worker: true, threads: 2 }), thread: await embed(Jepa, model, { worker: false }) }));
 }
 
 /** Shows what `task` makes of the folder `model`, or why there is nothing, when the button is pressed. */

@@ -1,9 +1,9 @@
 import { cpSync } from "node:fs";
 import { build } from "esbuild";
 
-// esbuild does not follow `new URL(…, import.meta.url)`: the worker is an entry of its own, and the modules are copied beside it.
+// esbuild does not follow `new URL(…, import.meta.url)`: the worker and its helping thread are entries of their own, and the modules are copied beside it.
 await build({
-  entryPoints: { main: "./main.js", worker: "webjepa/worker" },
+  entryPoints: { main: "./main.js", worker: "webjepa/worker", thread: "webjepa/thread" },
   bundle: true,
   splitting: true,
   minify: true,
