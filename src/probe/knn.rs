@@ -42,8 +42,14 @@ impl Vote {
 }
 
 /// Labelled embeddings, compared by the cosine of their angle. An embedding of zeros is at a right angle to all others.
-#[derive(Debug, Clone, Copy)]
-pub struct Knn<'a>(Samples<'a>);
+#[derive(Debug, Clone)]
+pub struct Knn {
+    /// Scaled to unit length, `[n, d]`.
+    rows: Vec<f32>,
+    d: usize,
+    labels: Vec<usize>,
+    classes: usize,
+}
 
 /// A labelled row and its cosine similarity.
 #[derive(Clone, Copy)]
@@ -52,12 +58,19 @@ struct Neighbour {
     row: usize,
 }
 
-impl<'a> Knn<'a> {
+impl Knn {
     /// # Errors
     /// [`Error::BadInput`] if there are no samples or they cannot be used.
-    pub fn new(samples: Samples<'a>) -> Result<Self> {
+    pub fn new(samples: Samples) -> Result<Self> {
         samples.check()?;
-        Ok(Self(samples))
+        let mut rows = samples.features.to_vec();
+        pool::normalize(&mut rows, samples.d);
+        Ok(Self {
+            rows,
+            d: samples.d,
+            labels: samples.labels.to_vec(),
+            classes: samples.classes,
+        })
     }
 
     /// The classes of `[n, d]` embeddings; scores are shares of the vote, of sum 1.
@@ -66,8 +79,10 @@ impl<'a> Knn<'a> {
     /// [`Error::BadInput`] if the embeddings have another length, are none or are not finite.
     pub fn predict(&self, features: &[f32], vote: Vote) -> Result<Prediction> {
         vote.check()?;
-        rows(features, self.0.d)?;
-        Ok(self.vote(features, vote, false))
+        rows(features, self.d)?;
+        let mut queries = features.to_vec();
+        pool::normalize(&mut queries, self.d);
+        Ok(self.vote(&queries, vote, false))
     }
 
     /// The classes of the labelled embeddings themselves, each by the others: an honest estimate from a handful.
@@ -76,31 +91,24 @@ impl<'a> Knn<'a> {
     /// [`Error::BadInput`] if there is one only.
     pub fn leave_one_out(&self, vote: Vote) -> Result<Prediction> {
         vote.check()?;
-        if self.0.labels.len() < 2 {
+        if self.labels.len() < 2 {
             return Err(Error::BadInput(
                 "One labelled embedding has no neighbours; label two at least.".into(),
             ));
         }
-        Ok(self.vote(self.0.features, vote, true))
+        Ok(self.vote(&self.rows, vote, true))
     }
 
-    /// With `others`, query i does not see row i.
+    /// Of queries of unit length. With `others`, query i does not see row i.
     fn vote(&self, queries: &[f32], vote: Vote, others: bool) -> Prediction {
-        let Samples {
-            features,
-            d,
-            labels,
-            classes,
-        } = self.0;
+        let &Self { d, classes, .. } = self;
+        let labels = &self.labels;
         let k = vote.k.min(labels.len() - usize::from(others));
         let mut nearest = vec![Vec::with_capacity(k + 1); queries.len() / d];
-        let (mut unit_queries, mut unit_rows) = (Vec::new(), Vec::new());
         let mut similarities = vec![0.0; QUERIES * ROWS];
         let chunks = queries.chunks(QUERIES * d).zip(nearest.chunks_mut(QUERIES));
         for (chunk, (queries, nearest)) in chunks.enumerate() {
-            let queries = unit(&mut unit_queries, queries, d);
-            for (block, rows) in features.chunks(ROWS * d).enumerate() {
-                let rows = unit(&mut unit_rows, rows, d);
+            for (block, rows) in self.rows.chunks(ROWS * d).enumerate() {
                 let count = rows.len() / d;
                 let similarities = &mut similarities[..nearest.len() * count];
                 let matrix = |values, strides| Matrix {
@@ -135,14 +143,6 @@ impl<'a> Knn<'a> {
         }
         Prediction::of(scores, classes)
     }
-}
-
-/// Rows scaled to unit length, in `to`.
-fn unit<'a>(to: &'a mut Vec<f32>, rows: &[f32], d: usize) -> &'a [f32] {
-    to.clear();
-    to.extend_from_slice(rows);
-    pool::normalize(to, d);
-    to
 }
 
 /// Keeps the `k` most similar in falling order; of equals, those that came first.

@@ -8,25 +8,32 @@ use crate::probe::linear::{Descent, Kind, LinearProbe, Ridge};
 use crate::probe::{Prediction, Samples};
 use crate::rng::Stream;
 
-/// The classes of `queries`, `[n, d]`, by their neighbours among labelled embeddings; of these themselves, each by the
-/// others, where there are no queries. `{ labels, scores }`.
-#[wasm_bindgen(js_name = classifyByNeighbours)]
-pub fn js_classify_by_neighbours(
-    features: &[f32],
-    labels: &[u32],
-    classes: usize,
-    queries: Option<Vec<f32>>,
-    k: usize,
-    temperature: f64,
-) -> Result<JsValue, JsValue> {
-    let labels = indices(labels);
-    let knn = Knn::new(samples(features, &labels, classes))?;
-    let vote = Vote { k, temperature };
-    let prediction = match queries {
-        Some(queries) => knn.predict(&queries, vote)?,
-        None => knn.leave_one_out(vote)?,
-    };
-    of_prediction(prediction)
+/// Labelled embeddings that vote.
+#[wasm_bindgen(js_name = Neighbours)]
+pub struct JsNeighbours(Knn);
+
+#[wasm_bindgen(js_class = Neighbours)]
+impl JsNeighbours {
+    /// `features` are `[n, d]`, `labels` below `classes`.
+    #[wasm_bindgen(constructor)]
+    pub fn new(features: &[f32], labels: &[u32], classes: usize) -> Result<Self> {
+        Knn::new(samples(features, &indices(labels), classes)).map(Self)
+    }
+
+    /// The classes of `queries`, `[n, d]`; of the labelled embeddings themselves, each by the others, where there are no queries.
+    /// `{ labels, scores }`.
+    pub fn classify(
+        &self,
+        queries: Option<Vec<f32>>,
+        k: usize,
+        temperature: f64,
+    ) -> Result<JsValue, JsValue> {
+        let vote = Vote { k, temperature };
+        of_prediction(match queries {
+            Some(queries) => self.0.predict(&queries, vote)?,
+            None => self.0.leave_one_out(vote)?,
+        })
+    }
 }
 
 /// A ridge regression: `{ weights, bias, mean, std, ridge }`. Without `ridge`, the one of the least cross-validation error.

@@ -1,6 +1,6 @@
 // What embeddings know: classifiers that are fitted to labelled ones.
 
-import { callCore } from "./core.js";
+import { callCore, coreEpoch } from "./core.js";
 import { JepaError } from "./errors.js";
 import type { Matrix, Vector } from "./math.js";
 import { anything, atLeast, checkFields, moreThan, oneOf, shown, whole, type Rule } from "./options.js";
@@ -56,11 +56,16 @@ export interface LinearProbeOptions {
 
 /** What the wasm module exports; kinds and lengths have been checked. */
 interface GlueProbes {
-  /** Of the labelled rows themselves, each by the others, where there are no queries. */
-  classifyByNeighbours(features: Float32Array, labels: Uint32Array, classes: number, queries: Float32Array | undefined, k: number, temperature: number): GlueClassified;
+  Neighbours: new (features: Float32Array, labels: Uint32Array, classes: number) => GlueNeighbours;
   fitRidge(features: Float32Array, labels: Uint32Array, classes: number, ridge: number | undefined): GlueProbe;
   fitLogistic(features: Float32Array, labels: Uint32Array, classes: number, steps: number, batch: number, learningRate: number, weightDecay: number, seed: number): GlueProbe;
   classifyLinearly(logistic: boolean, weights: Float32Array, bias: Float32Array, mean: Float32Array, std: Float32Array, queries: Float32Array): GlueClassified;
+}
+
+/** Labelled rows in the module. */
+interface GlueNeighbours {
+  /** Of the labelled rows themselves, each by the others, where there are no queries. */
+  classify(queries: Float32Array | undefined, k: number, temperature: number): GlueClassified;
 }
 
 interface GlueClassified {
@@ -91,6 +96,8 @@ const core = <T>(body: (exports: GlueProbes) => T): T => callCore<GlueProbes, T>
  */
 export class KnnClassifier<L extends Label = Label> {
   readonly #samples: Samples<L>;
+  /** The same in the module, from the first vote on, and since when. The garbage collector frees it with this object. */
+  #resident: { neighbours: GlueNeighbours; epoch: number } | undefined;
 
   /**
    * Remembers labelled embeddings.
@@ -129,7 +136,11 @@ export class KnnClassifier<L extends Label = Label> {
     checkFields("", options, NEIGHBOURS);
     const { k = 20, temperature = 0.07 } = options;
     const { data, numbers, classes } = this.#samples;
-    return named(core((glue) => glue.classifyByNeighbours(data, numbers, classes.length, queries, k, temperature)), classes);
+    const classified = core((glue) => {
+      if (this.#resident?.epoch !== coreEpoch()) this.#resident = { neighbours: new glue.Neighbours(data, numbers, classes.length), epoch: coreEpoch() };
+      return this.#resident.neighbours.classify(queries, k, temperature);
+    });
+    return named(classified, classes);
   }
 }
 
