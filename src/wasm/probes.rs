@@ -16,8 +16,12 @@ pub struct JsNeighbours(Knn);
 impl JsNeighbours {
     /// `features` are `[n, d]`, `labels` below `classes`.
     #[wasm_bindgen(constructor)]
-    pub fn new(features: &[f32], labels: &[u32], classes: usize) -> Result<Self> {
-        Knn::new(samples(features, &indices(labels), classes)).map(Self)
+    pub fn new(features: &[f32], labels: &[u32], classes: usize) -> Result<Self, JsValue> {
+        Ok(Self(Knn::new(samples(
+            features,
+            &indices(labels),
+            classes,
+        ))?))
     }
 
     /// The classes of `queries`, `[n, d]`; of the labelled embeddings themselves, each by the others, where there are no queries.

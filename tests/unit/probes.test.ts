@@ -1,6 +1,7 @@
 // Classifiers with the real core module: npm run build:wasm core
 
 import { describe, expect, it } from "vitest";
+import { callCore } from "../../www/src/core.js";
 import { KnnClassifier, LinearProbe, type Embeddings, type LinearProbeOptions } from "../../www/src/index.js";
 
 const thrown = (body: () => unknown) => {
@@ -32,6 +33,16 @@ describe("nearest neighbours", () => {
     expect(scores[1]).toBeCloseTo(north / (east + north), 6);
     expect(scores[2]).toBe(0);
     expect(classifier.predict([[3, 4]], { k: 1 }).scores).toEqual(Float32Array.of(0, 1, 0));
+  });
+
+  it("vote as before when the module has been replaced", () => {
+    const classifier = KnnClassifier.fit([[1, 0], [0, 2], [-1, 0]], ["east", "north", "west"]);
+    const before = classifier.predict([[3, 4], [1, 1]]);
+    const crash = () => {
+      throw new Error("no orderly error");
+    };
+    expect(thrown(() => callCore(crash))).toMatchObject({ code: "internal" });
+    expect(classifier.predict([[3, 4], [1, 1]])).toEqual(before);
   });
 
   it("can be asked about themselves", () => {
