@@ -13,15 +13,15 @@ import { setup, wasmBindgen } from "./setup.mjs";
 import { WASM } from "./toolchain.mjs";
 import { alignThreadLocals, constructorWrappers } from "./wasm-binary.mjs";
 
-/** `optimise`: the level for wasm-opt; `runs` of it, as a second one takes another 4 KB of what is downloaded. The conformance modules are run once or twice, so it would not pay there. `shared`: with shared memory. */
+/** `optimise`: the level for wasm-opt. The conformance modules are run once or twice, so it would not pay there. `shared`: with shared memory. */
 export const KINDS = {
   core: { crate: "webjepa-module", features: "", profile: "wasm-core", optimise: "-Oz", embed: true },
-  cpu: { crate: "webjepa-module", features: "cpu", profile: "wasm-cpu", optimise: "-O3", runs: 2 },
-  "cpu-relaxed": { crate: "webjepa-module", features: "cpu,relaxed-simd", profile: "wasm-cpu", optimise: "-O3", runs: 2 },
-  "cpu-threads": { crate: "webjepa-module", features: "cpu,relaxed-simd,threads", profile: "wasm-cpu", optimise: "-O3", runs: 2, shared: true },
+  cpu: { crate: "webjepa-module", features: "cpu", profile: "wasm-cpu", optimise: "-O3" },
+  "cpu-relaxed": { crate: "webjepa-module", features: "cpu,relaxed-simd", profile: "wasm-cpu", optimise: "-O3" },
+  "cpu-threads": { crate: "webjepa-module", features: "cpu,relaxed-simd,threads", profile: "wasm-cpu", optimise: "-O3", shared: true },
   webgpu: { crate: "webjepa-module", features: "webgpu", profile: "wasm-webgpu", optimise: "-Os" },
   // burn as it comes, which webjepa's training is measured against; built by the bench alone.
-  "bench-burn": { crate: "webjepa-bench-burn", features: "", profile: "wasm-bench", optimise: "-O3", runs: 2 },
+  "bench-burn": { crate: "webjepa-bench-burn", features: "", profile: "wasm-bench", optimise: "-O3" },
   "conformance-cpu": { crate: "webjepa-conformance", features: "cpu", profile: "wasm-cpu" },
   "conformance-cpu-relaxed": { crate: "webjepa-conformance", features: "cpu,relaxed-simd", profile: "wasm-cpu" },
   "conformance-webgpu": { crate: "webjepa-conformance", features: "webgpu", profile: "wasm-webgpu" },
@@ -48,7 +48,7 @@ export function buildWasm(kind, rust) {
 }
 
 function build(kind, { wasm: { cargo, args, env } }, kept) {
-  const { crate, features, profile, optimise, runs = 1, embed, shared } = KINDS[kind];
+  const { crate, features, profile, optimise, embed, shared } = KINDS[kind];
   const start = performance.now();
   say(`building the ${kind} wasm module`);
   // A caller's RUSTFLAGS would replace those of .cargo/config.toml, without which the module cannot be built.
@@ -73,7 +73,7 @@ function build(kind, { wasm: { cargo, args, env } }, kept) {
   run(wasmBindgen, [linked, "--target", "web", "--out-dir", out, "--out-name", "webjepa", ...BINDGEN_FLAGS]);
   const linkedIn = seconds(start);
   const file = join(out, "webjepa_bg.wasm");
-  for (let run = 0; optimise && run < runs; run++) {
+  if (optimise) {
     bin("binaryen/bin/wasm-opt", [optimise, ...WASM_FEATURES.map((name) => `--enable-${name}`), "--strip-debug", "--strip-producers", "--strip-target-features", file, "-o", file]);
   }
   if (embed) {
