@@ -417,6 +417,28 @@ fn foreign_and_damaged_save_files_are_refused() {
     let end = nan.len();
     nan[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
     assert_eq!(code(&nan), Err("bad-checkpoint"));
+    let counted = |steps: &str| {
+        let header =
+            std::str::from_utf8(&saved[8..Header::of(&saved).unwrap().data_start as usize]);
+        let changed = header
+            .unwrap()
+            .replace(r#"\"step\":1,"#, &format!(r#"\"step\":{steps},"#));
+        let data = &saved[Header::of(&saved).unwrap().data_start as usize..];
+        [
+            &(changed.len() as u64).to_le_bytes(),
+            changed.as_bytes(),
+            data,
+        ]
+        .concat()
+    };
+    assert_eq!(code(&counted("4503599627370496")), Ok(()));
+    for steps in [
+        "4503599627370497",
+        "9007199254740993",
+        "18446744073709551615",
+    ] {
+        assert_eq!(code(&counted(steps)), Err("bad-checkpoint"), "{steps}");
+    }
 }
 
 fn opened(bytes: &[u8]) -> (Header, &[u8]) {

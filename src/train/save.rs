@@ -43,6 +43,9 @@ struct State {
 /// The version of the format that is written, and the only one that is read.
 const FORMAT: u32 = 1;
 
+/// More steps than any run takes, and few enough that JavaScript can count on.
+const MAX_STEP: u64 = 1 << 52;
+
 /// Files of an exported model by their names.
 pub type Files = BTreeMap<&'static str, Vec<u8>>;
 
@@ -95,6 +98,12 @@ impl Trainer {
             return Err(Error::Unsupported(format!(
                 "the run was saved in format {}, and this version reads {FORMAT}",
                 state.format
+            )));
+        }
+        if state.step > MAX_STEP {
+            return Err(Error::BadCheckpoint(format!(
+                "the saved run is said to have taken {} steps, and the most is {MAX_STEP}",
+                state.step
             )));
         }
         let encoder = parameters(&recipe.model);

@@ -94,6 +94,7 @@ it.each<[string, () => Promise<unknown>, string]>([
   ["a JPEG with more pixels than anybody has", () => jepa.embed(jpeg(65_535, 65_535)), "bad-input"],
   ["a save of a model of gigabytes", () => library.Trainer.resume(changed(corpus("save/ijepa"), (json) => json.replace(/\\"hiddenSize\\":4,/, '\\"hiddenSize\\":32768,')), cpu), "bad-c|shape-mismatch"],
   ["a save with a tensor of terabytes", () => library.Trainer.resume(changed(corpus("save/ijepa"), (json) => json.replace(/"shape":\[[^\]]*\]/, '"shape":[1099511627776]')), cpu), "bad-checkpoint"],
+  ["a save of more steps than can be counted", () => library.Trainer.resume(changed(corpus("save/ijepa"), (json) => json.replace(/\\"step\\":\d+/, '\\"step\\":9007199254740993')), cpu), "bad-checkpoint"],
   ["a probe with a tensor of terabytes", () => library.AttentiveProbe.load(changed(corpus("probe/fitted"), (json) => json.replace(/"shape":\[[^\]]*\]/, '"shape":[1048576,1048576]')), cpu), "bad-checkpoint"],
 ])("%s is refused, and costs no memory", async (_, read, code) => {
   const memory = library.memories.at(-1)!;
