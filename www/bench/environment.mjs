@@ -13,6 +13,6 @@ export async function environment(host, { adapter, features }) {
     `Machine: ${model.trim()}, ${cpus().length} cores, ${Math.round(totalmem() / 2 ** 30)} GiB, ${type()} ${release()}`,
     `Host: ${where}`,
     `WebGPU adapter: ${adapter}${/swiftshader|llvmpipe/i.test(adapter) ? " (software: only ratios mean anything)" : ""}; ${features.join(", ") || "no optional features"}`,
-    `Versions: webjepa ${output("git", ["describe", "--always", "--dirty"]) ?? "unknown"}, onnxruntime-web ${version("node_modules/onnxruntime-web/package.json")}, @jax-js/jax ${version("node_modules/@jax-js/jax/package.json")}, @tensorflow/tfjs ${version("node_modules/@tensorflow/tfjs/package.json")}`,
+    `Versions: webjepa ${output("git", ["describe", "--always", "--dirty"]) ?? "unknown"}, onnxruntime-web ${version("node_modules/onnxruntime-web/package.json")}, transformers.js ${version("node_modules/@huggingface/transformers/package.json")}, @jax-js/jax ${version("node_modules/@jax-js/jax/package.json")}, @tensorflow/tfjs ${version("node_modules/@tensorflow/tfjs/package.json")}`,
   ];
 }

@@ -34,11 +34,11 @@ function transpose({ shape: [rows, columns], data }) {
 }
 
 /**
- * Bytes of an ONNX model: `pixels` [batch, 3, (T,) H, W] to `tokens` [batch, N, D]; `batch` is a free dimension.
+ * Bytes of an ONNX model: `input` [batch, 3, (T,) H, W] to `output` [batch, N, D]; `batch` is a free dimension.
  * A clip's patches are embedded by a convolution over time, rows and columns, or, where `tubelets` is "frames", by one over
  * rows and columns for each frame of a tubelet, and their sum.
  */
-export function onnx(model, form, tubelets = "conv3d") {
+export function onnx(model, form, { tubelets = "conv3d", input = "pixels", output = "tokens" } = {}) {
   const { hiddenSize: d, heads, layers, tokens, grid: [times, rows, columns], frames, tubelet, patchSize, imageSize, eps } = model;
   const tensors = weights(model);
   const fused = form === "fused";
@@ -55,11 +55,11 @@ export function onnx(model, form, tubelets = "conv3d") {
   };
   const tensor = (name) => floats(name, tensors.get(name));
   const transposed = (name) => floats(name, transpose(tensors.get(name)));
-  const op = (name, op_type, input, attributes = {}, output = [name], domain = "") => {
-    node.push({ name, op_type, input, output, domain, attribute: Object.entries(attributes).map(([key, value]) => attribute(key, value)) });
-    return output[0];
+  const op = (name, op_type, inputs, attributes = {}, outputs = [name], domain = "") => {
+    node.push({ name, op_type, input: inputs, output: outputs, domain, attribute: Object.entries(attributes).map(([key, value]) => attribute(key, value)) });
+    return outputs[0];
   };
-  const microsoft = (name, op_type, input, attributes, output) => op(name, op_type, input, attributes, output, "com.microsoft");
+  const microsoft = (name, op_type, inputs, attributes, outputs) => op(name, op_type, inputs, attributes, outputs, "com.microsoft");
 
   const layerNorm = (at, name, x) => op(at, "LayerNormalization", [x, tensor(`${name}.weight`), tensor(`${name}.bias`)], { axis: -1, epsilon: eps });
   const project = (at, name, x) => op(at, "MatMul", [x, transposed(`${name}.weight`)]);
@@ -100,11 +100,11 @@ export function onnx(model, form, tubelets = "conv3d") {
   const convolve = (at, pixels, parameters, kernel) => op(at, "Conv", [pixels, ...parameters], { kernel_shape: kernel, strides: kernel });
   const reshape = (at, x, shape) => op(at, "Reshape", [x, ints(`${at}/shape`, shape)]);
   const embedPatches = () => {
-    const patches = convolve("patches", "pixels", [tensor(`${embedding}.weight`), tensor(`${embedding}.bias`)], [...(frames > 1 ? [tubelet] : []), patchSize, patchSize]);
+    const patches = convolve("patches", input, [tensor(`${embedding}.weight`), tensor(`${embedding}.bias`)], [...(frames > 1 ? [tubelet] : []), patchSize, patchSize]);
     return op("sequence", "Transpose", [reshape("flat", patches, [0, d, tokens])], { perm: [0, 2, 1] });
   };
   const embedFrames = () => {
-    const tubeletsFirst = op("tubelets_first", "Transpose", [reshape("tubelets", "pixels", [0, 3, times, tubelet * imageSize * imageSize])], { perm: [0, 2, 1, 3] });
+    const tubeletsFirst = op("tubelets_first", "Transpose", [reshape("tubelets", input, [0, 3, times, tubelet * imageSize * imageSize])], { perm: [0, 2, 1, 3] });
     const below = reshape("below", tubeletsFirst, [-1, 3, tubelet * imageSize, imageSize]);
     const each = Array.from({ length: tubelet }, (_, frame) => `frame${frame}`);
     op("frames", "Split", [below], { axis: 2, num_outputs: tubelet }, each);
@@ -127,7 +127,7 @@ export function onnx(model, form, tubelets = "conv3d") {
     [residual, x] = addAndNorm(`block${i}/norm`, residual, mixed, `${name}.attention.output.dense.bias`, `${name}.layernorm_after`);
     const hidden = project(`block${i}/mlp/out`, `${name}.output.dense`, gelu(`block${i}/mlp`, `${name}.intermediate.dense`, x));
     const next = i + 1 < layers ? `encoder.layer.${i + 1}.layernorm_before` : "layernorm";
-    [residual, x] = addAndNorm(i + 1 < layers ? `norm${i + 1}` : "tokens", residual, hidden, `${name}.output.dense.bias`, next);
+    [residual, x] = addAndNorm(i + 1 < layers ? `norm${i + 1}` : output, residual, hidden, `${name}.output.dense.bias`, next);
   }
 
   const value = (name, dims) => ({
@@ -142,8 +142,8 @@ export function onnx(model, form, tubelets = "conv3d") {
       name: "encoder",
       node,
       initializer,
-      input: [value("pixels", ["batch", ...inputShape(model)])],
-      output: [value("tokens", ["batch", tokens, d])],
+      input: [value(input, ["batch", ...inputShape(model)])],
+      output: [value(output, ["batch", tokens, d])],
     },
   }).finish();
 }

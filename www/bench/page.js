@@ -10,6 +10,8 @@ window.bench = tasks({
     webjepa: at("/webjepa/index.js"),
     onnxruntime: at("/onnxruntime-web/ort.wasm.bundle.min.mjs"),
     onnxruntimeWebgpu: at("/onnxruntime-web/ort.webgpu.bundle.min.mjs"),
+    transformers: at("/transformers/transformers.web.min.js"),
+    transformersWasm: at("/transformers-onnxruntime-web/ort-wasm-simd-threaded.asyncify"),
     jax: at("/jax/index.js"),
     burn: at("/wasm/bench-burn/webjepa.js"),
     tfjs: at("/tfjs/tf.fesm.min.js"),

@@ -39,6 +39,11 @@ const KINDS = {
         webgpu: [{ subgroups: false }, { subgroups: false, capture: true }, {}, { capture: true }],
         node: [{}, { capture: true }],
       },
+      transformers: {
+        cpu: [{}, { form: "standard" }],
+        webgpu: [{ subgroups: false }, { form: "standard", subgroups: false }, { form: "standard" }],
+        node: [],
+      },
       jax: { cpu: [{}], webgpu: [{}] },
     },
     trial: { case: ["vit-ti", 1], limits: { warmUpMs: 5000, budgetMs: 5000, minRounds: 2, maxRounds: 9 } },
@@ -130,9 +135,14 @@ class Runner {
     Object.assign(this, { server, names, quick, without, chosen: new Map() });
   }
 
-  contestants(kind, device) {
+  contestants(kind, device, host = "browser") {
     const { settings } = KINDS[kind];
-    return Object.keys(settings).filter((contestant) => settings[contestant][device] && !this.without.includes(contestant));
+    return Object.keys(settings).filter((contestant) => this.options(kind, device, host, contestant).length > 0 && !this.without.includes(contestant));
+  }
+
+  options(kind, device, host, contestant) {
+    const settings = KINDS[kind].settings[contestant];
+    return (host === "node" && settings.node) || (settings[device] ?? []);
   }
 
   wants(name) {
@@ -151,9 +161,9 @@ class Runner {
   async entrants({ kind, device, threads, host = "browser" }) {
     const key = `${kind}, ${host}, ${device}, ${threads} thread(s)`;
     if (!this.chosen.has(key)) {
-      const { settings, trial } = KINDS[kind];
-      const contestants = this.contestants(kind, device);
-      const options = (contestant) => (host === "node" && settings[contestant].node) || settings[contestant][device];
+      const { trial } = KINDS[kind];
+      const contestants = this.contestants(kind, device, host);
+      const options = (contestant) => this.options(kind, device, host, contestant);
       let entrants = contestants.flatMap((contestant) => options(contestant).map((options) => ({ contestant, options })));
       if (this.quick) entrants = contestants.map((contestant) => ({ contestant, options: options(contestant)[0] }));
       else if (entrants.length > contestants.length) {

@@ -13,6 +13,9 @@ const FOLDERS = {
   "/webjepa/": "pkg/dist",
   "/wasm/": "www/wasm",
   "/onnxruntime-web/": "node_modules/onnxruntime-web/dist",
+  "/transformers/": "node_modules/@huggingface/transformers/dist",
+  "/transformers-onnxruntime-web/": "node_modules/@huggingface/transformers/node_modules/onnxruntime-web/dist",
+  "/transformers-onnxruntime-common/": "node_modules/@huggingface/transformers/node_modules/onnxruntime-common/dist/esm",
   "/jax/": "node_modules/@jax-js/jax/dist",
   "/uplot/": "node_modules/uplot/dist",
   "/tfjs/": "node_modules/@tensorflow/tfjs/dist",
@@ -26,8 +29,12 @@ const COMPRESSED = new Set([".js", ".mjs", ".wasm", ".html", ".json"]);
 async function load(path) {
   const model = /^\/models\/([^/]+)\/(.+)$/.exec(path);
   if (model && MODELS[model[1]]) {
-    const onnxFile = /^(\w+)-(\w+)\.onnx$/.exec(model[2]);
-    return onnxFile ? Buffer.from(onnx(MODELS[model[1]], onnxFile[1], onnxFile[2])) : checkpoint(MODELS[model[1]])[model[2]];
+    const plain = /^(\w+)-(\w+)\.onnx$/.exec(model[2]);
+    if (plain) return Buffer.from(onnx(MODELS[model[1]], plain[1], { tubelets: plain[2] }));
+    // Where transformers.js looks for it, and with the names that Hugging Face's exporter gives.
+    const exported = /^onnx\/(\w+)\.onnx$/.exec(model[2]);
+    if (exported) return Buffer.from(onnx(MODELS[model[1]], exported[1], { input: "pixel_values", output: "last_hidden_state" }));
+    return checkpoint(MODELS[model[1]])[model[2]];
   }
   const ceilings = /^\/ceilings\/(simd|relaxed)-(\d+)\.wasm$/.exec(path);
   if (ceilings) return Buffer.from((await import("./ceilings-wasm.mjs")).ceilingsModule(Number(ceilings[2]), ceilings[1] === "relaxed"));

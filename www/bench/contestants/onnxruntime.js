@@ -3,7 +3,7 @@
 import { inputShape } from "../models.mjs";
 
 /** What onnxruntime asks of an adapter itself, but for subgroups: its flash attention is wrong where they are narrow (4 lanes on SwiftShader). */
-async function deviceWithoutSubgroups() {
+export async function deviceWithoutSubgroups() {
   const adapter = await navigator.gpu.requestAdapter();
   const limits = [
     "maxBufferSize",
