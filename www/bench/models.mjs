@@ -109,8 +109,8 @@ export function weights(model) {
 }
 
 /** Tensors, by name { shape, data }, as the parts of a safetensors file. */
-export function safetensors(tensors) {
-  const header = { __metadata__: { format: "pt" } };
+export function safetensors(tensors, metadata = { format: "pt" }) {
+  const header = { __metadata__: metadata };
   let end = 0;
   for (const [name, { shape, data }] of tensors) {
     header[name] = { dtype: "F32", shape, data_offsets: [end, (end += data.byteLength)] };
@@ -119,6 +119,15 @@ export function safetensors(tensors) {
   const head = new TextEncoder().encode(json.padEnd(Math.ceil(json.length / 8) * 8));
   const length = new BigUint64Array([BigInt(head.length)]);
   return [length, head, ...[...tensors.values()].map(({ data }) => data)].map(({ buffer, byteOffset, byteLength }) => new Uint8Array(buffer, byteOffset, byteLength));
+}
+
+/** The tensors, as `weights` has them, of a file of f32 values that the bench's server has. */
+export async function readSafetensors(url) {
+  const bytes = await (await fetch(url)).arrayBuffer();
+  const start = 8 + Number(new DataView(bytes).getBigUint64(0, true));
+  const { __metadata__, ...tensors } = JSON.parse(new TextDecoder().decode(new Uint8Array(bytes, 8, start - 8)));
+  const read = ([name, { shape, data_offsets: [begin, end] }]) => [name, { shape, data: new Float32Array(bytes, start + begin, (end - begin) / 4) }];
+  return new Map(Object.entries(tensors).map(read));
 }
 
 /** V-JEPA 1's own names of Hugging Face's tensors but for queries, keys and values, which it has as one. */

@@ -12,6 +12,7 @@ window.bench = tasks({
     onnxruntimeWebgpu: at("/onnxruntime-web/ort.webgpu.bundle.min.mjs"),
     transformers: at("/transformers/transformers.web.min.js"),
     transformersWasm: at("/transformers-onnxruntime-web/ort-wasm-simd-threaded.asyncify"),
+    pytorch: at("/pytorch"),
     jax: at("/jax/index.js"),
     burn: at("/wasm/bench-burn/webjepa.js"),
     tfjs: at("/tfjs/tf.fesm.min.js"),

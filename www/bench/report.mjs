@@ -2,7 +2,7 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { HORIZON, SAMPLES } from "./rollouts.mjs";
 
-const NAMES = { webjepa: "webjepa", onnxruntime: "onnxruntime-web", transformers: "transformers.js", jax: "jax-js", tfjs: "TensorFlow.js", burn: "burn-flex" };
+const NAMES = { webjepa: "webjepa", onnxruntime: "onnxruntime-web", transformers: "transformers.js", jax: "jax-js", tfjs: "TensorFlow.js", burn: "burn-flex", pytorch: "PyTorch, native" };
 const MODELS = { "vit-ti": "ViT-Ti/16", "vit-s": "ViT-S/16", "vit-b": "ViT-B/16", "clip-ti": "ViT-Ti/16, 16 frames", "clip-ti-2": "ViT-Ti/16, 2 frames", "ijepa-64": "I-JEPA, 64 × 64", "knn-10k": "10,000 embeddings of 192" };
 
 const ms = (value) => (value >= 1000 ? `${(value / 1000).toFixed(2)} s` : `${value.toFixed(value < 10 ? 1 : 0)} ms`);

@@ -7,16 +7,13 @@ import { execFileSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { answering, inProcess } from "./process.mjs";
 import { maxAbsDiff } from "./measure.js";
+import { hasPyTorch } from "./native.mjs";
 
 export const [SAMPLES, HORIZON] = [300, 5];
 
 /** The same shapes in PyTorch on as many threads, random weights; nothing where there is no PyTorch. */
 function torch(rounds) {
-  try {
-    execFileSync("python3", ["-c", "import torch"], { stdio: "ignore" });
-  } catch {
-    return [];
-  }
+  if (!hasPyTorch()) return [];
   const script = fileURLToPath(new URL("rollouts.py", import.meta.url));
   const times = JSON.parse(execFileSync("python3", [script, SAMPLES, HORIZON, rounds].map(String), { encoding: "utf8" }));
   return [{ side: "PyTorch, CPU, one thread", times }];

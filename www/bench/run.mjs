@@ -17,6 +17,7 @@ import { environment } from "./environment.mjs";
 import { drawn, inNode, inPage } from "./hosts.mjs";
 import { COST, MODELS, shapes } from "./models.mjs";
 import { summary } from "./measure.js";
+import { hasPyTorch } from "./native.mjs";
 import { table, updateDocument } from "./report.mjs";
 import { rollouts } from "./rollouts.mjs";
 import { serve } from "./server.mjs";
@@ -45,6 +46,7 @@ const KINDS = {
         node: [],
       },
       jax: { cpu: [{}], webgpu: [{}] },
+      pytorch: { cpu: [{}] },
     },
     trial: { case: ["vit-ti", 1], limits: { warmUpMs: 5000, budgetMs: 5000, minRounds: 2, maxRounds: 9 } },
     quick: { cases: [["vit-ti", 1]], limits: { warmUpMs: 5000, budgetMs: 10_000, minRounds: 2, maxRounds: 9 } },
@@ -67,6 +69,7 @@ const KINDS = {
         node: [{ tubelets: "frames" }, { tubelets: "frames", capture: true }],
       },
       jax: { cpu: [{}], webgpu: [{}] },
+      pytorch: { cpu: [{}] },
     },
     // At the whole length a single forward takes onnxruntime-web a minute and more on SwiftShader.
     trial: { case: ["clip-ti-2", 1], limits: { warmUpMs: 5000, budgetMs: 5000, minRounds: 2, maxRounds: 9 } },
@@ -82,6 +85,7 @@ const KINDS = {
       tfjs: { cpu: [{}], webgpu: [{}, { backend: "webgl" }] },
       jax: { cpu: [{}], webgpu: [{}] },
       burn: { cpu: [{}] },
+      pytorch: { cpu: [{}] },
     },
     trial: { case: ["ijepa-64", 4], limits: { steps: 3, budgetMs: 5000, minRounds: 2, maxRounds: 9 } },
     quick: { cases: [["ijepa-64", 4]], limits: { steps: 8, budgetMs: 10_000, minRounds: 2, maxRounds: 9 } },
@@ -127,6 +131,10 @@ const BENCHES = [...Object.keys(RACES), ...Object.keys(CEILINGS), "cost", "kept"
 /** Benches, besides races, that run in Node. */
 const IN_NODE = ["rollouts"];
 
+const MISSING = hasPyTorch() ? [] : ["pytorch"];
+/** Contestants that are no page to visit. */
+const NATIVE = ["pytorch"];
+
 const sum = (list) => list.reduce((a, b) => a + b, 0);
 const bytes = ([, shape]) => 4 * shape.reduce((a, b) => a * b, 1);
 
@@ -137,7 +145,7 @@ class Runner {
 
   contestants(kind, device, host = "browser") {
     const { settings } = KINDS[kind];
-    return Object.keys(settings).filter((contestant) => this.options(kind, device, host, contestant).length > 0 && !this.without.includes(contestant));
+    return Object.keys(settings).filter((contestant) => this.options(kind, device, host, contestant).length > 0 && ![...this.without, ...MISSING].includes(contestant));
   }
 
   options(kind, device, host, contestant) {
@@ -253,7 +261,7 @@ class Runner {
   async firstEmbedding() {
     const rows = [];
     for (const device of ["webgpu", "cpu"]) {
-      for (const contestant of this.contestants("encoder", device)) {
+      for (const contestant of this.contestants("encoder", device).filter((contestant) => !NATIVE.includes(contestant))) {
         if (!this.wants(`first-embedding/${device}/${contestant}`)) continue;
         const { options } = (await this.entrants({ kind: "encoder", device, threads: 1 })).find((entrant) => entrant.contestant === contestant);
         const visits = [];

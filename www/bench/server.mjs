@@ -5,6 +5,7 @@ import { extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 import { MODELS, checkpoint } from "./models.mjs";
+import { PyTorch } from "./native.mjs";
 import { onnx } from "./onnx.mjs";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
@@ -56,8 +57,19 @@ export async function serve() {
     return cache.get(path);
   };
 
+  let pytorch;
+  const askPyTorch = async (request) => {
+    pytorch ??= new PyTorch();
+    return pytorch.ask(Buffer.concat(await request.toArray()));
+  };
+
   const server = createServer(async (request, response) => {
     const url = new URL(request.url, "http://localhost");
+    if (request.method === "POST" && url.pathname === "/pytorch") {
+      const answer = await askPyTorch(request).catch((error) => ({ error }));
+      if (answer.error) response.writeHead(500);
+      return void response.end(answer.error ? String(answer.error) : answer);
+    }
     const file = await read(url.pathname).catch((error) => ({ error }));
     if (!file?.raw) {
       response.writeHead(file ? 500 : 404).end(file && String(file.error));
@@ -91,5 +103,9 @@ export async function serve() {
     response.end(body);
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  return { origin: `http://127.0.0.1:${server.address().port}`, traffic, close: () => new Promise((resolve) => server.close(resolve)) };
+  const close = () => {
+    pytorch?.close();
+    return new Promise((resolve) => server.close(resolve));
+  };
+  return { origin: `http://127.0.0.1:${server.address().port}`, traffic, close };
 }

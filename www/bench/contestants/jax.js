@@ -1,12 +1,5 @@
 // jax-js: the whole encoder under one jit, weights resident on the device and passed as arguments.
-import { inputShape } from "../models.mjs";
-
-async function readSafetensors(url) {
-  const bytes = await (await fetch(url)).arrayBuffer();
-  const start = 8 + Number(new DataView(bytes).getBigUint64(0, true));
-  const { __metadata__, ...tensors } = JSON.parse(new TextDecoder().decode(new Uint8Array(bytes, 8, start - 8)));
-  return Object.entries(tensors).map(([name, { shape, data_offsets: [begin, end] }]) => [name, shape, new Float32Array(bytes, start + begin, (end - begin) / 4)]);
-}
+import { inputShape, readSafetensors } from "../models.mjs";
 
 export async function open({ libraries, model, batch, device, base }) {
   const { defaultDevice, init, jit, nn, numpy: np } = await import(libraries.jax);
@@ -17,12 +10,12 @@ export async function open({ libraries, model, batch, device, base }) {
   const { hiddenSize: d, heads, layers, tokens, grid: [times, rows, columns], tubelet, patchSize, frames, eps } = model;
   const patchLength = 3 * tubelet * patchSize * patchSize;
   // Linear weights come as [out, in]; jax-js multiplies by [in, out] half as fast again.
-  const place = ([name, shape, data]) => {
+  const place = ([name, { shape, data }]) => {
     if (shape.length !== 2) return [name, np.array(data).reshape(shape)];
     const [rows, columns] = shape;
     return [name, np.array(data.map((_, i) => data[(i % rows) * columns + Math.floor(i / rows)])).reshape([columns, rows])];
   };
-  const weights = Object.fromEntries((await readSafetensors(`${base}/${frames > 1 ? "separate" : "model"}.safetensors`)).map(place));
+  const weights = Object.fromEntries([...(await readSafetensors(`${base}/${frames > 1 ? "separate" : "model"}.safetensors`))].map(place));
 
   // jax-js counts references: `.ref` keeps an array that is used again, every other use consumes it.
   const linear = (w, name, x) => np.dot(x, w[`${name}.weight`]).add(w[`${name}.bias`]);
