@@ -11,7 +11,7 @@ use burn_wgpu::{CubeBackend, CubeTensor, KernelSource, SourceKernel, SourceTempl
 use super::block::{self, BlockForm, BlockPrimitive};
 use super::wgsl::{
     ATTENTION_GROUP, Columns, Kept, LINEAR_GROUP, LINEAR_QUADS, Linear, Norm, ROTATE_GROUP,
-    ROW_GROUP, Rotate, SelfAttention,
+    ROW_GROUP, Rotate, SelfAttention, SharedRows,
 };
 use super::wgsl_backward::{
     Activate, AdamWStep, AddSquares, Attend, AttendKeys, AttendQuery, AttentionKeys,
@@ -42,6 +42,7 @@ impl Ops for CubeBackend {
             residual: matches!(residual, ResidualPrimitive::Rows(_)),
             gelu,
             tile_rows: Linear::tile_rows(rows as u32, d_out as u32),
+            lanes: lanes(&x),
         };
         let like = x.clone();
         let mut inputs = vec![x];
@@ -219,6 +220,17 @@ pub(super) fn kept(weight: &WeightPrimitive<CubeBackend>) -> Kept {
         WeightPrimitive::Full(_) => Kept::Full,
         WeightPrimitive::Half(_) => Kept::Half,
         WeightPrimitive::Quantized { .. } => Kept::Quantized,
+    }
+}
+
+/// How many invocations share the rows of a product's input on the device of `like`.
+pub(super) fn lanes(like: &CubeTensor) -> u32 {
+    let hardware = &like.client.properties().hardware;
+    // Outside of browsers kernels go through naga, which refuses the line that enables subgroups.
+    if cfg!(target_family = "wasm") {
+        SharedRows::lanes(hardware.plane_size_min, hardware.plane_size_max)
+    } else {
+        1
     }
 }
 

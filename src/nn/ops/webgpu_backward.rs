@@ -8,7 +8,7 @@ use burn_wgpu::{CubeBackend, CubeTensor};
 use super::backward::BackwardOps;
 use super::update::{SQUARE_LANES, UpdateOps};
 use super::webgpu::{
-    attention, attention_groups, empty, grid, kept, lasting, launch, launch_into, row_grid,
+    attention, attention_groups, empty, grid, kept, lanes, lasting, launch, launch_into, row_grid,
 };
 use super::wgsl::{ATTENTION_GROUP, LINEAR_GROUP, Linear, ROW_GROUP};
 use super::wgsl_backward::{
@@ -220,6 +220,7 @@ impl BackwardOps for CubeBackend {
             d_out: d_out as u32,
             weight: kept,
             tile_rows: Linear::tile_rows(rows as u32, d_in as u32),
+            lanes: lanes(&dy),
         };
         let count = grid(
             (d_in as u32)

@@ -1,8 +1,8 @@
 //! The text of the WebGPU kernels.
 //!
-//! The kernels keep their tiles in registers and use neither workgroup memory nor barriers nor subgroups: software
-//! adapters and phones are several times slower with them, and no optional feature of the device is needed. Sizes that
-//! belong to the model are constants of the shader; the number of rows is read from the length of the bound buffer, so
+//! The kernels keep their tiles in registers and use neither workgroup memory nor barriers: software adapters and phones
+//! are several times slower with them. No optional feature of the device is needed; subgroups are used by [`SharedRows`]
+//! where they are of a suitable width. Sizes that belong to the model are constants of the shader; the number of rows is read from the length of the bound buffer, so
 //! that another batch size does not compile another pipeline.
 
 use std::fmt::Write;
@@ -11,7 +11,7 @@ use super::{AttentionMask, gelu};
 
 /// Vec4 columns of the output that one invocation of `linear` holds in registers.
 pub const LINEAR_QUADS: u32 = 2;
-/// Workgroup of `linear`, columns first.
+/// Workgroup of products, columns first.
 pub const LINEAR_GROUP: (u32, u32) = (8, 8);
 /// Workgroup size of the kernels whose invocations are independent rows.
 pub const ROW_GROUP: u32 = 64;
@@ -41,6 +41,8 @@ pub struct Linear {
     pub gelu: bool,
     /// Rows of the output that one invocation holds in registers.
     pub tile_rows: u32,
+    /// See [`SharedRows`].
+    pub lanes: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -186,6 +188,105 @@ fn put_{name}(row: u32, i: u32, value: vec4<f32>) {{
     }
 }
 
+const SUBGROUPS: &str = "enable subgroups;\n";
+
+/// The rows of an input that a product multiplies in step `k` of its sum, `{name}_at(row, k)` for each row of a tile.
+///
+/// The invocations of a line of a workgroup have the same rows. Where subgroups, of `lanes` invocations each, are parts of
+/// such a line, every invocation loads one row of so many, and has the others from its subgroup; where `lanes` is 1 it loads them all.
+#[derive(Clone, Copy)]
+pub struct SharedRows {
+    pub name: &'static str,
+    pub tile_rows: u32,
+    pub lanes: u32,
+}
+
+impl SharedRows {
+    /// The width of all subgroups of a device, where a line of a workgroup is made of whole ones, else 1.
+    pub fn lanes(least: u32, most: u32) -> u32 {
+        if least == most && most > 0 && LINEAR_GROUP.0.is_multiple_of(most) {
+            most
+        } else {
+            1
+        }
+    }
+
+    /// The first line of a kernel's text.
+    pub fn enabled(&self) -> &'static str {
+        if self.lanes > 1 { SUBGROUPS } else { "" }
+    }
+
+    /// The beginning of a kernel whose invocations have `tile_columns` of the output's `columns` each: their first `row` and `column`,
+    /// and the `last` row of all.
+    pub fn main(&self, source: &mut String, tile_columns: u32, columns: u32) {
+        let Self {
+            tile_rows, lanes, ..
+        } = *self;
+        let (gx, gy) = LINEAR_GROUP;
+        let lane = if lanes > 1 {
+            ", @builtin(subgroup_invocation_id) lane: u32"
+        } else {
+            ""
+        };
+        // Of one dimension, as only there a subgroup is a part of a line.
+        let _ = write!(
+            source,
+            "@compute @workgroup_size({size})
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) place: u32{lane}) {{
+    let column = (group.x * {gx}u + place % {gx}u) * {tile_columns}u;
+    let row = (group.y * {gy}u + place / {gx}u) * {tile_rows}u;
+    let last = y_rows() - 1u;
+",
+            size = gx * gy
+        );
+        if lanes > 1 {
+            for i in 0..tile_rows.div_ceil(lanes) {
+                let _ = writeln!(
+                    source,
+                    "    let m{i} = min(row + min({}u + lane, {}u), last);",
+                    i * lanes,
+                    tile_rows - 1
+                );
+            }
+        } else {
+            source.push_str(&self.outside(columns));
+            for r in 0..tile_rows {
+                let _ = writeln!(source, "    let m{r} = min(row + {r}u, last);");
+            }
+        }
+    }
+
+    fn outside(&self, columns: u32) -> String {
+        format!("    if (row > last || column >= {columns}u) {{ return; }}\n")
+    }
+
+    /// What an invocation does at the beginning of a step.
+    pub fn load(&self, source: &mut String) {
+        if self.lanes > 1 {
+            for i in 0..self.tile_rows.div_ceil(self.lanes) {
+                let _ = writeln!(source, "        let own{i} = {}_at(m{i}, k);", self.name);
+            }
+        }
+    }
+
+    /// Row `r` of the tile.
+    pub fn get(&self, r: u32) -> String {
+        let Self { name, lanes, .. } = self;
+        if *lanes > 1 {
+            format!("subgroupBroadcast(own{}, {}u)", r / lanes, r % lanes)
+        } else {
+            format!("{name}_at(m{r}, k)")
+        }
+    }
+
+    /// After all steps: invocations that are past the output have taken part in them where others needed their rows.
+    pub fn end(&self, source: &mut String, columns: u32) {
+        if self.lanes > 1 {
+            source.push_str(&self.outside(columns));
+        }
+    }
+}
+
 impl Linear {
     /// Eight rows an invocation where that leaves enough invocations, else four: each weight that is loaded serves all of
     /// them, which measured 1.3 to 1.5 times faster than four on a software adapter.
@@ -202,10 +303,16 @@ impl Linear {
             d_in,
             d_out,
             tile_rows,
+            lanes,
             ..
         } = *self;
         let tile_quads = LINEAR_QUADS;
-        let mut s = String::new();
+        let rows = SharedRows {
+            name: "x",
+            tile_rows,
+            lanes,
+        };
+        let mut s = rows.enabled().to_owned();
         rows_of_f32(&mut s, 0, "x", d_in);
         let mut binding = weight_rows(&mut s, 1, d_out, self.weight);
         rows_of_f32(&mut s, binding, "bias", d_out);
@@ -218,30 +325,19 @@ impl Linear {
             s.push_str(&gelu::wgsl());
         }
         let quads = d_out.div_ceil(4);
-        let _ = write!(
-            s,
-            "@compute @workgroup_size({gx}, {gy})
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
-    let column = id.x * {tile_quads}u;
-    let row = id.y * {tile_rows}u;
-    let last = y_rows() - 1u;
-    if (row > last || column >= {quads}u) {{ return; }}
-",
-            gx = LINEAR_GROUP.0,
-            gy = LINEAR_GROUP.1
-        );
+        rows.main(&mut s, tile_quads, quads);
         for c in 0..tile_quads {
             let _ = writeln!(s, "    let n{c} = min(column + {c}u, {}u);", quads - 1);
         }
         for r in 0..tile_rows {
-            let _ = writeln!(s, "    let m{r} = min(row + {r}u, last);");
             for c in 0..tile_quads {
                 let _ = writeln!(s, "    var y{r}{c} = vec4<f32>();");
             }
         }
         let _ = writeln!(s, "    for (var k = 0u; k < {}u; k++) {{", d_in.div_ceil(4));
+        rows.load(&mut s);
         for r in 0..tile_rows {
-            let _ = writeln!(s, "        let x{r} = x_at(m{r}, k);");
+            let _ = writeln!(s, "        let x{r} = {};", rows.get(r));
         }
         for lane in 0..4 {
             for c in 0..tile_quads {
@@ -261,6 +357,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
             }
         }
         s.push_str("    }\n");
+        rows.end(&mut s, quads);
         let scaled = if self.weight == Kept::Quantized {
             "value *= scale_at(0u, c); "
         } else {
@@ -692,33 +789,57 @@ pub mod tests {
     use super::*;
 
     pub fn assert_valid(source: &str) {
+        use naga::valid::{
+            Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator,
+        };
+        // `unpack2x16float` is in every WebGPU; naga counts it separately for the sake of OpenGL.
+        let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+        // naga has subgroups, and refuses the line that enables them.
+        let enabled = source.strip_prefix(SUBGROUPS);
+        if enabled.is_some() {
+            capabilities |= Capabilities::SUBGROUP;
+        }
+        let source = enabled.unwrap_or(source);
         let module = naga::front::wgsl::parse_str(source)
             .unwrap_or_else(|e| panic!("{}", e.emit_to_string(source)));
-        naga::valid::Validator::new(
-            naga::valid::ValidationFlags::all(),
-            // `unpack2x16float` is in every WebGPU; naga counts it separately for the sake of OpenGL.
-            naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32,
-        )
-        .validate(&module)
-        .unwrap_or_else(|e| panic!("{}", e.emit_to_string(source)));
+        Validator::new(ValidationFlags::all(), capabilities)
+            .subgroup_stages(ShaderStages::COMPUTE)
+            .subgroup_operations(SubgroupOperationSet::all())
+            .validate(&module)
+            .unwrap_or_else(|e| panic!("{}", e.emit_to_string(source)));
     }
 
     #[test]
-    fn every_kernel_is_valid_without_optional_features() {
+    fn rows_are_shared_where_subgroups_are_parts_of_a_line() {
+        for (least, most, lanes) in [
+            (8, 8, 8),
+            (4, 4, 4),
+            (8, 32, 1),
+            (32, 32, 1),
+            (4, 128, 1),
+            (0, 0, 1),
+        ] {
+            assert_eq!(SharedRows::lanes(least, most), lanes);
+        }
+    }
+
+    #[test]
+    fn every_kernel_is_valid_and_but_for_shared_rows_without_optional_features() {
         for (d_in, d_out) in [(192, 768), (588, 1280), (25, 30), (1, 1), (24, 65)] {
             for weight in [Kept::Full, Kept::Half, Kept::Quantized] {
                 for (residual, gelu) in [(false, false), (true, false), (false, true)] {
-                    assert_valid(
-                        &Linear {
+                    for lanes in [1, 4, 8] {
+                        let kernel = Linear {
                             d_in,
                             d_out,
                             weight,
                             residual,
                             gelu,
                             tile_rows: Linear::tile_rows(196, d_out),
-                        }
-                        .wgsl(),
-                    );
+                            lanes,
+                        };
+                        assert_valid(&kernel.wgsl());
+                    }
                 }
             }
         }

@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use super::update::SQUARE_LANES;
 use super::wgsl::{
-    ATTENTION_GROUP, CHANNELS, Kept, LINEAR_GROUP, ROW_GROUP, depth, each_of_tile, heads_of,
-    output_rows, rows_of_f32, tokens_in, visible, weight_rows,
+    ATTENTION_GROUP, CHANNELS, Kept, LINEAR_GROUP, ROW_GROUP, SharedRows, depth, each_of_tile,
+    heads_of, output_rows, rows_of_f32, tokens_in, visible, weight_rows,
 };
 use super::{Activation, AttentionMask, gelu};
 use crate::objective::distance::Distance;
@@ -56,6 +56,8 @@ pub struct LinearInput {
     pub weight: Kept,
     /// Rows of the output that one invocation holds in registers.
     pub tile_rows: u32,
+    /// See [`SharedRows`].
+    pub lanes: u32,
 }
 
 /// Columns of the output that an invocation of [`LinearInput`] holds.
@@ -67,30 +69,24 @@ impl LinearInput {
             d_in,
             d_out,
             tile_rows,
+            lanes,
             ..
         } = *self;
-        let mut s = String::new();
+        let rows = SharedRows {
+            name: "dy",
+            tile_rows,
+            lanes,
+        };
+        let mut s = rows.enabled().to_owned();
         rows_of_f32(&mut s, 0, "dy", d_out);
         let quantized = self.weight == Kept::Quantized;
         let binding = weight_rows(&mut s, 1, d_out, self.weight);
         output_rows(&mut s, binding, "y", d_in);
-        let _ = write!(
-            s,
-            "@compute @workgroup_size({gx}, {gy})
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
-    let column = id.x * {INPUT_COLUMNS}u;
-    let row = id.y * {tile_rows}u;
-    let last = y_rows() - 1u;
-    if (row > last || column >= {d_in}u) {{ return; }}
-",
-            gx = LINEAR_GROUP.0,
-            gy = LINEAR_GROUP.1
-        );
+        rows.main(&mut s, INPUT_COLUMNS, d_in);
         for c in 0..INPUT_COLUMNS {
             let _ = writeln!(s, "    let n{c} = min(column + {c}u, {}u);", d_in - 1);
         }
         for r in 0..tile_rows {
-            let _ = writeln!(s, "    let m{r} = min(row + {r}u, last);");
             for c in 0..INPUT_COLUMNS {
                 let _ = writeln!(s, "    var y{r}_{c} = 0.0;");
             }
@@ -100,17 +96,19 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
             "    for (var k = 0u; k < {}u; k++) {{",
             d_out.div_ceil(4)
         );
+        rows.load(&mut s);
         for c in 0..INPUT_COLUMNS {
             let _ = writeln!(s, "        let w{c} = w_at(n{c}, k);");
         }
         for r in 0..tile_rows {
             let scale = if quantized { " * scale_at(0u, k)" } else { "" };
-            let _ = writeln!(s, "        let g{r} = dy_at(m{r}, k){scale};");
+            let _ = writeln!(s, "        let g{r} = {}{scale};", rows.get(r));
             for c in 0..INPUT_COLUMNS {
                 let _ = writeln!(s, "        y{r}_{c} += dot(g{r}, w{c});");
             }
         }
         s.push_str("    }\n");
+        rows.end(&mut s, d_in);
         each_of_tile(
             &mut s,
             tile_rows,
@@ -1315,18 +1313,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kernel_is_valid_without_optional_features() {
+    fn every_kernel_is_valid_and_but_for_shared_rows_without_optional_features() {
         for (d_in, d_out) in [(192, 768), (25, 30), (1, 1), (24, 65)] {
             for weight in [Kept::Full, Kept::Half, Kept::Quantized] {
-                assert_valid(
-                    &LinearInput {
+                for lanes in [1, 4, 8] {
+                    let kernel = LinearInput {
                         d_in,
                         d_out,
                         weight,
                         tile_rows: 8,
-                    }
-                    .wgsl(),
-                );
+                        lanes,
+                    };
+                    assert_valid(&kernel.wgsl());
+                }
             }
             assert_valid(&LinearParameters { d_in, d_out }.wgsl());
         }
