@@ -87,6 +87,62 @@ it.each(Object.keys(GEOMETRIES).flatMap((name) => dtypes.map((dtype) => [name, d
   expect(worst).toBeLessThan(1e-4);
 });
 
+it("whether subgroups share the rows of products or not, bit for bit", async () => {
+  const names = Object.keys(GEOMETRIES);
+  for (const name of names) lab.server.files.set(`${name}.safetensors`, checkpoint(GEOMETRIES[name]!));
+  const computed = ({ page }: TestPage, shared: boolean) =>
+    page.evaluate(
+      async ({ geometries, dtypes, shared }) => {
+        if (!shared) {
+          Object.defineProperty(GPUAdapterInfo.prototype, "subgroupMinSize", { get: () => 4 });
+          Object.defineProperty(GPUAdapterInfo.prototype, "subgroupMaxSize", { get: () => 128 });
+        }
+        let enabled = 0;
+        const { createShaderModule } = GPUDevice.prototype;
+        GPUDevice.prototype.createShaderModule = function (descriptor) {
+          if (descriptor.code.includes("enable subgroups") && descriptor.code.includes("subgroupBroadcast")) enabled++;
+          return createShaderModule.call(this, descriptor);
+        };
+        const values: number[] = [];
+        const backend = { backend: "webgpu", worker: false } as const;
+        const picture = (width: number, height: number, channels: number, seed: number) => ({
+          data: Float32Array.from({ length: height * width * channels }, (_, i) => Math.sin(i * 0.7 + seed)),
+          width,
+          height,
+          channels,
+        });
+        for (const [name, config] of Object.entries(geometries)) {
+          const [height, width] = typeof config.imageSize === "number" ? [config.imageSize, config.imageSize] : config.imageSize;
+          const pictures = [0, 1, 2].map((seed) => picture(width, height, config.channels ?? 3, seed));
+          for (const dtype of dtypes) {
+            const jepa = await webjepa.Jepa.load(`/${name}.safetensors`, { config, dtype, ...backend });
+            values.push(...(await jepa.embed(pictures, { pool: "none", preprocess: false })).data, ...(await jepa.embed(pictures[0]!, { pool: "none", preprocess: false })).data);
+            await jepa.dispose();
+          }
+        }
+        const model = { imageSize: 30, patchSize: 5, hiddenSize: 36, layers: 2, heads: 3, mlpRatio: 3, predictor: { hiddenSize: 20, layers: 1, heads: 2 } };
+        for (const dtype of ["f32", "f16"] as const) {
+          const trainer = await webjepa.Trainer.create({ model, dtype, batchSize: 3, seed: 7, masks: { strategy: "random" }, schedule: { steps: 10 }, ...backend });
+          for (let step = 0; step < 2; step++) values.push((await trainer.step([0, 1, 2].map((seed) => picture(30, 30, 3, seed)), { preprocess: false })).gradNorm);
+          values.push(...(await trainer.save()));
+          await trainer.dispose();
+        }
+        const { info } = (await navigator.gpu.requestAdapter())!;
+        return { sizes: [info.subgroupMinSize, info.subgroupMaxSize], enabled, values };
+      },
+      { geometries: GEOMETRIES, dtypes, shared },
+    );
+  const other = await lab.openPage();
+  const [shared, plain] = [await computed(test, true), await computed(other, false)];
+  await other.close();
+  expect(plain.sizes).toEqual([4, 128]);
+  expect(plain.enabled).toBe(0);
+  // SwiftShader's are four wide, half a line.
+  expect(shared.sizes).toEqual([4, 4]);
+  expect(shared.enabled).toBeGreaterThan(10);
+  expect(shared.values).toEqual(plain.values);
+});
+
 it("on what V-JEPA 2-AC imagines, plans and learns", async () => {
   const [cpu, gpu] = await test.page.evaluate(async () => {
     const { Trainer, WorldModel } = webjepa;
