@@ -104,6 +104,7 @@ it("whether subgroups share the rows of products or not, bit for bit", async () 
           return createShaderModule.call(this, descriptor);
         };
         const values: number[] = [];
+        const take = (list: ArrayLike<number>) => Array.from(list, (value) => values.push(value));
         const backend = { backend: "webgpu", worker: false } as const;
         const picture = (width: number, height: number, channels: number, seed: number) => ({
           data: Float32Array.from({ length: height * width * channels }, (_, i) => Math.sin(i * 0.7 + seed)),
@@ -116,7 +117,7 @@ it("whether subgroups share the rows of products or not, bit for bit", async () 
           const pictures = [0, 1, 2].map((seed) => picture(width, height, config.channels ?? 3, seed));
           for (const dtype of dtypes) {
             const jepa = await webjepa.Jepa.load(`/${name}.safetensors`, { config, dtype, ...backend });
-            values.push(...(await jepa.embed(pictures, { pool: "none", preprocess: false })).data, ...(await jepa.embed(pictures[0]!, { pool: "none", preprocess: false })).data);
+            for (const input of [pictures, pictures[0]!]) take((await jepa.embed(input, { pool: "none", preprocess: false })).data);
             await jepa.dispose();
           }
         }
@@ -124,7 +125,7 @@ it("whether subgroups share the rows of products or not, bit for bit", async () 
         for (const dtype of ["f32", "f16"] as const) {
           const trainer = await webjepa.Trainer.create({ model, dtype, batchSize: 3, seed: 7, masks: { strategy: "random" }, schedule: { steps: 10 }, ...backend });
           for (let step = 0; step < 2; step++) values.push((await trainer.step([0, 1, 2].map((seed) => picture(30, 30, 3, seed)), { preprocess: false })).gradNorm);
-          values.push(...(await trainer.save()));
+          take(await trainer.save());
           await trainer.dispose();
         }
         const { info } = (await navigator.gpu.requestAdapter())!;
