@@ -33,6 +33,20 @@ fn flat_width(x: &CubeTensor) -> u32 {
     }
 }
 
+/// What takes the place of `olds`: themselves, and true, where nothing else holds any of them, else buffers of their own, and the
+/// olds are among the `inputs`.
+fn renewed<const N: usize>(
+    inputs: &mut Vec<CubeTensor>,
+    olds: [CubeTensor; N],
+) -> (bool, [CubeTensor; N]) {
+    if olds.iter().all(|old| old.can_mut() && old.is_contiguous()) {
+        return (true, olds);
+    }
+    let outputs = olds.each_ref().map(lasting);
+    inputs.extend(olds);
+    (false, outputs)
+}
+
 fn width_of(x: &CubeTensor) -> usize {
     let shape = x.shape();
     shape[shape.num_dims() - 1]
@@ -469,11 +483,11 @@ impl UpdateOps for CubeBackend {
         numbers: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let width = flat_width(&parameter);
-        let outputs = [0, 1, 2].map(|_| lasting(&parameter));
         let count = row_grid(quads_of(parameter.shape().num_elements(), width as usize));
-        let inputs = vec![parameter, gradient, first, second, numbers];
-        let [parameter, first, second] =
-            launch_into(AdamWStep { width }, ROWS, count, inputs, outputs);
+        let (mut inputs, olds) = (vec![gradient, numbers], [parameter, first, second]);
+        let (in_place, outputs) = renewed(&mut inputs, olds);
+        let kernel = AdamWStep { width, in_place };
+        let [parameter, first, second] = launch_into(kernel, ROWS, count, inputs, outputs);
         (parameter, first, second)
     }
 
@@ -483,10 +497,10 @@ impl UpdateOps for CubeBackend {
         momentum: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
         let width = flat_width(&average);
-        let outputs = [lasting(&average)];
         let count = row_grid(quads_of(average.shape().num_elements(), width as usize));
-        let inputs = vec![average, value, momentum];
-        let [average] = launch_into(Averaged { width }, ROWS, count, inputs, outputs);
+        let mut inputs = vec![value, momentum];
+        let (in_place, outputs) = renewed(&mut inputs, [average]);
+        let [average] = launch_into(Averaged { width, in_place }, ROWS, count, inputs, outputs);
         average
     }
 

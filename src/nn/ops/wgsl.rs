@@ -79,22 +79,37 @@ pub struct Columns {
     pub bits: u32,
 }
 
+/// The type of the elements of a buffer of f32 rows of `width`.
+fn element(width: u32) -> &'static str {
+    if width.is_multiple_of(4) {
+        "vec4<f32>"
+    } else {
+        "f32"
+    }
+}
+
 /// Declares a storage buffer of f32 rows of `width`, and the function `{name}_at(row, i)` that reads elements
 /// `4·i .. 4·i+4` of a row. Where `width` is no multiple of four the missing elements read as zero.
 pub fn rows_of_f32(source: &mut String, binding: u32, name: &str, width: u32) {
+    let _ = writeln!(
+        source,
+        "@group(0) @binding({binding}) var<storage, read> {name}: array<{}>;",
+        element(width)
+    );
+    reading(source, name, width);
+}
+
+fn reading(source: &mut String, name: &str, width: u32) {
     if width.is_multiple_of(4) {
-        let _ = write!(
+        let _ = writeln!(
             source,
-            "@group(0) @binding({binding}) var<storage, read> {name}: array<vec4<f32>>;
-fn {name}_at(row: u32, i: u32) -> vec4<f32> {{ return {name}[row * {quads}u + i]; }}
-",
+            "fn {name}_at(row: u32, i: u32) -> vec4<f32> {{ return {name}[row * {quads}u + i]; }}",
             quads = width / 4
         );
     } else {
         let _ = write!(
             source,
-            "@group(0) @binding({binding}) var<storage, read> {name}: array<f32>;
-fn {name}_at(row: u32, i: u32) -> vec4<f32> {{
+            "fn {name}_at(row: u32, i: u32) -> vec4<f32> {{
     let j = 4u * i;
     let at = row * {width}u + j;
     let inside = vec4<u32>(j, j + 1u, j + 2u, j + 3u) < vec4<u32>({width}u);
@@ -166,11 +181,15 @@ pub fn weight_rows(source: &mut String, binding: u32, d_out: u32, kept: Kept) ->
 
 /// Declares an output buffer of f32 rows of `width`, its number of rows `{name}_rows()`, and `put_{name}(row, i, value)`.
 pub fn output_rows(source: &mut String, binding: u32, name: &str, width: u32) {
+    let _ = writeln!(
+        source,
+        "@group(0) @binding({binding}) var<storage, read_write> {name}: array<{}>;",
+        element(width)
+    );
     if width.is_multiple_of(4) {
         let _ = write!(
             source,
-            "@group(0) @binding({binding}) var<storage, read_write> {name}: array<vec4<f32>>;
-fn {name}_rows() -> u32 {{ return arrayLength(&{name}) / {quads}u; }}
+            "fn {name}_rows() -> u32 {{ return arrayLength(&{name}) / {quads}u; }}
 fn put_{name}(row: u32, i: u32, value: vec4<f32>) {{ {name}[row * {quads}u + i] = value; }}
 ",
             quads = width / 4
@@ -178,14 +197,19 @@ fn put_{name}(row: u32, i: u32, value: vec4<f32>) {{ {name}[row * {quads}u + i] 
     } else {
         let _ = write!(
             source,
-            "@group(0) @binding({binding}) var<storage, read_write> {name}: array<f32>;
-fn {name}_rows() -> u32 {{ return arrayLength(&{name}) / {width}u; }}
+            "fn {name}_rows() -> u32 {{ return arrayLength(&{name}) / {width}u; }}
 fn put_{name}(row: u32, i: u32, value: vec4<f32>) {{
     for (var lane = 0u; lane < 4u && 4u * i + lane < {width}u; lane++) {{ {name}[row * {width}u + 4u * i + lane] = value[lane]; }}
 }}
 "
         );
     }
+}
+
+/// Like [`output_rows`], of what is there before: with `{name}_at(row, i)`, as [`rows_of_f32`] has it.
+pub fn rows_in_place(source: &mut String, binding: u32, name: &str, width: u32) {
+    output_rows(source, binding, name, width);
+    reading(source, name, width);
 }
 
 const SUBGROUPS: &str = "enable subgroups;\n";

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::update::SQUARE_LANES;
 use super::wgsl::{
     ATTENTION_GROUP, CHANNELS, Kept, LINEAR_GROUP, ROW_GROUP, SharedRows, depth, each_of_tile,
-    heads_of, output_rows, rows_of_f32, tokens_in, visible, weight_rows,
+    heads_of, output_rows, rows_in_place, rows_of_f32, tokens_in, visible, weight_rows,
 };
 use super::{Activation, AttentionMask, gelu};
 use crate::objective::distance::Distance;
@@ -1171,31 +1171,36 @@ impl Scaled {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AdamWStep {
     pub width: u32,
+    /// Whether the outputs are the parameter and its moments themselves, which are then no inputs.
+    pub in_place: bool,
 }
 
 impl AdamWStep {
     pub fn wgsl(&self) -> String {
-        let width = self.width;
+        let Self { width, in_place } = *self;
         let mut s = String::new();
-        for (binding, name) in (0..).zip(["p", "g", "m", "v"]) {
-            rows_of_f32(&mut s, binding, name, width);
-        }
-        s.push_str("@group(0) @binding(4) var<storage, read> numbers: array<f32>;\n");
-        output_rows(&mut s, 5, "y", width);
-        output_rows(&mut s, 6, "first", width);
-        output_rows(&mut s, 7, "second", width);
-        let before = "    let g = g_at(row, i) * numbers[6];
-    let m = numbers[1] * m_at(row, i) + (1.0 - numbers[1]) * g;
-    let v = numbers[2] * v_at(row, i) + (1.0 - numbers[2]) * g * g;
+        rows_of_f32(&mut s, 0, "g", width);
+        s.push_str("@group(0) @binding(1) var<storage, read> numbers: array<f32>;\n");
+        let [p, m, v] = renewed(
+            &mut s,
+            2,
+            ["p", "m", "v"],
+            ["y", "first", "second"],
+            width,
+            in_place,
+        );
+        let before = format!(
+            "    let g = g_at(row, i) * numbers[6];
+    let m = numbers[1] * {m}_at(row, i) + (1.0 - numbers[1]) * g;
+    let v = numbers[2] * {v}_at(row, i) + (1.0 - numbers[2]) * g * g;
     put_first(row, i, m);
     put_second(row, i, v);
-";
-        each_quad(
-            &mut s,
-            width,
-            before,
-            "numbers[0] * p_at(row, i) - numbers[4] * m / (sqrt(v) * numbers[5] + numbers[3])",
+"
         );
+        let value = format!(
+            "numbers[0] * {p}_at(row, i) - numbers[4] * m / (sqrt(v) * numbers[5] + numbers[3])"
+        );
+        each_quad(&mut s, width, &before, &value);
         s
     }
 }
@@ -1204,23 +1209,43 @@ impl AdamWStep {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Averaged {
     pub width: u32,
+    /// Whether the output is the average itself, which is then no input.
+    pub in_place: bool,
 }
 
 impl Averaged {
     pub fn wgsl(&self) -> String {
+        let Self { width, in_place } = *self;
         let mut s = String::new();
-        rows_of_f32(&mut s, 0, "k", self.width);
-        rows_of_f32(&mut s, 1, "q", self.width);
-        s.push_str("@group(0) @binding(2) var<storage, read> momentum: array<f32>;\n");
-        output_rows(&mut s, 3, "y", self.width);
-        each_quad(
-            &mut s,
-            self.width,
-            "",
-            "momentum[0] * k_at(row, i) + (1.0 - momentum[0]) * q_at(row, i)",
-        );
+        rows_of_f32(&mut s, 0, "q", width);
+        s.push_str("@group(0) @binding(1) var<storage, read> momentum: array<f32>;\n");
+        let [k] = renewed(&mut s, 2, ["k"], ["y"], width, in_place);
+        let value = format!("momentum[0] * {k}_at(row, i) + (1.0 - momentum[0]) * q_at(row, i)");
+        each_quad(&mut s, width, "", &value);
         s
     }
+}
+
+/// Declares, from `binding` on, the buffers `old` and then `new`, or `in_place` only these; gives the names to read from.
+fn renewed<const N: usize>(
+    source: &mut String,
+    binding: u32,
+    old: [&'static str; N],
+    new: [&'static str; N],
+    width: u32,
+    in_place: bool,
+) -> [&'static str; N] {
+    let (mut binding, declare) = (binding, if in_place { rows_in_place } else { output_rows });
+    if !in_place {
+        for name in old {
+            rows_of_f32(source, binding, name, width);
+            binding += 1;
+        }
+    }
+    for (binding, name) in (binding..).zip(new) {
+        declare(source, binding, name, width);
+    }
+    if in_place { new } else { old }
 }
 
 /// A running sum of squares, or of squared differences, in lanes.
@@ -1383,8 +1408,10 @@ mod tests {
             for added in [false, true] {
                 assert_valid(&MultiplyAdd { width, added }.wgsl());
             }
-            assert_valid(&AdamWStep { width }.wgsl());
-            assert_valid(&Averaged { width }.wgsl());
+            for in_place in [false, true] {
+                assert_valid(&AdamWStep { width, in_place }.wgsl());
+                assert_valid(&Averaged { width, in_place }.wgsl());
+            }
             for minus in [false, true] {
                 assert_valid(&AddSquares { width, minus }.wgsl());
             }
