@@ -1,5 +1,7 @@
 //! Where the numbers are computed, and how weights are kept there.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +69,20 @@ impl Backend {
             ))),
         }
     }
+}
+
+static SUBGROUPS: AtomicBool = AtomicBool::new(false);
+
+/// Lets WebGPU kernels use subgroups. To be called once the device was made with the feature "subgroups", which wgpu does not know of in a
+/// browser, and not elsewhere: outside of browsers kernels go through naga, which refuses the line that enables them.
+pub fn use_subgroups() {
+    SUBGROUPS.store(true, Ordering::Relaxed);
+}
+
+/// Whether [`use_subgroups`] was called.
+#[cfg(feature = "webgpu")]
+pub(crate) fn has_subgroups() -> bool {
+    SUBGROUPS.load(Ordering::Relaxed)
 }
 
 /// A tensor's values on the host, row-major.

@@ -41,6 +41,13 @@ pub async fn init_device() -> Result<(), JsValue> {
     Ok(())
 }
 
+/// Lets kernels use subgroups, after [`init_device`] has made its device with WebGPU's feature "subgroups".
+#[cfg(feature = "webgpu")]
+#[wasm_bindgen(js_name = useSubgroups)]
+pub fn use_subgroups() {
+    crate::device::use_subgroups();
+}
+
 pub(super) fn device() -> Result<burn::tensor::Device> {
     DEVICE
         .with(|cell| cell.get().cloned())

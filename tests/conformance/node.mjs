@@ -5,6 +5,7 @@ import { join, relative, sep } from "node:path";
 
 const [module, dir, ...only] = process.argv.slice(2);
 let complaints = 0;
+let subgroups = false;
 if (module === "webgpu") {
   const { create, globals } = await import("webgpu");
   Object.assign(globalThis, globals);
@@ -13,7 +14,7 @@ if (module === "webgpu") {
   globalThis.window = globalThis;
   globalThis.Window = class { static [Symbol.hasInstance](value) { return value === globalThis; } };
   const { watchWebGpu } = await import("./watch.mjs");
-  watchWebGpu();
+  subgroups = await watchWebGpu();
   const { error } = console;
   console.error = (...args) => { complaints++; error(...args); };
 }
@@ -27,5 +28,5 @@ for (const entry of readdirSync(dir, { recursive: true, withFileTypes: true })) 
   const path = join(entry.parentPath ?? entry.path, entry.name);
   files.set(relative(dir, path).split(sep).join("/"), new Uint8Array(readFileSync(path)));
 }
-const json = await conformance(files, only);
+const json = await conformance(files, only, subgroups);
 process.stdout.write(json, () => process.exit(complaints > 0 ? 1 : 0));

@@ -1,10 +1,12 @@
 // Makes WebGPU's silent errors loud: everything a device reports goes to console.error, which fails the run.
 
-export function watchWebGpu() {
+/** Resolves to whether devices will have subgroups, which are asked for where the adapter has them, as the package does. */
+export async function watchWebGpu() {
   const adapter = GPUAdapter.prototype;
   const request = adapter.requestDevice;
-  adapter.requestDevice = async function (descriptor) {
-    const device = await request.call(this, descriptor);
+  const subgroups = (await navigator.gpu.requestAdapter()).features.has("subgroups");
+  adapter.requestDevice = async function ({ requiredFeatures = [], ...rest } = {}) {
+    const device = await request.call(this, { ...rest, requiredFeatures: [...requiredFeatures, ...(subgroups ? ["subgroups"] : [])] });
     device.addEventListener("uncapturederror", ({ error }) => console.error(`WebGPU: ${error.message}`));
     const create = device.createShaderModule.bind(device);
     device.createShaderModule = (descriptor) => {
@@ -16,4 +18,5 @@ export function watchWebGpu() {
     };
     return device;
   };
+  return subgroups;
 }

@@ -83,7 +83,7 @@ export async function chooseBackend(backend: Backend | "auto"): Promise<{ backen
  * Runs `init`, in which the wasm module makes its GPU device, and returns that device.
  *
  * While it runs, requestDevice also asks for the "subgroups" feature where the adapter has it: cubecl writes shaders that
- * enable it whenever subgroups exist, and wgpu's web backend cannot ask for it. Without, those shaders do not compile.
+ * enable it whenever subgroups exist, and wgpu's web backend cannot ask for it. Without, those shaders do not compile. Kernels of our own use it, too.
  *
  * @internal
  */

@@ -10,6 +10,8 @@ export interface Glue {
   default(options?: { module_or_path: Response | BufferSource | WebAssembly.Module }): Promise<{ memory: WebAssembly.Memory }>;
   /** WebGPU build: acquires adapter and device. CPU build: resolves at once. Must be awaited before a ModelLoader is made. */
   initDevice(): Promise<void>;
+  /** WebGPU build: kernels may use subgroups, as the device was made with that feature. */
+  useSubgroups?(): void;
   /** The build with shared memory: work is dealt out by `share`, which is given a number of parts, from now on. */
   shareWork?(threads: number, share: (parts: number) => void): void;
   /** The same build: does a part of what is being shared, as the thread of that number. */

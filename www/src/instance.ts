@@ -103,8 +103,11 @@ export class Instance {
 
   async #start(): Promise<void> {
     try {
-      if (this.#build === "webgpu") this.#watch(await captureDevice(() => this.run(() => this.glue.initDevice())));
-      else await this.run(() => this.glue.initDevice());
+      if (this.#build === "webgpu") {
+        const device = await captureDevice(() => this.run(() => this.glue.initDevice()));
+        if (device.features.has("subgroups")) this.glue.useSubgroups!();
+        this.#watch(device);
+      } else await this.run(() => this.glue.initDevice());
       if (this.threads > 1) this.#dismiss = await threading!.recruit(this.glue, this.#memory, this.threads);
       if (this.#lost) this.#dismiss?.();
     } catch (error) {

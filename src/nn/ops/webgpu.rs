@@ -23,6 +23,7 @@ use super::{
     Activation, AttentionMask, Ops, ResidualPrimitive, WeightPrimitive, product_sizes,
     webgpu_backward,
 };
+use crate::device::has_subgroups;
 use crate::objective::distance::Distance;
 
 impl Ops for CubeBackend {
@@ -225,13 +226,11 @@ pub(super) fn kept(weight: &WeightPrimitive<CubeBackend>) -> Kept {
 
 /// How many invocations share the rows of a product's input on the device of `like`.
 pub(super) fn lanes(like: &CubeTensor) -> u32 {
-    let hardware = &like.client.properties().hardware;
-    // Outside of browsers kernels go through naga, which refuses the line that enables subgroups.
-    if cfg!(target_family = "wasm") {
-        SharedRows::lanes(hardware.plane_size_min, hardware.plane_size_max)
-    } else {
-        1
+    if !has_subgroups() {
+        return 1;
     }
+    let hardware = &like.client.properties().hardware;
+    SharedRows::lanes(hardware.plane_size_min, hardware.plane_size_max)
 }
 
 pub(super) fn grid(x: u32, y: u32) -> CubeCount {

@@ -5,9 +5,17 @@ use wasm_bindgen::prelude::*;
 
 use crate::{Folder, run};
 
-/// Runs the checks on `files`, a Map of path to Uint8Array; resolves to the JSON text of the list of checks.
+/// Runs the checks on `files`, a Map of path to Uint8Array; resolves to the JSON text of the list of checks. `subgroups` says that
+/// the device will have that feature.
 #[wasm_bindgen]
-pub async fn conformance(files: Map, only: Vec<String>) -> Result<String, JsValue> {
+pub async fn conformance(
+    files: Map,
+    only: Vec<String>,
+    subgroups: bool,
+) -> Result<String, JsValue> {
+    if subgroups {
+        webjepa::device::use_subgroups();
+    }
     let mut folder = Folder::default();
     files.for_each(&mut |bytes, path| {
         if let Some(path) = path.as_string() {
